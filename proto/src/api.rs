@@ -1,0 +1,54 @@
+//! The gateway's HTTP calls: which request goes to which path and what answers.
+//! Client and gateway both take it from here.
+
+use prost::Message;
+
+use crate::wire;
+
+/// Media type of every request and answer body.
+pub const CONTENT_TYPE: &str = "application/x-protobuf";
+
+/// A request of the gateway's API.
+pub trait Call: Message + Default {
+    /// What a successful call answers.
+    type Answer: Message + Default;
+    /// `POST` goes here.
+    const PATH: &'static str;
+    /// Whether the call needs `Authorization: Bearer <session token>`.
+    const SESSION: bool;
+}
+
+macro_rules! calls {
+    ($($request:ident -> $answer:ident, $path:literal, $session:literal;)*) => {
+        $(impl Call for wire::$request {
+            type Answer = wire::$answer;
+            const PATH: &'static str = $path;
+            const SESSION: bool = $session;
+        })*
+
+        /// Every path of the API, with whether it needs a session.
+        pub const PATHS: &[(&str, bool)] = &[$(($path, $session)),*];
+    };
+}
+
+calls! {
+    ServerInfoRequest -> ServerInfo, "/v1/server", false;
+    SignupStart -> SignupStarted, "/v1/signup/start", false;
+    SignupFinish -> Session, "/v1/signup/finish", false;
+    LoginStart -> LoginStarted, "/v1/login/start", false;
+    LoginFinish -> LoginFinished, "/v1/login/finish", false;
+    SessionOpen -> Session, "/v1/session", false;
+    DeviceEnrol -> Session, "/v1/devices", true;
+    InviteCreate -> InviteCreated, "/v1/invites", true;
+    MeRequest -> Me, "/v1/me", true;
+    JwtRequest -> Jwt, "/v1/jwt", true;
+    UserRequest -> User, "/v1/users", true;
+    KeyPackagesUpload -> KeyPackagesUploaded, "/v1/key-packages/upload", true;
+    KeyPackagesClaim -> KeyPackagesClaimed, "/v1/key-packages/claim", true;
+    RoomCreate -> RoomCreated, "/v1/rooms/create", true;
+    RoomGrant -> RoomGranted, "/v1/rooms/grant", true;
+    RoomJoin -> RoomJoinable, "/v1/rooms/join", true;
+    GroupInfoPut -> GroupInfoStored, "/v1/rooms/group-info", true;
+    LinkPut -> LinkStored, "/v1/link/put", false;
+    LinkGet -> LinkBody, "/v1/link/get", false;
+}

@@ -1,0 +1,30 @@
+//! The wire of Sotto: ids, NATS subjects, limits, signed statements and the
+//! protobuf messages, each built and parsed in this one place.
+//!
+//! No I/O, no clock, and nothing here decides who may do what. A change must
+//! keep old clients working with new servers: protobuf fields are only added.
+
+pub mod api;
+mod ids;
+pub mod limits;
+mod links;
+pub mod padding;
+pub mod signed;
+mod subjects;
+
+pub use ids::{
+    DeviceId, FileId, IdError, InviteToken, NameError, OrgName, ProjectName, RendezvousId, RoomId,
+    Shard, UserName,
+};
+pub use links::{DeviceLink, GatewayAddress, InviteLink, LinkError};
+pub use subjects::{
+    DIRECTORY_STREAM, DIRECTORY_SUBJECT, INBOX_STREAM, INBOX_STREAM_SUBJECTS, RoomAddress, Subject,
+    SubjectError, blob_stream, blob_stream_subjects, mail_stream, mail_stream_subjects,
+    reply_prefix,
+};
+
+/// The protobuf messages of `proto/wire`, as generated.
+pub mod wire {
+    #![allow(missing_docs, clippy::all, reason = "generated from proto/wire")]
+    include!(concat!(env!("OUT_DIR"), "/sotto.v1.rs"));
+}
