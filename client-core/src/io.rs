@@ -1,0 +1,306 @@
+//! What goes into the engine and what comes out of it.
+
+use bytes::Bytes;
+use sotto_proto::wire::{self, FetchFrame, FetchRequest};
+use sotto_proto::{FileId, ProjectName, RoomAddress, RoomId, Subject, UserName};
+
+use crate::store::WriteBatch;
+
+/// Milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub i64);
+
+/// Which of the shell's commands an event answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Which publish an answer belongs to. Never reused while an engine lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublishId(pub u64);
+
+/// Which gateway call an answer belongs to. Never reused while an engine lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// Something that happened outside.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// NATS is connected with these grants, and `live.…` of these rooms and of
+    /// the inbox is subscribed.
+    Online {
+        /// The rooms that the JWT in force grants.
+        rooms: Vec<RoomAddress>,
+    },
+    /// The connection is gone; no answer to anything outstanding will come.
+    Offline,
+    /// A republished message.
+    Live(LiveMessage),
+    /// A part of the answer to [`Output::Fetch`].
+    Fetched(FetchFrame),
+    /// The answer to [`Output::Fetch`] did not come, or not in whole.
+    FetchFailed,
+    /// The stream stored a [`Publish`].
+    Published {
+        /// Which one.
+        id: PublishId,
+        /// Its sequence in the stream.
+        sequence: u64,
+    },
+    /// A [`Publish`] was not, or perhaps not, stored.
+    PublishFailed {
+        /// Which one.
+        id: PublishId,
+        /// Why.
+        failure: PublishFailure,
+    },
+    /// The gateway answered an [`Output::Call`], or did not.
+    Answered {
+        /// Which call.
+        id: CallId,
+        /// The encoded answer.
+        answer: Result<Bytes, CallFailure>,
+    },
+    /// A person wants something; [`Event::Done`] or [`Event::Failed`] follows,
+    /// at once or when it is durable at the server.
+    Command(Ticket, Command),
+    /// Some seconds went by; what failed for a while is tried again.
+    Tick,
+}
+
+/// A message as the stream republished it, from the `Nats-…` headers.
+#[derive(Debug, Clone)]
+pub struct LiveMessage {
+    /// The subject without `live.`.
+    pub subject: Subject,
+    /// `Nats-Sequence`.
+    pub sequence: u64,
+    /// `Nats-Last-Sequence`: the one before on the same subject; 0 for none.
+    pub last_sequence: u64,
+    /// `Nats-Time-Stamp`.
+    pub stored_at: Timestamp,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+/// Why a publish did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishFailure {
+    /// The expected last sequence was not the last (error 10071).
+    Conflict,
+    /// The server's permissions forbid it.
+    Denied,
+    /// A quota or the server's disk is full.
+    Full,
+    /// No answer came: it may or may not be stored.
+    Lost,
+}
+
+/// Why a gateway call did not succeed.
+#[derive(Debug, Clone)]
+pub enum CallFailure {
+    /// The gateway said no.
+    Refused(wire::ApiError),
+    /// No, or no sensible, answer came.
+    Unreachable,
+}
+
+/// What a person can ask for.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Makes a room; done when its creator can write to it.
+    CreateRoom {
+        /// Where in the org.
+        project: ProjectName,
+        /// What members call it.
+        name: String,
+        /// Who may join.
+        join_rule: wire::JoinRule,
+    },
+    /// Gives a user a role in a room and adds all of their devices; done when
+    /// the commit is stored and the Welcomes are on their way.
+    Invite {
+        /// The room.
+        room: RoomId,
+        /// Whom.
+        user: UserName,
+        /// As what.
+        role: wire::Role,
+    },
+    /// Joins an open room; done when the commit is stored.
+    Join {
+        /// The room.
+        room: RoomId,
+    },
+    /// Queues texts, all or none; [`Event::Queued`] says that they are durable
+    /// here, done that all are durable at the server.
+    SendTexts {
+        /// The room.
+        room: RoomId,
+        /// Each at most [`sotto_proto::limits::TEXT`] bytes and not empty.
+        texts: Vec<String>,
+    },
+    /// Remembers a file to send; answered by [`Event::UploadBegun`], then done.
+    BeginUpload(NewUpload),
+    /// The file's chunks below `next` are stored. With `next` = all chunks the
+    /// file's message is queued and the upload forgotten, in one write; done
+    /// when the message is durable at the server.
+    AdvanceUpload {
+        /// Which upload.
+        file: FileId,
+        /// The first chunk that is not stored yet.
+        next: u32,
+    },
+    /// Forgets an upload, for instance because the file changed; done at once.
+    CancelUpload {
+        /// Which upload.
+        file: FileId,
+    },
+    /// Everything in the room's history before this position was shown; done
+    /// at once.
+    MarkRead {
+        /// The room.
+        room: RoomId,
+        /// The first position that was not shown yet.
+        position: u64,
+    },
+}
+
+/// A file to send.
+#[derive(Debug, Clone)]
+pub struct NewUpload {
+    /// The room.
+    pub room: RoomId,
+    /// What receivers see; at most [`sotto_proto::limits::DISPLAY_NAME`] bytes.
+    pub name: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Of its content.
+    pub sha256: [u8; 32],
+    /// Where the shell finds it again after a restart.
+    pub path: String,
+}
+
+/// What the shell must do. Drain all of them, in order, after every input; an
+/// output that comes after a [`Output::Persist`] must not be acted on before
+/// that batch is durable.
+#[derive(Debug)]
+pub enum Output {
+    /// Commit this to the store. When that fails, drop the engine and open a
+    /// new one from the store.
+    Persist(WriteBatch),
+    /// Publish this to JetStream and answer with [`Input::Published`] or
+    /// [`Input::PublishFailed`]. Several may be outstanding; keep their order.
+    Publish(Publish),
+    /// Send this to the device's `fetch.…` subject and answer with
+    /// [`Input::Fetched`]. One is outstanding at a time.
+    Fetch(FetchRequest),
+    /// `POST` this to the gateway, with the session, and answer with
+    /// [`Input::Answered`].
+    Call {
+        /// To be repeated in the answer.
+        id: CallId,
+        /// From `sotto_proto::api`.
+        path: &'static str,
+        /// The encoded request.
+        body: Bytes,
+    },
+    /// The grants have changed: get a new JWT, connect with it, subscribe, and
+    /// say [`Input::Online`] again.
+    RefreshGrants,
+    /// Something for the person.
+    Event(Event),
+}
+
+/// A message for JetStream.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    /// To be repeated in the answer.
+    pub id: PublishId,
+    /// Where to.
+    pub subject: Subject,
+    /// For the header `Nats-Msg-Id`.
+    pub message_id: String,
+    /// For the header `Nats-Expected-Last-Subject-Sequence`.
+    pub expected_last_sequence: Option<u64>,
+    /// The body.
+    pub payload: Bytes,
+}
+
+/// Something that a person may want to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The command did all that it should.
+    Done {
+        /// Which command.
+        ticket: Ticket,
+        /// The room that it made or changed.
+        room: Option<RoomId>,
+    },
+    /// The command did not, and will not, do what it should.
+    Failed {
+        /// Which command.
+        ticket: Ticket,
+        /// One sentence: what is wrong and what to do.
+        reason: String,
+    },
+    /// Texts are durable on this device under these counters (inclusive).
+    Queued {
+        /// Which command.
+        ticket: Ticket,
+        /// The first.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
+    /// The upload is remembered: publish its chunks.
+    UploadBegun {
+        /// Which command.
+        ticket: Ticket,
+        /// Its id.
+        file: FileId,
+    },
+    /// Own entries up to this counter are durable at the server.
+    Sent {
+        /// The room.
+        room: RoomId,
+        /// The newest counter.
+        through: u64,
+    },
+    /// The room's history has grown to this many records.
+    Received {
+        /// The room.
+        room: RoomId,
+        /// The length of the history.
+        length: u64,
+    },
+    /// This device has become a member of a room.
+    Joined {
+        /// The room.
+        room: RoomId,
+    },
+    /// This device is no longer a member of a room.
+    Removed {
+        /// The room.
+        room: RoomId,
+    },
+    /// Everything that the server had when asked is stored here.
+    CaughtUp {
+        /// How many requests it took.
+        requests: u32,
+    },
+    /// A user's identity key is not the one seen before. Nothing is shared
+    /// with the new one.
+    IdentityChanged {
+        /// Whose.
+        user: UserName,
+    },
+    /// A stored message could not be used and was passed over.
+    Skipped {
+        /// The room.
+        room: RoomId,
+        /// Its stream sequence.
+        sequence: u64,
+        /// Why.
+        reason: String,
+    },
+}
