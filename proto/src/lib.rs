@@ -9,6 +9,7 @@ mod ids;
 pub mod limits;
 mod links;
 pub mod padding;
+pub mod password;
 pub mod signed;
 mod subjects;
 
