@@ -1,1 +1,17 @@
-//! x
+//! What every server binary shares and none of them owns: where things are on
+//! disk, the configuration, TLS, logging, stopping, and the connection to NATS.
+//!
+//! Nothing here knows what a relay or a gateway does, holds a key of the
+//! directory or of an account, or decides who may do what.
+
+pub mod config;
+pub mod layout;
+pub mod logging;
+pub mod nats;
+pub mod private_files;
+pub mod readiness;
+pub mod shutdown;
+pub mod tls;
+
+pub use config::{OrgConfig, ServerArgs, ServerConfig};
+pub use layout::Layout;

@@ -1,0 +1,316 @@
+//! The configuration of a private server.
+//!
+//! One precedence, the same for every setting: a flag wins over its
+//! environment variable, which wins over `server.toml`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use sotto_proto::{OrgName, ProjectName};
+
+use crate::Layout;
+use crate::private_files::{self, FileError};
+
+/// Longest configuration file that is read, in bytes.
+const FILE_MAX: u64 = 1024 * 1024;
+
+/// What `server.toml` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Names this server to NATS and in what devices sign.
+    pub server_name: String,
+    /// Host name or IP address by which clients reach it; the certificate is
+    /// for this name, `localhost` and the loopback addresses.
+    pub public_host: String,
+    /// How many `MAIL-` and `BLOB-` streams an org's rooms are spread over.
+    /// May grow; never make it smaller.
+    pub shards: u8,
+    /// Where the gateway listens.
+    pub gateway: GatewayConfig,
+    /// Where nats-server listens.
+    pub nats: NatsConfig,
+    /// The organisations served here.
+    pub orgs: Vec<OrgConfig>,
+}
+
+/// The gateway's part of `server.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// HTTPS.
+    pub listen: SocketAddr,
+}
+
+/// nats-server's part of `server.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NatsConfig {
+    /// Clients, TLS.
+    pub listen: SocketAddr,
+    /// Monitoring, plain HTTP, on 127.0.0.1 only.
+    pub monitor_port: u16,
+}
+
+/// One organisation of `server.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrgConfig {
+    /// Its name.
+    pub name: OrgName,
+    /// Its first project, made when the gateway first serves the org.
+    pub project: ProjectName,
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The directory holds no server.
+    #[error("there is no Sotto server in {0}: make one with `sotto-gateway init --dir {0}`")]
+    NotInitialised(String),
+    /// The file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The file is not what is expected; the message names the line and key.
+    #[error("{path} is not a valid configuration: {problem}")]
+    Invalid {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl ServerConfig {
+    /// Reads `server.toml`. Unknown keys are errors.
+    ///
+    /// # Errors
+    /// When it is missing, unreadable or invalid.
+    pub fn load(layout: &Layout) -> Result<Self, ConfigError> {
+        if !layout.is_initialised() {
+            let root = layout.root().display().to_string();
+            return Err(ConfigError::NotInitialised(root));
+        }
+        let path = layout.config();
+        let text = private_files::read_text(&path, FILE_MAX)?;
+        let config: Self = toml::from_str(&text)
+            .map_err(|error| error.to_string())
+            .and_then(Self::checked)
+            .map_err(|problem| ConfigError::Invalid {
+                path: path.display().to_string(),
+                problem,
+            })?;
+        Ok(config)
+    }
+
+    /// Writes `server.toml`, durably.
+    ///
+    /// # Errors
+    /// When what it would say is invalid, or the file cannot be written.
+    pub fn save(&self, layout: &Layout) -> Result<(), ConfigError> {
+        let path = layout.config();
+        let text = self
+            .clone()
+            .checked()
+            .and_then(|config| toml::to_string(&config).map_err(|error| error.to_string()))
+            .map_err(|problem| ConfigError::Invalid {
+                path: path.display().to_string(),
+                problem,
+            })?;
+        Ok(private_files::write(&path, text.as_bytes())?)
+    }
+
+    /// The names and addresses that the server's certificate must be for.
+    pub fn certificate_hosts(&self) -> Vec<String> {
+        let mut hosts = vec![
+            "localhost".to_owned(),
+            Ipv4Addr::LOCALHOST.to_string(),
+            Ipv6Addr::LOCALHOST.to_string(),
+        ];
+        if !hosts.contains(&self.public_host) {
+            hosts.push(self.public_host.clone());
+        }
+        hosts
+    }
+
+    /// Where clients reach NATS.
+    pub fn nats_url(&self) -> String {
+        let port = self.nats.listen.port();
+        match self.public_host.parse::<IpAddr>() {
+            Ok(address) => format!("tls://{}", SocketAddr::new(address, port)),
+            Err(_) => format!("tls://{}:{port}", self.public_host),
+        }
+    }
+
+    /// Where processes on this machine reach NATS.
+    pub fn local_nats_url(&self) -> String {
+        let listen = self.nats.listen;
+        let address = match listen.ip() {
+            ip if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        format!("tls://{}", SocketAddr::new(address, listen.port()))
+    }
+
+    fn checked(self) -> Result<Self, String> {
+        let name_fits = |text: &str| {
+            (1..=253).contains(&text.len())
+                && text
+                    .bytes()
+                    .all(|c| c.is_ascii_alphanumeric() || b"-.:_".contains(&c))
+        };
+        if !name_fits(&self.server_name) {
+            return Err("`server_name` may hold only letters, digits and `-._:`".to_owned());
+        }
+        if !name_fits(&self.public_host) {
+            return Err("`public_host` must be a host name or an IP address".to_owned());
+        }
+        if self.shards == 0 {
+            return Err("`shards` must be at least 1".to_owned());
+        }
+        let mut names: Vec<&OrgName> = self.orgs.iter().map(|org| &org.name).collect();
+        names.sort_unstable();
+        if let Some([twice, _]) = names.array_windows().find(|[a, b]| a == b) {
+            return Err(format!("the org `{twice}` is there twice"));
+        }
+        Ok(self)
+    }
+}
+
+/// The flags that every server binary's `run` has.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServerArgs {
+    /// The server's data directory.
+    #[arg(long, env = "SOTTO_SERVER_DIR", value_name = "DIR")]
+    pub dir: PathBuf,
+
+    /// Where the gateway listens, instead of what server.toml says.
+    #[arg(long, env = "SOTTO_GATEWAY_LISTEN", value_name = "IP:PORT")]
+    gateway_listen: Option<SocketAddr>,
+
+    /// Where nats-server listens, instead of what server.toml says.
+    #[arg(long, env = "SOTTO_NATS_LISTEN", value_name = "IP:PORT")]
+    nats_listen: Option<SocketAddr>,
+
+    /// How much to log: a level (error, warn, info, debug) or a filter.
+    #[arg(long, env = "SOTTO_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+
+    /// Stop when standard input ends, which it does when the parent is gone.
+    #[arg(long)]
+    pub exit_with_parent: bool,
+}
+
+impl ServerArgs {
+    /// The layout and the configuration in force.
+    ///
+    /// # Errors
+    /// As [`ServerConfig::load`].
+    pub fn load(&self) -> Result<(Layout, ServerConfig), ConfigError> {
+        let layout = Layout::new(&self.dir);
+        let mut config = ServerConfig::load(&layout)?;
+        if let Some(listen) = self.gateway_listen {
+            config.gateway.listen = listen;
+        }
+        if let Some(listen) = self.nats_listen {
+            config.nats.listen = listen;
+        }
+        Ok((layout, config))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn config() -> ServerConfig {
+        ServerConfig {
+            server_name: "sotto-1".to_owned(),
+            public_host: "chat.example".to_owned(),
+            shards: 1,
+            gateway: GatewayConfig {
+                listen: "127.0.0.1:8443".parse().unwrap(),
+            },
+            nats: NatsConfig {
+                listen: "0.0.0.0:4222".parse().unwrap(),
+                monitor_port: 8222,
+            },
+            orgs: vec![OrgConfig {
+                name: "acme".parse().unwrap(),
+                project: "field".parse().unwrap(),
+            }],
+        }
+    }
+
+    fn saved() -> (tempfile::TempDir, Layout) {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        config().save(&layout).unwrap();
+        (folder, layout)
+    }
+
+    #[test]
+    fn a_saved_configuration_comes_back() {
+        let (_folder, layout) = saved();
+        assert_eq!(ServerConfig::load(&layout).unwrap(), config());
+    }
+
+    #[test]
+    fn an_empty_directory_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = ServerConfig::load(&Layout::new(folder.path())).unwrap_err();
+        assert!(error.to_string().contains("sotto-gateway init"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let (_folder, layout) = saved();
+        let text = std::fs::read_to_string(layout.config()).unwrap();
+        let text = text.replace("[gateway]", "[gateway]\nlistne = \"x\"");
+        std::fs::write(layout.config(), text).unwrap();
+        let error = ServerConfig::load(&layout).unwrap_err().to_string();
+        assert!(error.contains("listne"), "{error}");
+        assert!(error.contains("server.toml"), "{error}");
+    }
+
+    #[test]
+    fn what_would_break_later_is_refused_now() {
+        let broken: [fn(&mut ServerConfig); 4] = [
+            |config| config.shards = 0,
+            |config| config.server_name = "a\"b".to_owned(),
+            |config| config.public_host = "two words".to_owned(),
+            |config| config.orgs.push(config.orgs[0].clone()),
+        ];
+        for breaks in broken {
+            let mut config = config();
+            breaks(&mut config);
+            assert!(config.checked().is_err());
+        }
+    }
+
+    #[derive(Parser)]
+    struct Binary {
+        #[command(flatten)]
+        server: ServerArgs,
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let (folder, _) = saved();
+        let dir = folder.path().to_str().unwrap();
+        let parse = |more: &[&str]| {
+            let args = ["binary", "--dir", dir]
+                .into_iter()
+                .chain(more.iter().copied());
+            Binary::parse_from(args).server.load().unwrap().1
+        };
+        assert_eq!(parse(&[]), config());
+        let config = parse(&["--nats-listen", "[::]:5000"]);
+        assert_eq!(config.local_nats_url(), "tls://[::1]:5000");
+        assert_eq!(config.nats_url(), "tls://chat.example:5000");
+    }
+}

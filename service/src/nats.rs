@@ -1,0 +1,119 @@
+//! The connection of a server process to nats-server: TLS first, under the
+//! server's own authority, with the credentials of one account.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event};
+
+use crate::private_files::{self, FileError};
+use crate::tls::{self, TlsError};
+use crate::{Layout, ServerConfig};
+
+/// Longest credentials file that is read, in bytes.
+const CREDS_MAX: u64 = 64 * 1024;
+/// How long the first connection is tried for.
+const FIRST_CONNECTION: Duration = Duration::from_secs(30);
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// As whom a process connects.
+#[derive(Debug, Clone, Copy)]
+pub struct Login<'a> {
+    /// What monitoring shows.
+    pub name: &'a str,
+    /// The credentials file.
+    pub credentials: &'a Path,
+    /// The prefix of the replies' subjects that the credentials allow.
+    pub inbox_prefix: &'a str,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsError {
+    /// The credentials file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The authority's certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The credentials file does not hold credentials.
+    #[error("{0} does not hold NATS credentials: restore it from a backup")]
+    Credentials(String),
+    /// nats-server does not answer, or refuses.
+    #[error("cannot connect to NATS at {url}: {problem}; see the log in the server's nats folder")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// The last of the attempts' errors.
+        problem: String,
+    },
+}
+
+/// Connects, trying for half a minute; afterwards the connection is restored
+/// for ever.
+///
+/// # Errors
+/// When the files do not read or nats-server cannot be reached.
+pub async fn connect(
+    layout: &Layout,
+    config: &ServerConfig,
+    login: Login<'_>,
+) -> Result<Client, NatsError> {
+    let credentials = private_files::read_text(login.credentials, CREDS_MAX)?;
+    let tls = tls::client_config(layout)?;
+    let url = config.local_nats_url();
+    let deadline = tokio::time::Instant::now() + FIRST_CONNECTION;
+    let mut attempt = 0;
+    loop {
+        let options = ConnectOptions::with_credentials(&credentials)
+            .map_err(|_| NatsError::Credentials(login.credentials.display().to_string()))?
+            .name(login.name)
+            .custom_inbox_prefix(login.inbox_prefix)
+            .tls_client_config(tls.clone())
+            .tls_first()
+            .ignore_discovered_servers()
+            .reconnect_delay_callback(retry_delay)
+            .event_callback(report);
+        match options.connect(&url).await {
+            Ok(client) => return Ok(client),
+            Err(error) if tokio::time::Instant::now() >= deadline => {
+                return Err(NatsError::Unreachable {
+                    url,
+                    problem: error.to_string(),
+                });
+            }
+            Err(_) => {
+                attempt += 1;
+                tokio::time::sleep(retry_delay(attempt)).await;
+            }
+        }
+    }
+}
+
+/// Doubles from 50 ms to 2 s.
+fn retry_delay(attempt: usize) -> Duration {
+    let factor = 1 << attempt.saturating_sub(1).min(6);
+    (RETRY_MIN * factor).min(RETRY_MAX)
+}
+
+async fn report(event: Event) {
+    match event {
+        Event::Connected => tracing::debug!("connected to NATS"),
+        Event::Disconnected => tracing::warn!("the connection to NATS is lost"),
+        Event::ServerError(error) => tracing::warn!(%error, "NATS refuses something"),
+        other => tracing::debug!(event = %other, "NATS"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_slow_down_and_stay_bounded() {
+        assert_eq!(retry_delay(1), RETRY_MIN);
+        assert_eq!(retry_delay(2), RETRY_MIN * 2);
+        assert_eq!(retry_delay(usize::MAX), RETRY_MAX);
+    }
+}

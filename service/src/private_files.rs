@@ -1,0 +1,143 @@
+//! Files that only their owner may read and that are whole after a power cut.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The file system said no.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} {}: {source}", path.display())]
+pub struct FileError {
+    doing: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl FileError {
+    /// What was attempted, on which path, and what the system answered.
+    pub fn new(doing: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        let path = path.into();
+        Self {
+            doing,
+            path,
+            source,
+        }
+    }
+
+    /// Whether the file is not there.
+    pub fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+/// Makes a folder of mode 0700, and those above it, where they are missing.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn create_dir(path: &Path) -> Result<(), FileError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| FileError::new("make the folder", path, error))
+}
+
+/// Puts `content` at `path` with mode 0600, in one step: after a crash there
+/// is the old file or the new one.
+///
+/// # Errors
+/// When the file is not durable.
+pub fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    replace(path, content).map_err(|error| FileError::new("write", path, error))
+}
+
+/// Reads a file of at most `max` bytes as text.
+///
+/// # Errors
+/// When it is missing, longer, or not UTF-8.
+pub fn read_text(path: &Path, max: u64) -> Result<String, FileError> {
+    read(path, max)
+        .and_then(|bytes| {
+            String::from_utf8(bytes)
+                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text"))
+        })
+        .map_err(|error| FileError::new("read", path, error))
+}
+
+/// Removes a file; one that is not there is fine.
+///
+/// # Errors
+/// When it is still there.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(FileError::new("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let length = fs::metadata(path)?.len();
+    if length > max {
+        let problem = format!("it is longer than {max} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+    }
+    fs::read(path)
+}
+
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut name = path
+        .file_name()
+        .ok_or(io::ErrorKind::InvalidInput)?
+        .to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = folder.join(name);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_written_file_is_private_and_replaced_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        write(&path, b"long first content").unwrap();
+        write(&path, b"second").unwrap();
+        assert_eq!(read_text(&path, 6).unwrap(), "second");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("big");
+        assert!(read_text(&path, 10).unwrap_err().is_not_found());
+        fs::write(&path, [b'a'; 11]).unwrap();
+        let error = read_text(&path, 10).unwrap_err().to_string();
+        assert!(error.contains("big") && error.contains("longer"), "{error}");
+        fs::write(&path, [0xff]).unwrap();
+        assert!(
+            read_text(&path, 10)
+                .unwrap_err()
+                .to_string()
+                .contains("not text")
+        );
+    }
+}

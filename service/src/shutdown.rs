@@ -1,0 +1,39 @@
+//! When a server process must stop.
+
+use std::io::{self, Read};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// A token that is cancelled by SIGTERM, by SIGINT, and, with
+/// `exit_with_parent`, by the end of standard input: the pipe of a parent
+/// closes however the parent dies. Call it inside a tokio runtime.
+///
+/// # Errors
+/// When the system does not allow to handle signals.
+pub fn watch(exit_with_parent: bool) -> io::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("asked to stop");
+        stop.cancel();
+    });
+    if exit_with_parent {
+        let stop = token.clone();
+        // A thread of its own: a blocking read must not keep the runtime from ending.
+        std::thread::spawn(move || {
+            let mut input = io::stdin().lock();
+            let mut ignored = [0; 64];
+            while matches!(input.read(&mut ignored), Ok(1..)) {}
+            tracing::info!("the parent process is gone");
+            stop.cancel();
+        });
+    }
+    Ok(token)
+}
