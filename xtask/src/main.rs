@@ -1,1 +1,44 @@
-fn main() {}
+//! `cargo xtask TASK`: sets up what building and testing need and runs the
+//! project's checks. Writes only below `target/`.
+
+#![expect(
+    clippy::print_stderr,
+    reason = "progress for the person at the terminal"
+)]
+
+mod checks;
+mod shell;
+mod tools;
+
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::bail;
+
+const USAGE: &str = "usage: cargo xtask TASK
+
+  setup          unpack nats-server under target/tools
+  demo [ARGS]    build, then play the whole product through on this machine (demo --help)
+  test [ARGS]    build, then run every test; ARGS go to the test runner
+  ci             formatting, lints, dependencies, tests and the demo";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.split_first() {
+        Some((task, [])) if task == "setup" => tools::nats_server(),
+        Some((task, rest)) if task == "demo" => checks::demo(rest),
+        Some((task, rest)) if task == "test" => checks::test(rest),
+        Some((task, [])) if task == "ci" => checks::all(),
+        _ => bail!("{USAGE}"),
+    }
+}

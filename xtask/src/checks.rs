@@ -1,0 +1,88 @@
+//! The checks themselves, in the order in which they fail fastest.
+
+use std::fs;
+
+use anyhow::{Context, bail};
+
+use crate::shell::{cargo, output, root, step};
+use crate::tools;
+
+/// Everything that must hold before a change is accepted.
+pub(crate) fn all() -> anyhow::Result<()> {
+    step("formatting", &mut cargo(&["fmt", "--all", "--check"])?)?;
+    every_member_inherits_lints()?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--locked"];
+    step("clippy", cargo(&clippy)?.args(["--", "-D", "warnings"]))?;
+    dependencies()?;
+    test(&[])?;
+    demo(&[])
+}
+
+/// Runs every test.
+pub(crate) fn test(arguments: &[String]) -> anyhow::Result<()> {
+    tools::nats_server()?;
+    build()?;
+    let mut runner = if tools::nextest()? {
+        cargo(&["nextest", "run", "--workspace", "--locked"])?
+    } else {
+        cargo(&["test", "--workspace", "--locked"])?
+    };
+    step("tests", runner.args(arguments))
+}
+
+/// Plays the whole product through on this machine.
+pub(crate) fn demo(arguments: &[String]) -> anyhow::Result<()> {
+    tools::nats_server()?;
+    build()?;
+    let mut demo = cargo(&["run", "--quiet", "--locked", "-p", "sotto-e2e"])?;
+    demo.args(["--bin", "sotto-demo", "--"]);
+    step("demo", demo.args(arguments))
+}
+
+/// The programs that the demo and the black-box tests start. Built with the
+/// whole workspace, so that features, and with them artifacts, are the same
+/// as those of the tests.
+fn build() -> anyhow::Result<()> {
+    let mut build = cargo(&["build", "--workspace", "--bins", "--locked"])?;
+    step("build", &mut build)
+}
+
+/// What is depended on: licences, sources and bans always, known
+/// vulnerabilities where their database can be had.
+fn dependencies() -> anyhow::Result<()> {
+    tools::cargo_deny()?;
+    let mut deny = cargo(&["deny", "--locked", "check", "bans", "licenses", "sources"])?;
+    step("bans, licences and sources of dependencies", &mut deny)?;
+    if output(&mut cargo(&["deny", "fetch", "db"])?)?.is_none() {
+        eprintln!("==> advisories: skipped, their database cannot be reached from here");
+        return Ok(());
+    }
+    let mut deny = cargo(&["deny", "--locked", "check", "advisories"])?;
+    step("advisories about dependencies", &mut deny)
+}
+
+/// A member without `[lints] workspace = true` would silently be held to less.
+fn every_member_inherits_lints() -> anyhow::Result<()> {
+    let read = |path: &str| {
+        fs::read_to_string(root().join(path)).with_context(|| format!("reading {path}"))
+    };
+    let workspace = read("Cargo.toml")?;
+    let members = workspace
+        .split_once("members = [")
+        .and_then(|(_, rest)| rest.split_once(']'))
+        .context("Cargo.toml has no list of members")?
+        .0;
+    for member in members
+        .split(',')
+        .map(|member| member.trim().trim_matches('"'))
+    {
+        if member.is_empty() {
+            continue;
+        }
+        let manifest = read(&format!("{member}/Cargo.toml"))?;
+        if !manifest.contains("[lints]\nworkspace = true") {
+            bail!("{member}/Cargo.toml must inherit the lints: add `[lints]` `workspace = true`");
+        }
+    }
+    Ok(())
+}
