@@ -7,3 +7,9 @@
 
 pub mod io;
 pub mod store;
+mod mls;
+mod records;
+pub mod vault;
+pub mod account;
+pub mod login;
+pub mod signup;
