@@ -1,1 +1,6 @@
-//! x
+//! The client's shell on a computer: disk, gateway, NATS, files and the one
+//! task that moves inputs and outputs of [`sotto_client_core`].
+//!
+//! Nothing here decides anything about rooms, keys or messages.
+
+pub mod sled_store;
