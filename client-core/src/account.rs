@@ -355,3 +355,85 @@ pub(crate) mod backup {
         Ok(SigningKey::from_bytes(seed))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha20Rng;
+
+    /// The gateway's key in tests.
+    pub(crate) fn gateway_key() -> SigningKey {
+        SigningKey::from_bytes(&[42; 32])
+    }
+
+    pub(crate) fn server() -> wire::ServerInfo {
+        wire::ServerInfo {
+            server_name: "test".to_owned(),
+            gateway_key: signed::key_bytes(&gateway_key().verifying_key()),
+            ..wire::ServerInfo::default()
+        }
+    }
+
+    /// A first device of a new user of org `acme`.
+    pub(crate) fn account(user: &str, rng: &mut (impl RngCore + CryptoRng)) -> Account {
+        device_of(user, SigningKey::generate(rng), rng)
+    }
+
+    /// A device of a user with this identity key.
+    pub(crate) fn device_of(
+        user: &str,
+        identity: SigningKey,
+        rng: &mut (impl RngCore + CryptoRng),
+    ) -> Account {
+        let gateway = GatewayAddress {
+            host: "localhost".to_owned(),
+            port: 1,
+            org: "acme".parse().unwrap(),
+            authority: [1; 32],
+        };
+        let keys = DeviceKeys::generate(rng);
+        let now = Timestamp(1_800_000_000_000);
+        let certificate = keys
+            .certificate("acme".parse().unwrap(), user.parse().unwrap(), identity.verifying_key(), now)
+            .sign(&identity);
+        Account::new(gateway, &server(), identity, keys, certificate).unwrap()
+    }
+
+    #[test]
+    fn an_account_comes_back_from_the_disk() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let mut alice = account("alice", &mut rng);
+        alice.set_session(wire::Session { token: vec![5; 32].into(), expires_ms: 7, now_ms: 6 });
+        let again = Account::decode(&alice.encode()).unwrap();
+        assert_eq!(again.session(), alice.session());
+        assert_eq!(again.nats_public_key(), alice.nats_public_key());
+        assert_eq!(again.sign_nats_nonce(b"n").unwrap(), alice.sign_nats_nonce(b"n").unwrap());
+        assert_eq!(again.session_request(Timestamp(9)), alice.session_request(Timestamp(9)));
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let alice = account("alice", &mut ChaCha20Rng::seed_from_u64(1));
+        assert_eq!(format!("{alice:?}"), format!("Account(acme/alice, {:?})", alice.device));
+    }
+
+    #[test]
+    fn a_backup_opens_for_its_owner_and_key_only() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let identity = SigningKey::generate(&mut rng);
+        let (org, alice) = ("acme".parse().unwrap(), "alice".parse().unwrap());
+        let sealed = backup::seal(b"export", &org, &alice, &identity, &mut rng).unwrap();
+        assert_eq!(backup::open(b"export", &org, &alice, &sealed).unwrap(), identity);
+        assert!(backup::open(b"other", &org, &alice, &sealed).is_err());
+        assert!(backup::open(b"export", &org, &"bob".parse().unwrap(), &sealed).is_err());
+    }
+
+    #[test]
+    fn safety_numbers_are_sixty_digits_and_differ() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let number = account("alice", &mut rng).safety_number();
+        assert_eq!(number.chars().filter(char::is_ascii_digit).count(), 60);
+        assert_ne!(number, account("alice", &mut rng).safety_number());
+    }
+}

@@ -11,5 +11,6 @@ mod mls;
 mod records;
 pub mod vault;
 pub mod account;
+pub mod link;
 pub mod login;
 pub mod signup;
