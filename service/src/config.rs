@@ -49,8 +49,6 @@ pub struct GatewayConfig {
 pub struct NatsConfig {
     /// Clients, TLS.
     pub listen: SocketAddr,
-    /// Monitoring, plain HTTP, on 127.0.0.1 only.
-    pub monitor_port: u16,
 }
 
 /// One organisation of `server.toml`.
@@ -237,7 +235,6 @@ mod tests {
             },
             nats: NatsConfig {
                 listen: "0.0.0.0:4222".parse().unwrap(),
-                monitor_port: 8222,
             },
             orgs: vec![OrgConfig {
                 name: "acme".parse().unwrap(),

@@ -157,7 +157,7 @@ impl Layout {
         self.nats().join("jwt")
     }
 
-    /// The process id of nats-server.
+    /// The process id of nats-server, as it writes it itself.
     pub fn nats_pid(&self) -> PathBuf {
         self.nats().join("nats.pid")
     }
@@ -175,6 +175,11 @@ impl Layout {
     /// The folder that says which processes serve now.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")
+    }
+
+    /// Locked by the relay while it runs, so that there is one.
+    pub fn relay_lock(&self) -> PathBuf {
+        self.run().join("relay.lock")
     }
 
     /// There while the relay serves: [`crate::readiness`].
