@@ -4,6 +4,7 @@
 //! environment variable, which wins over `server.toml`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ pub struct ServerConfig {
     pub public_host: String,
     /// How many `MAIL-` and `BLOB-` streams an org's rooms are spread over.
     /// May grow; never make it smaller.
-    pub shards: u8,
+    pub shards: NonZeroU8,
     /// Where the gateway listens.
     pub gateway: GatewayConfig,
     /// Where nats-server listens.
@@ -165,9 +166,6 @@ impl ServerConfig {
         if !name_fits(&self.public_host) {
             return Err("`public_host` must be a host name or an IP address".to_owned());
         }
-        if self.shards == 0 {
-            return Err("`shards` must be at least 1".to_owned());
-        }
         let mut names: Vec<&OrgName> = self.orgs.iter().map(|org| &org.name).collect();
         names.sort_unstable();
         if let Some([twice, _]) = names.array_windows().find(|[a, b]| a == b) {
@@ -229,7 +227,7 @@ mod tests {
         ServerConfig {
             server_name: "sotto-1".to_owned(),
             public_host: "chat.example".to_owned(),
-            shards: 1,
+            shards: NonZeroU8::MIN,
             gateway: GatewayConfig {
                 listen: "127.0.0.1:8443".parse().unwrap(),
             },
@@ -276,8 +274,7 @@ mod tests {
 
     #[test]
     fn what_would_break_later_is_refused_now() {
-        let broken: [fn(&mut ServerConfig); 4] = [
-            |config| config.shards = 0,
+        let broken: [fn(&mut ServerConfig); 3] = [
             |config| config.server_name = "a\"b".to_owned(),
             |config| config.public_host = "two words".to_owned(),
             |config| config.orgs.push(config.orgs[0].clone()),
