@@ -1,1 +1,21 @@
-//! x
+//! Who may do what in an org, and how nats-server is told so: the directory
+//! log, the policy over it, and the NATS JWTs that carry a device's grants.
+//!
+//! `claims`, `grants`, `policy` and the deciding part of `directory` are pure:
+//! no I/O, no clock, no randomness. Around them are three thin shells:
+//! [`keystore`] (seeds on disk), [`push_account`] (an account to the server's
+//! resolver) and [`directory::log`] (the log in its JetStream stream).
+//!
+//! This crate must never let a device have a `$JS.API` grant, print a seed, or
+//! believe a directory event that it does not fully understand.
+
+pub mod claims;
+pub mod directory;
+pub mod grants;
+pub mod keystore;
+pub mod policy;
+mod push;
+mod signer;
+
+pub use push::{PushError, push_account};
+pub use signer::{AccountSigner, Credentials, DeviceJwt};

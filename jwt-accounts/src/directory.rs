@@ -1,0 +1,20 @@
+//! The directory of an org: who its users are, with which devices, and which
+//! role they have where. One append-only, hash-chained, signed log; its state
+//! is what replaying the log gives.
+//!
+//! [`decide`] turns a command into changes or refuses it, [`State::apply`]
+//! takes one event in; both are pure. [`log`] keeps the log in JetStream.
+//! Every rule that holds for the state, whoever asks, stands in `state`; who
+//! may ask for what stands in [`crate::policy`].
+
+mod chain;
+mod command;
+mod event;
+pub mod log;
+mod state;
+
+pub use chain::{ChainError, Head};
+pub use command::{Command, Refusal, decide};
+pub use event::{Actor, Change, Event, InviteHash, Malformed, Role, Scope};
+
+pub use state::{Device, Invite, Room, Rule, State, User};

@@ -1,0 +1,1 @@
+//! The log in its JetStream stream.

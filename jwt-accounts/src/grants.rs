@@ -1,0 +1,116 @@
+//! Which subjects each kind of client may use (DESIGN section 6).
+//!
+//! A device never gets a `$JS.API` grant: `DIRECT.GET` cannot be restricted by
+//! subject, so with it a device could read every room of a stream.
+
+use sotto_proto::{
+    DIRECTORY_STREAM, DIRECTORY_SUBJECT, DeviceId, INBOX_STREAM, RoomAddress, Shard, Subject,
+    blob_stream, limits, mail_stream, reply_prefix,
+};
+
+use crate::claims::{ConnectionType, Limit, Permissions, Subjects, User};
+
+/// Inbox prefix of every relay; devices can neither publish nor subscribe there.
+pub const RELAY_INBOX: &str = "_INBOX.relay";
+/// Inbox prefix of every gateway.
+pub const GATEWAY_INBOX: &str = "_INBOX.gateway";
+/// Inbox prefix of whoever commands the server in the system account.
+pub const SYSTEM_INBOX: &str = "_INBOX.system";
+
+/// Subscriptions of a device beside those of its rooms: inbox, replies, spare.
+const DEVICE_SUBSCRIPTIONS: u64 = 16;
+/// Subscriptions of a relay or gateway.
+const SERVICE_SUBSCRIPTIONS: u64 = 10_000;
+
+/// What a device may do: write to its rooms, to inboxes and to the relay; hear
+/// what is stored in its rooms and its inbox, and answers to itself.
+pub fn device(account: &str, device: DeviceId, rooms: &[RoomAddress]) -> User {
+    let mut publish = vec!["inbox.*".to_owned(), Subject::Fetch(device).to_string()];
+    let mut subscribe = vec![
+        Subject::Inbox(device).live(),
+        format!("{}.>", reply_prefix(device)),
+    ];
+    for room in rooms {
+        publish.push(room.messages().to_string());
+        publish.push(room.handshakes().to_string());
+        publish.push(room.blob_wildcard());
+        subscribe.push(room.live_wildcard());
+    }
+    // A room is one subscription; twice that, for a moment, when it is renewed.
+    let subscriptions = DEVICE_SUBSCRIPTIONS.saturating_add(2 * rooms.len() as u64);
+    user(account, publish, subscribe, subscriptions)
+}
+
+/// What a relay may do: keep the org's streams, read the directory, hear every
+/// device's requests and answer them. It cannot write to a room.
+pub fn relay(account: &str, shards: u8) -> User {
+    let mut publish = vec!["_INBOX.*.>".to_owned(), "$JS.API.INFO".to_owned()];
+    let shards = (0..shards).map(Shard);
+    let mail_and_blobs = shards.flat_map(|shard| [mail_stream(shard), blob_stream(shard)]);
+    let others = [INBOX_STREAM, DIRECTORY_STREAM].map(str::to_owned);
+    for stream in mail_and_blobs.chain(others) {
+        publish.extend(keep_and_read(&stream));
+    }
+    let subscribe = vec![
+        "fetch.*".to_owned(),
+        directory_live(),
+        format!("{RELAY_INBOX}.>"),
+    ];
+    user(account, publish, subscribe, SERVICE_SUBSCRIPTIONS)
+}
+
+/// What a gateway may do: write the directory, and use its own key-value
+/// buckets. It can neither read nor write a room.
+pub fn gateway(account: &str, buckets: &[&str]) -> User {
+    let mut publish = vec!["$JS.API.INFO".to_owned(), DIRECTORY_SUBJECT.to_owned()];
+    publish.extend(keep_and_read(DIRECTORY_STREAM));
+    for bucket in buckets {
+        publish.extend(keep_and_read(&format!("KV_{bucket}")));
+        publish.push(format!("$KV.{bucket}.>"));
+        // Listing and watching a bucket's keys takes an ephemeral consumer.
+        publish.push(format!("$JS.API.CONSUMER.CREATE.KV_{bucket}.>"));
+        publish.push(format!("$JS.API.CONSUMER.DELETE.KV_{bucket}.>"));
+    }
+    let subscribe = vec![directory_live(), format!("{GATEWAY_INBOX}.>")];
+    user(account, publish, subscribe, SERVICE_SUBSCRIPTIONS)
+}
+
+/// What the user of the system account may do: push accounts, ask for the
+/// server's state.
+pub fn system(account: &str) -> User {
+    let publish = vec!["$SYS.REQ.>".to_owned()];
+    let subscribe = vec!["$SYS.>".to_owned(), format!("{SYSTEM_INBOX}.>")];
+    user(account, publish, subscribe, SERVICE_SUBSCRIPTIONS)
+}
+
+/// Where the directory's stream says that something was appended.
+pub(crate) fn directory_live() -> String {
+    format!("live.{DIRECTORY_SUBJECT}")
+}
+
+/// The JetStream calls that make, inspect and read one stream.
+fn keep_and_read(stream: &str) -> [String; 6] {
+    [
+        format!("$JS.API.STREAM.INFO.{stream}"),
+        format!("$JS.API.STREAM.CREATE.{stream}"),
+        format!("$JS.API.STREAM.UPDATE.{stream}"),
+        format!("$JS.API.STREAM.MSG.GET.{stream}"),
+        format!("$JS.API.DIRECT.GET.{stream}"),
+        format!("$JS.API.DIRECT.GET.{stream}.>"),
+    ]
+}
+
+fn user(account: &str, publish: Vec<String>, subscribe: Vec<String>, subscriptions: u64) -> User {
+    User {
+        issuer_account: account.to_owned(),
+        permissions: Permissions {
+            publish: Subjects::only(publish),
+            subscribe: Subjects::only(subscribe),
+        },
+        subs: Limit::AtMost(subscriptions),
+        payload: Limit::AtMost(limits::NATS_MESSAGE as u64),
+        data: Limit::Unlimited,
+        bearer_token: false,
+        allowed_connection_types: vec![ConnectionType::Standard, ConnectionType::Websocket],
+    }
+}

@@ -1,0 +1,380 @@
+//! The secret keys of one server on disk: the operator, the system account and
+//! one account per org, each with an identity key and a signing key.
+//!
+//! ```text
+//! operator/      identity.seed  signing.seed  operator.jwt
+//! system/        identity.seed  signing.seed  account.jwt
+//! orgs/<org>/    identity.seed  signing.seed  account.jwt
+//! ```
+//!
+//! Only signing keys are read in daily work; identity seeds may be moved
+//! offline. Seeds are never printed, and files are owner-only: one that others
+//! can read is refused. A folder appears whole or not at all.
+
+mod files;
+
+use std::path::{Path, PathBuf};
+
+use nkeys::{KeyPair, KeyPairType};
+use sotto_proto::{OrgName, limits};
+use zeroize::Zeroizing;
+
+use crate::claims::{
+    Account, AccountLimits, Claims, ClaimsError, Limit, Operator, Permissions, User, Verified,
+};
+use crate::grants;
+use crate::signer::{AccountSigner, Credentials};
+
+const OPERATOR: &str = "operator";
+const SYSTEM: &str = "system";
+const ORGS: &str = "orgs";
+const IDENTITY_SEED: &str = "identity.seed";
+const SIGNING_SEED: &str = "signing.seed";
+const OPERATOR_JWT: &str = "operator.jwt";
+const ACCOUNT_JWT: &str = "account.jwt";
+
+/// The keys of one server.
+pub struct KeyStore {
+    dir: PathBuf,
+    signing: KeyPair,
+    operator_jwt: String,
+    system: StoredAccount,
+}
+
+/// An account's JWT, whose signature was checked, and its public key.
+struct StoredAccount {
+    id: String,
+    jwt: String,
+    claims: Claims<Account>,
+}
+
+/// An account for the `resolver_preload` of `nats.conf`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreloadedAccount {
+    /// Public key.
+    pub id: String,
+    /// JWT.
+    pub jwt: String,
+}
+
+/// Why the keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyStoreError {
+    /// The folder to create is already there.
+    #[error("{0} exists already: choose another folder, or use the keys that are there")]
+    Exists(PathBuf),
+    /// A file is missing or cannot be read or written.
+    #[error("{path}: {error}; check the folder's owner and free space")]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// What the operating system says.
+        #[source]
+        error: std::io::Error,
+    },
+    /// Other users of the machine can read a secret.
+    #[error("{0} can be read by other users of this machine: make it private with chmod 600")]
+    Exposed(PathBuf),
+    /// A file is not what it should be.
+    #[error("{0} is damaged: restore it from a backup")]
+    Damaged(PathBuf),
+    /// There is no such org on this server.
+    #[error("there is no organisation `{0}` on this server: add it first")]
+    UnknownOrg(OrgName),
+    /// A key does not sign.
+    #[error(transparent)]
+    Claims(#[from] ClaimsError),
+}
+
+impl KeyStore {
+    /// Draws the operator's and the system account's keys and stores them in
+    /// `dir`, which must not exist.
+    ///
+    /// # Errors
+    /// [`KeyStoreError::Exists`], [`KeyStoreError::Io`].
+    pub fn create(dir: &Path, now_ms: i64) -> Result<Self, KeyStoreError> {
+        let operator = KeyPair::new_operator();
+        let signing = KeyPair::new_operator();
+        let system = NewAccount::draw();
+        let system_claims = system.claims("SYS", system_limits());
+        let claims = Claims {
+            subject: operator.public_key(),
+            name: "sotto".to_owned(),
+            expires_s: None,
+            nats: Operator {
+                signing_keys: vec![signing.public_key()],
+                system_account: system.identity.public_key(),
+                strict_signing_keys: true,
+            },
+        };
+        let now_s = now_ms.div_euclid(1_000);
+        let operator_jwt = claims.sign(&operator, now_s)?;
+
+        files::create_dir(dir, |new| {
+            let folder = files::NewDir::within(new, OPERATOR)?;
+            folder.write(IDENTITY_SEED, &seed(&operator)?)?;
+            folder.write(SIGNING_SEED, &seed(&signing)?)?;
+            folder.write(OPERATOR_JWT, &operator_jwt)?;
+            folder.finish()?;
+            let folder = files::NewDir::within(new, SYSTEM)?;
+            system.write(&folder, &system_claims.sign(&signing, now_s)?)?;
+            folder.finish()?;
+            files::NewDir::within(new, ORGS)?.finish()
+        })?;
+        Self::open(dir)
+    }
+
+    /// Reads the keys in `dir`.
+    ///
+    /// # Errors
+    /// When a file is missing, exposed or damaged.
+    pub fn open(dir: &Path) -> Result<Self, KeyStoreError> {
+        let operator = dir.join(OPERATOR);
+        let signing = read_key(&operator.join(SIGNING_SEED), KeyPairType::Operator)?;
+        let path = operator.join(OPERATOR_JWT);
+        let operator_jwt = files::read(&path)?;
+        let verified = Claims::<Operator>::verify(&operator_jwt)
+            .map_err(|_| KeyStoreError::Damaged(path.clone()))?;
+        let operator_claims = verified.claims.nats;
+        if operator_claims.signing_keys != [signing.public_key()] {
+            return Err(KeyStoreError::Damaged(path));
+        }
+        let system = read_account(&dir.join(SYSTEM), &signing)?;
+        if system.id != operator_claims.system_account {
+            return Err(KeyStoreError::Damaged(path));
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            signing,
+            operator_jwt: operator_jwt.to_string(),
+            system,
+        })
+    }
+
+    /// Draws the keys of an org's account.
+    ///
+    /// # Errors
+    /// [`KeyStoreError::Exists`], [`KeyStoreError::Io`].
+    pub fn add_org(&self, org: &OrgName, now_ms: i64) -> Result<(), KeyStoreError> {
+        let account = NewAccount::draw();
+        let claims = account.claims(org.as_str(), org_limits());
+        let jwt = claims.sign(&self.signing, now_ms.div_euclid(1_000))?;
+        files::create_dir(&self.org_dir(org), |new| {
+            account.write(&files::NewDir::at(new), &jwt)
+        })
+    }
+
+    /// The orgs that have an account, by name.
+    ///
+    /// # Errors
+    /// [`KeyStoreError::Io`].
+    pub fn orgs(&self) -> Result<Vec<OrgName>, KeyStoreError> {
+        let names = files::list(&self.dir.join(ORGS))?;
+        let mut orgs: Vec<OrgName> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        orgs.sort();
+        Ok(orgs)
+    }
+
+    /// For `operator` in `nats.conf`.
+    pub fn operator_jwt(&self) -> &str {
+        &self.operator_jwt
+    }
+
+    /// For `system_account` in `nats.conf`.
+    pub fn system_account(&self) -> &str {
+        &self.system.id
+    }
+
+    /// The system account's JWT.
+    pub fn system_account_jwt(&self) -> &str {
+        &self.system.jwt
+    }
+
+    /// The JWT of an org's account, for [`crate::push_account`].
+    ///
+    /// # Errors
+    /// When there is no such org, or its files do not read.
+    pub fn account_jwt(&self, org: &OrgName) -> Result<String, KeyStoreError> {
+        Ok(self.account(org)?.jwt)
+    }
+
+    /// What signs the users of an org.
+    ///
+    /// # Errors
+    /// When there is no such org, or its files do not read.
+    pub fn account_signer(&self, org: &OrgName) -> Result<AccountSigner, KeyStoreError> {
+        signer(&self.org_dir(org), self.account(org)?)
+    }
+
+    /// The system account and every org's account.
+    ///
+    /// # Errors
+    /// When an org's files do not read.
+    pub fn resolver_preload(&self) -> Result<Vec<PreloadedAccount>, KeyStoreError> {
+        let mut accounts = vec![PreloadedAccount {
+            id: self.system.id.clone(),
+            jwt: self.system.jwt.clone(),
+        }];
+        for org in self.orgs()? {
+            let StoredAccount { id, jwt, .. } = self.account(&org)?;
+            accounts.push(PreloadedAccount { id, jwt });
+        }
+        Ok(accounts)
+    }
+
+    /// Credentials, with a new nkey, of a user of the system account.
+    ///
+    /// # Errors
+    /// When the system account's files do not read.
+    pub fn system_credentials(&self, now_ms: i64) -> Result<Credentials, KeyStoreError> {
+        let dir = self.dir.join(SYSTEM);
+        let signer = signer(&dir, read_account(&dir, &self.signing)?)?;
+        let user: User = grants::system(signer.account());
+        Ok(signer.credentials("system", user, now_ms)?)
+    }
+
+    /// Voids every JWT of a NATS user key issued until now, and stores the
+    /// account's new JWT; [`crate::push_account`] puts it in force.
+    ///
+    /// # Errors
+    /// When there is no such org, or its files do not read or write.
+    pub fn revoke(
+        &self,
+        org: &OrgName,
+        nats_key: &str,
+        now_ms: i64,
+    ) -> Result<String, KeyStoreError> {
+        let now_s = now_ms.div_euclid(1_000);
+        let mut claims = self.account(org)?.claims;
+        let revocations = &mut claims.nats.revocations;
+        revocations.insert(nats_key.to_owned(), now_s);
+        let jwt = claims.sign(&self.signing, now_s)?;
+        files::replace(&self.org_dir(org).join(ACCOUNT_JWT), &jwt)?;
+        Ok(jwt)
+    }
+
+    fn account(&self, org: &OrgName) -> Result<StoredAccount, KeyStoreError> {
+        let dir = self.org_dir(org);
+        if !dir.is_dir() {
+            return Err(KeyStoreError::UnknownOrg(org.clone()));
+        }
+        read_account(&dir, &self.signing)
+    }
+
+    fn org_dir(&self, org: &OrgName) -> PathBuf {
+        self.dir.join(ORGS).join(org.as_str())
+    }
+}
+
+impl std::fmt::Debug for KeyStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyStore")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An account's keys before they are stored.
+struct NewAccount {
+    identity: KeyPair,
+    signing: KeyPair,
+}
+
+impl NewAccount {
+    fn draw() -> Self {
+        Self {
+            identity: KeyPair::new_account(),
+            signing: KeyPair::new_account(),
+        }
+    }
+
+    fn claims(&self, name: &str, limits: AccountLimits) -> Claims<Account> {
+        Claims {
+            subject: self.identity.public_key(),
+            name: name.to_owned(),
+            expires_s: None,
+            nats: Account {
+                limits,
+                signing_keys: vec![self.signing.public_key()],
+                revocations: Default::default(),
+                default_permissions: Permissions::nothing(),
+            },
+        }
+    }
+
+    fn write(&self, folder: &files::NewDir, jwt: &str) -> Result<(), KeyStoreError> {
+        folder.write(IDENTITY_SEED, &seed(&self.identity)?)?;
+        folder.write(SIGNING_SEED, &seed(&self.signing)?)?;
+        folder.write(ACCOUNT_JWT, jwt)
+    }
+}
+
+/// An org: bounded per message; on disk as much as the server has. Nothing is
+/// imported, exported, bridged or kept in memory.
+fn org_limits() -> AccountLimits {
+    AccountLimits {
+        conn: Limit::Unlimited,
+        leaf: Limit::AtMost(0),
+        subs: Limit::Unlimited,
+        payload: Limit::AtMost(limits::NATS_MESSAGE as u64),
+        data: Limit::Unlimited,
+        imports: Limit::AtMost(0),
+        exports: Limit::AtMost(0),
+        wildcard_exports: false,
+        mem_storage: Limit::AtMost(0),
+        disk_storage: Limit::Unlimited,
+        streams: Limit::Unlimited,
+        consumers: Limit::Unlimited,
+        max_ack_pending: Limit::Unlimited,
+        mem_max_stream_bytes: Limit::Unlimited,
+        disk_max_stream_bytes: Limit::Unlimited,
+        max_bytes_required: false,
+    }
+}
+
+/// The system account: no JetStream.
+fn system_limits() -> AccountLimits {
+    AccountLimits {
+        payload: Limit::Unlimited,
+        disk_storage: Limit::AtMost(0),
+        streams: Limit::AtMost(0),
+        consumers: Limit::AtMost(0),
+        ..org_limits()
+    }
+}
+
+fn signer(dir: &Path, account: StoredAccount) -> Result<AccountSigner, KeyStoreError> {
+    let path = dir.join(SIGNING_SEED);
+    let key = read_key(&path, KeyPairType::Account)?;
+    if account.claims.nats.signing_keys != [key.public_key()] {
+        return Err(KeyStoreError::Damaged(path));
+    }
+    Ok(AccountSigner::new(account.id, key))
+}
+
+fn read_account(dir: &Path, operator: &KeyPair) -> Result<StoredAccount, KeyStoreError> {
+    let path = dir.join(ACCOUNT_JWT);
+    let jwt = files::read(&path)?;
+    match Claims::<Account>::verify(&jwt) {
+        Ok(Verified { issuer, claims, .. }) if issuer == operator.public_key() => {
+            Ok(StoredAccount {
+                id: claims.subject.clone(),
+                jwt: jwt.to_string(),
+                claims,
+            })
+        }
+        _ => Err(KeyStoreError::Damaged(path)),
+    }
+}
+
+fn read_key(path: &Path, kind: KeyPairType) -> Result<KeyPair, KeyStoreError> {
+    let text = files::read(path)?;
+    match KeyPair::from_seed(&text) {
+        Ok(key) if key.key_pair_type() == kind => Ok(key),
+        _ => Err(KeyStoreError::Damaged(path.to_owned())),
+    }
+}
+
+fn seed(key: &KeyPair) -> Result<Zeroizing<String>, ClaimsError> {
+    key.seed().map(Zeroizing::new).map_err(ClaimsError::Sign)
+}

@@ -1,0 +1,128 @@
+//! Making user JWTs in the name of one account.
+
+use std::fmt;
+
+use nkeys::KeyPair;
+use sotto_proto::limits;
+use zeroize::Zeroizing;
+
+use crate::claims::{Claims, ClaimsError, User};
+use crate::grants;
+use crate::policy::NatsAccess;
+
+/// Signs users of one account with its signing key.
+pub struct AccountSigner {
+    account: String,
+    key: KeyPair,
+}
+
+/// What a device connects with, beside its own nkey.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceJwt {
+    /// The JWT.
+    pub jwt: String,
+    /// Void from then on, in ms since 1970.
+    pub expires_ms: i64,
+}
+
+/// A creds file: a JWT and the seed that belongs to it. `Debug` hides it.
+pub struct Credentials(Zeroizing<String>);
+
+impl AccountSigner {
+    pub(crate) fn new(account: String, key: KeyPair) -> Self {
+        Self { account, key }
+    }
+
+    /// The account's public key.
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// What a device may do for the next hour.
+    ///
+    /// # Errors
+    /// When the device's certificate names no NATS user key.
+    pub fn device_jwt(&self, access: &NatsAccess, now_ms: i64) -> Result<DeviceJwt, ClaimsError> {
+        let certificate = access.certificate();
+        let now_s = now_ms.div_euclid(1_000);
+        let lifetime = i64::try_from(limits::JWT.as_secs()).unwrap_or(i64::MAX);
+        let expires_s = now_s.saturating_add(lifetime);
+        let claims = Claims {
+            subject: certificate.nats_key.clone(),
+            // The device's id; who the user is does not concern nats-server.
+            name: certificate.device.to_string(),
+            expires_s: Some(expires_s),
+            nats: grants::device(&self.account, certificate.device, access.rooms()),
+        };
+        Ok(DeviceJwt {
+            jwt: claims.sign(&self.key, now_s)?,
+            expires_ms: expires_s.saturating_mul(1_000),
+        })
+    }
+
+    /// Credentials, with a new nkey, of a relay that may keep this many shards.
+    ///
+    /// # Errors
+    /// When the signing key does not sign.
+    pub fn relay(&self, shards: u8, now_ms: i64) -> Result<Credentials, ClaimsError> {
+        self.credentials("relay", grants::relay(&self.account, shards), now_ms)
+    }
+
+    /// Credentials, with a new nkey, of a gateway with these key-value buckets.
+    ///
+    /// # Errors
+    /// When the signing key does not sign.
+    pub fn gateway(&self, buckets: &[&str], now_ms: i64) -> Result<Credentials, ClaimsError> {
+        self.credentials("gateway", grants::gateway(&self.account, buckets), now_ms)
+    }
+
+    /// Credentials, with a new nkey, that do not expire.
+    ///
+    /// # Errors
+    /// When the signing key does not sign.
+    pub fn credentials(
+        &self,
+        name: &str,
+        user: User,
+        now_ms: i64,
+    ) -> Result<Credentials, ClaimsError> {
+        let key = KeyPair::new_user();
+        let claims = Claims {
+            subject: key.public_key(),
+            name: name.to_owned(),
+            expires_s: None,
+            nats: user,
+        };
+        let jwt = claims.sign(&self.key, now_ms.div_euclid(1_000))?;
+        let seed = Zeroizing::new(key.seed().map_err(ClaimsError::Sign)?);
+        Ok(Credentials::new(&jwt, &seed))
+    }
+}
+
+impl fmt::Debug for AccountSigner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccountSigner")
+            .field("account", &self.account)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    fn new(jwt: &str, seed: &str) -> Self {
+        Self(Zeroizing::new(format!(
+            "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        )))
+    }
+
+    /// The file's text. A secret: write it to a 0600 file only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(..)")
+    }
+}
