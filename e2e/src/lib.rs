@@ -1,1 +1,14 @@
-//! x
+//! Plays Sotto through from outside: starts the real programs, types what
+//! people type, kills processes, listens in, and compares.
+//!
+//! Everything goes through the `sotto` binary and the server's public ports.
+//! Only [`tap`] and [`stranger`] speak NATS themselves, because what they do
+//! is what the product must not help anybody to do.
+
+pub mod markers;
+pub mod person;
+pub mod process;
+pub mod report;
+pub mod server;
+pub mod stranger;
+pub mod tap;

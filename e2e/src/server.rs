@@ -1,0 +1,1 @@
+//! A private server: `sotto up` and what it started.
