@@ -111,24 +111,39 @@ impl DeviceKeys {
         }
     }
 
-    /// What the identity key must sign for this device to belong to `user`.
-    pub(crate) fn certificate(
-        &self,
-        org: OrgName,
-        user: UserName,
-        identity_key: VerifyingKey,
+    /// The certificate that makes these keys a device of `user`.
+    pub(crate) fn certificate(&self, user: UserOf<'_>, now: Timestamp) -> Signed {
+        user.certify(self.device, self.leaf.verifying_key(), self.nats.public_key(), now)
+    }
+}
+
+/// Whose device is being certified, and the key to do it with.
+#[derive(Clone, Copy)]
+pub(crate) struct UserOf<'a> {
+    pub(crate) org: &'a OrgName,
+    pub(crate) user: &'a UserName,
+    pub(crate) identity: &'a SigningKey,
+}
+
+impl UserOf<'_> {
+    pub(crate) fn certify(
+        self,
+        device: DeviceId,
+        signature_key: VerifyingKey,
+        nats_key: String,
         now: Timestamp,
-    ) -> DeviceCertificate {
-        DeviceCertificate {
-            org,
-            user,
-            device: self.device,
-            identity_key,
-            signature_key: self.leaf.verifying_key(),
-            nats_key: self.nats.public_key(),
+    ) -> Signed {
+        let certificate = DeviceCertificate {
+            org: self.org.clone(),
+            user: self.user.clone(),
+            device,
+            identity_key: self.identity.verifying_key(),
+            signature_key,
+            nats_key,
             not_before_ms: now.0.saturating_sub(millis(limits::CLOCK_SKEW)),
             not_after_ms: now.0.saturating_add(millis(limits::DEVICE_CERTIFICATE)),
-        }
+        };
+        certificate.sign(self.identity)
     }
 }
 
@@ -394,9 +409,9 @@ pub(crate) mod tests {
         };
         let keys = DeviceKeys::generate(rng);
         let now = Timestamp(1_800_000_000_000);
-        let certificate = keys
-            .certificate("acme".parse().unwrap(), user.parse().unwrap(), identity.verifying_key(), now)
-            .sign(&identity);
+        let (org, user) = ("acme".parse().unwrap(), user.parse().unwrap());
+        let user = UserOf { org: &org, user: &user, identity: &identity };
+        let certificate = keys.certificate(user, now);
         Account::new(gateway, &server(), identity, keys, certificate).unwrap()
     }
 

@@ -31,7 +31,7 @@ use sotto_proto::{DeviceId, DeviceLink, GatewayAddress, RendezvousId};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::account::{Account, AccountError, DeviceKeys, random_bytes};
+use crate::account::{Account, AccountError, DeviceKeys, UserOf, random_bytes};
 use crate::io::Timestamp;
 use crate::vault::cipher;
 
@@ -272,18 +272,16 @@ impl OldDevice {
         now: Timestamp,
     ) -> Result<(Confirming, Vec<u8>, ShortCode), LinkError> {
         let nonsense = || LinkError::Nonsense("its keys do not read");
-        let certificate = {
-            let template = DeviceKeys {
-                device: DeviceId::try_from(&nonce.device).map_err(|_| nonsense())?,
-                leaf: account.leaf.clone(),
-                nats: nkeys::KeyPair::from_public_key(&nonce.nats_key).map_err(|_| nonsense())?,
-            };
-            let public = account.identity.verifying_key();
-            let mut certificate =
-                template.certificate(account.org.clone(), account.user.clone(), public, now);
-            certificate.signature_key = public_key(&nonce.signature_key).map_err(|_| nonsense())?;
-            certificate.sign(&account.identity)
-        };
+        let owner =
+            UserOf { org: &account.org, user: &account.user, identity: &account.identity };
+        // Only a well-formed nkey is worth a signature.
+        let nats = nkeys::KeyPair::from_public_key(&nonce.nats_key).map_err(|_| nonsense())?;
+        let certificate = owner.certify(
+            DeviceId::try_from(&nonce.device).map_err(|_| nonsense())?,
+            public_key(&nonce.signature_key).map_err(|_| nonsense())?,
+            nats.public_key(),
+            now,
+        );
         let transcript =
             Transcript::new(&self.link.rendezvous, &self.link.key, &self.encapsulation, nonce);
         let payload = wire::LinkPayload {

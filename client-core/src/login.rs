@@ -7,7 +7,7 @@ use sotto_proto::password::{CONTEXT, PasswordSuite};
 use sotto_proto::{GatewayAddress, UserName, wire};
 use zeroize::Zeroizing;
 
-use crate::account::{Account, AccountError, DeviceKeys, backup};
+use crate::account::{Account, AccountError, DeviceKeys, UserOf, backup};
 use crate::io::Timestamp;
 
 /// Waiting for the gateway's first answer.
@@ -94,8 +94,8 @@ impl Finishing {
         let Self { gateway, user, export_key } = self;
         let identity = backup::open(&export_key, &gateway.org, &user, &answer.identity_backup)?;
         let keys = DeviceKeys::generate(rng);
-        let public = identity.verifying_key();
-        let certificate = keys.certificate(gateway.org.clone(), user, public, now).sign(&identity);
+        let owner = UserOf { org: &gateway.org, user: &user, identity: &identity };
+        let certificate = keys.certificate(owner, now);
         Account::new(gateway, server, identity, keys, certificate)
     }
 }

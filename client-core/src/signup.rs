@@ -9,7 +9,7 @@ use sotto_proto::password::PasswordSuite;
 use sotto_proto::{InviteLink, UserName, wire};
 use zeroize::Zeroizing;
 
-use crate::account::{Account, AccountError, DeviceKeys, backup};
+use crate::account::{Account, AccountError, DeviceKeys, UserOf, backup};
 use crate::io::Timestamp;
 
 /// Waiting for the gateway's first answer.
@@ -67,9 +67,8 @@ impl Starting {
         let gateway = self.link.gateway;
         let identity = SigningKey::generate(rng);
         let keys = DeviceKeys::generate(rng);
-        let public = identity.verifying_key();
-        let certificate =
-            keys.certificate(gateway.org.clone(), self.user.clone(), public, now).sign(&identity);
+        let user = UserOf { org: &gateway.org, user: &self.user, identity: &identity };
+        let certificate = keys.certificate(user, now);
         let request = wire::SignupFinish {
             org: gateway.org.to_string(),
             invite: self.link.invite.to_bytes(),

@@ -1,0 +1,444 @@
+//! A room's MLS group (RFC 9420): what openmls does for it, in the words of
+//! the rest of the client. Decides nothing: who may is [`crate::rules`]', when
+//! is the engine's.
+//!
+//! Every method that changes the group also writes to the records, so the
+//! engine wraps it in a savepoint and drops the group when it fails.
+
+use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
+use openmls::prelude::{
+    Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey, Extension,
+    ExtensionType, Extensions, GroupId, KeyPackage, KeyPackageBuilder, KeyPackageIn,
+    LeafNodeParameters, Lifetime, MlsGroup, MlsGroupCreateConfig,
+    MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _,
+    ProcessMessageError, ProcessedMessageContent, ProcessedWelcome, Proposal, ProtocolMessage,
+    ProtocolVersion, RatchetTreeIn, Sender, SenderRatchetConfiguration,
+    StagedCommit, StagedWelcome, UnknownExtension, ValidationError, WireFormatPolicy,
+    MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY,
+};
+use prost::Message;
+use sotto_proto::wire::{self, Signed};
+use sotto_proto::{DeviceId, RoomId, limits, signed};
+
+use crate::account::{Account, millis};
+use crate::io::Timestamp;
+use crate::mls::{LeafSigner, MlsError, Provider};
+use crate::rules::{Change, Committer, Leaf, Member, Rules};
+
+/// X-Wing (X25519 + ML-KEM-768), ChaCha20-Poly1305, SHA-256, Ed25519. The code
+/// point is provisional; a room keeps the suite it was made with.
+const SUITE: Ciphersuite = Ciphersuite::MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519;
+/// Private-use credential type: an encoded `Signed` device certificate.
+const CREDENTIAL: CredentialType = CredentialType::Other(0xF0A0);
+/// Private-use group context extension: [`Rules`].
+const RULES: u16 = 0xF0A1;
+/// Epochs whose messages can still be read after a commit.
+pub(crate) const PAST_EPOCHS: u64 = 2;
+/// Validity of a key package from when it was made (openmls allows 84 days in all).
+const KEY_PACKAGE_LIFETIME_S: i64 = 60 * 24 * 3_600;
+
+pub(crate) struct Group {
+    mls: MlsGroup,
+    rules: Rules,
+}
+
+/// What an arriving message turned out to be.
+pub(crate) enum Incoming {
+    /// An application message of another device.
+    Message { sender: Member, content: Vec<u8> },
+    /// An application message of this device.
+    Own,
+    /// A commit, to be judged and then merged.
+    Commit { staged: Box<StagedCommit>, change: Change },
+    /// Something that this version has no use for.
+    Other,
+}
+
+/// Why an arriving message was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rejected {
+    /// Of an epoch that this device has not reached.
+    Future,
+    /// Seen before, of an epoch whose secrets are gone, or damaged.
+    Unreadable,
+    /// Not a valid message of this group.
+    Invalid(&'static str),
+}
+
+/// A commit that was made here and is not merged yet.
+pub(crate) struct NewCommit {
+    pub(crate) commit: Vec<u8>,
+    pub(crate) welcome: Vec<u8>,
+}
+
+impl Group {
+    /// Makes a group of this device alone.
+    pub(crate) fn create(provider: &Provider, account: &Account, rules: Rules) -> Result<Self, MlsError> {
+        let extension = Extension::Unknown(RULES, UnknownExtension(rules.encode()));
+        let extensions = Extensions::single(extension).map_err(|_| MlsError("rules"))?;
+        let config = MlsGroupCreateConfig::builder()
+            .ciphersuite(SUITE)
+            .wire_format_policy(WIRE_FORMAT)
+            .max_past_epochs(PAST_EPOCHS as usize)
+            .sender_ratchet_configuration(ratchet())
+            .use_ratchet_tree_extension(false)
+            .capabilities(capabilities())
+            .with_group_context_extensions(extensions)
+            .build();
+        let id = GroupId::from_slice(rules.address.room.as_bytes());
+        let mls = MlsGroup::new_with_group_id(provider, &signer(account), &config, id, credential(account))
+            .map_err(|_| MlsError("create"))?;
+        Ok(Self { mls, rules })
+    }
+
+    /// The group of a room as it was last persisted.
+    pub(crate) fn load(provider: &Provider, room: RoomId) -> Result<Option<Self>, MlsError> {
+        let id = GroupId::from_slice(room.as_bytes());
+        let mls = MlsGroup::load(provider.storage(), &id).map_err(|_| MlsError("load"))?;
+        mls.map(Self::with_rules).transpose()
+    }
+
+    /// Joins by Welcome; the second part is who sent it.
+    pub(crate) fn join(provider: &Provider, welcome: &[u8], tree: &[u8]) -> Result<(Self, Member), MlsError> {
+        let MlsMessageBodyIn::Welcome(welcome) = message(welcome)?.extract() else {
+            return Err(MlsError("not a welcome"));
+        };
+        let tree = ratchet_tree(tree)?;
+        let processed = ProcessedWelcome::new_from_welcome(provider, &join_config(), welcome)
+            .map_err(|_| MlsError("welcome"))?;
+        let staged = openmls::prelude::JoinBuilder::new(provider, processed)
+            .with_ratchet_tree(tree)
+            .skip_lifetime_validation()
+            .build()
+            .map_err(|_| MlsError("welcome tree"))?;
+        let sender = welcome_sender(&staged)?;
+        let mls = staged.into_group(provider).map_err(|_| MlsError("join"))?;
+        Ok((Self::with_rules(mls)?, sender))
+    }
+
+    /// Joins by external commit; the commit is still to be published.
+    pub(crate) fn join_externally(
+        provider: &Provider,
+        account: &Account,
+        group_info: &[u8],
+        tree: &[u8],
+        authenticated_data: Vec<u8>,
+    ) -> Result<(Self, Vec<u8>), MlsError> {
+        let MlsMessageBodyIn::GroupInfo(group_info) = message(group_info)?.extract() else {
+            return Err(MlsError("not a group info"));
+        };
+        let leaf = LeafNodeParameters::builder().with_capabilities(capabilities()).build();
+        let (mls, bundle) = MlsGroup::external_commit_builder()
+            .with_ratchet_tree(ratchet_tree(tree)?)
+            .with_config(join_config())
+            .with_aad(authenticated_data)
+            .skip_lifetime_validation()
+            .build_group(provider, group_info, credential(account))
+            .map_err(|_| MlsError("group info"))?
+            .leaf_node_parameters(leaf)
+            .load_psks(provider.storage())
+            .map_err(|_| MlsError("psk"))?
+            .build(provider.rand(), provider.crypto(), &signer(account), |_| true)
+            .map_err(|_| MlsError("external commit"))?
+            .finalize(provider)
+            .map_err(|_| MlsError("external commit"))?;
+        let commit = bytes(bundle.into_commit())?;
+        Ok((Self::with_rules(mls)?, commit))
+    }
+
+    /// Commits to adding these devices; nothing changes until the commit is merged.
+    pub(crate) fn add(
+        &mut self,
+        provider: &Provider,
+        account: &Account,
+        key_packages: Vec<KeyPackage>,
+        authenticated_data: Vec<u8>,
+    ) -> Result<NewCommit, MlsError> {
+        self.mls.set_aad(authenticated_data);
+        let bundle = self
+            .mls
+            .commit_builder()
+            .propose_adds(key_packages)
+            .load_psks(provider.storage())
+            .map_err(|_| MlsError("psk"))?
+            .build(provider.rand(), provider.crypto(), &signer(account), |_| true)
+            .map_err(|_| MlsError("commit"))?
+            .stage_commit(provider)
+            .map_err(|_| MlsError("commit"))?;
+        let (commit, welcome, _) = bundle.into_messages();
+        Ok(NewCommit { commit: bytes(commit)?, welcome: bytes(welcome.ok_or(MlsError("no welcome"))?)? })
+    }
+
+    /// Encrypts an application message.
+    pub(crate) fn encrypt(&mut self, provider: &Provider, account: &Account, content: &[u8]) -> Result<Vec<u8>, MlsError> {
+        let message = self
+            .mls
+            .create_message(provider, &signer(account), content)
+            .map_err(|_| MlsError("encrypt"))?;
+        bytes(message)
+    }
+
+    /// Reads a message of the room's stream. A commit is not merged yet.
+    pub(crate) fn process(
+        &mut self,
+        provider: &Provider,
+        payload: &[u8],
+        stored_at: Timestamp,
+    ) -> Result<Incoming, Rejected> {
+        let message: ProtocolMessage = message(payload)
+            .ok()
+            .and_then(|message| message.try_into_protocol_message().ok())
+            .ok_or(Rejected::Invalid("not an MLS message"))?;
+        if *message.group_id() != *self.mls.group_id() {
+            return Err(Rejected::Invalid("of another room"));
+        }
+        if message.epoch() > self.mls.epoch() {
+            return Err(Rejected::Future);
+        }
+        let processed = self.mls.process_message(provider, message).map_err(rejected)?;
+        let authenticated_data = processed.aad().to_vec();
+        let sender = processed.sender().clone();
+        match processed.into_content() {
+            ProcessedMessageContent::ApplicationMessage(content) => {
+                let sender = self.sender(&sender).ok_or(Rejected::Invalid("no sender"))?;
+                Ok(Incoming::Message { sender, content: content.into_bytes() })
+            }
+            ProcessedMessageContent::OwnPrivateMessage => Ok(Incoming::Own),
+            ProcessedMessageContent::StagedCommitMessage(staged) => {
+                let committer = match &sender {
+                    Sender::NewMemberCommit => Committer::Joining,
+                    member => Committer::Member(self.sender(member).ok_or(Rejected::Invalid("no sender"))?),
+                };
+                let change = self.change(&staged, committer, authenticated_data, stored_at);
+                Ok(Incoming::Commit { staged, change })
+            }
+            _ => Ok(Incoming::Other),
+        }
+    }
+
+    /// Takes a judged commit in; `false` when it removed this device.
+    pub(crate) fn merge(&mut self, provider: &Provider, staged: StagedCommit) -> Result<bool, MlsError> {
+        let removed = staged.self_removed();
+        self.mls.merge_staged_commit(provider, staged).map_err(|_| MlsError("merge"))?;
+        Ok(!removed)
+    }
+
+    /// Takes the commit that was made here in.
+    pub(crate) fn merge_own(&mut self, provider: &Provider) -> Result<(), MlsError> {
+        self.mls.merge_pending_commit(provider).map_err(|_| MlsError("merge"))
+    }
+
+    /// Forgets the commit that was made here.
+    pub(crate) fn clear_own(&mut self, provider: &Provider) -> Result<(), MlsError> {
+        self.mls.clear_pending_commit(provider.storage()).map_err(|_| MlsError("clear"))
+    }
+
+    /// Forgets the whole group.
+    pub(crate) fn delete(mut self, provider: &Provider) -> Result<(), MlsError> {
+        self.mls.delete(provider.storage()).map_err(|_| MlsError("delete"))
+    }
+
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.mls.epoch().as_u64()
+    }
+
+    /// Every leaf, in tree order.
+    pub(crate) fn members(&self) -> impl Iterator<Item = Member> + '_ {
+        self.mls.members().filter_map(|member| read_credential(&member.credential))
+    }
+
+    /// Every leaf with what it takes to verify it.
+    pub(crate) fn leaves(&self) -> impl Iterator<Item = Leaf> + '_ {
+        self.mls.members().map(|member| Leaf {
+            credential: member.credential.serialized_content().to_vec(),
+            signature_key: member.signature_key,
+        })
+    }
+
+    pub(crate) fn has(&self, device: DeviceId) -> bool {
+        self.members().any(|member| member.device == device)
+    }
+
+    /// The public tree, for whoever joins at this epoch.
+    pub(crate) fn ratchet_tree(&self) -> Result<Vec<u8>, MlsError> {
+        self.mls.export_ratchet_tree().tls_serialize_detached().map_err(|_| MlsError("tree"))
+    }
+
+    /// The room's public key: what it takes, with the tree, to join by
+    /// external commit at this epoch.
+    pub(crate) fn group_info(&self, provider: &Provider, account: &Account) -> Result<Vec<u8>, MlsError> {
+        let info = self
+            .mls
+            .export_group_info(provider.crypto(), &signer(account), false)
+            .map_err(|_| MlsError("group info"))?;
+        bytes(info)
+    }
+
+    fn with_rules(mls: MlsGroup) -> Result<Self, MlsError> {
+        let extension = mls.extensions().unknown(RULES).ok_or(MlsError("no rules"))?;
+        let rules = Rules::decode(&extension.0).ok_or(MlsError("rules"))?;
+        if rules.address.room.as_bytes() != mls.group_id().as_slice() {
+            return Err(MlsError("rules of another room"));
+        }
+        Ok(Self { mls, rules })
+    }
+
+    fn sender(&self, sender: &Sender) -> Option<Member> {
+        match sender {
+            Sender::Member(index) => read_credential(self.mls.member(*index)?),
+            _ => None,
+        }
+    }
+
+    fn change(
+        &self,
+        staged: &StagedCommit,
+        committer: Committer,
+        authenticated_data: Vec<u8>,
+        stored_at: Timestamp,
+    ) -> Change {
+        let mut added: Vec<Leaf> = staged
+            .add_proposals()
+            .map(|add| leaf(add.add_proposal().key_package().leaf_node()))
+            .collect();
+        let mut other_proposals = staged.queued_proposals().any(|queued| {
+            !matches!(queued.proposal(), Proposal::Add(_) | Proposal::Remove(_) | Proposal::ExternalInit(_))
+        });
+        match (&committer, staged.update_path_leaf_node()) {
+            (Committer::Joining, Some(node)) => added.push(leaf(node)),
+            (Committer::Member(member), Some(node)) => {
+                // A committer renews its keys, not who it is.
+                let renewed = read_credential(node.credential());
+                other_proposals |= renewed.as_ref() != Some(member);
+            }
+            (Committer::Joining, None) => other_proposals = true,
+            (Committer::Member(_), None) => {}
+        }
+        let removed = staged.remove_proposals().filter_map(|remove| {
+            read_credential(self.mls.member(remove.remove_proposal().removed())?)
+        });
+        let removed = removed.collect();
+        Change { committer, added, removed, other_proposals, authenticated_data, stored_at }
+    }
+}
+
+/// Makes a key package for others to add this device with.
+pub(crate) fn new_key_package(
+    provider: &Provider,
+    account: &Account,
+    now: Timestamp,
+    last_resort: bool,
+) -> Result<Vec<u8>, MlsError> {
+    let not_before = (now.0.saturating_sub(millis(limits::CLOCK_SKEW)) / 1_000).max(0);
+    let not_after = (now.0 / 1_000).saturating_add(KEY_PACKAGE_LIFETIME_S).max(0);
+    let builder = KeyPackageBuilder::new()
+        .leaf_node_capabilities(capabilities())
+        .key_package_lifetime(Lifetime::init(not_before.unsigned_abs(), not_after.unsigned_abs()));
+    let builder = if last_resort { builder.mark_as_last_resort() } else { builder };
+    let bundle = builder
+        .build(SUITE, provider, &signer(account), credential(account))
+        .map_err(|_| MlsError("key package"))?;
+    bytes(bundle.into())
+}
+
+/// Reads and checks another device's key package.
+pub(crate) fn read_key_package(provider: &Provider, payload: &[u8]) -> Result<(KeyPackage, Leaf), MlsError> {
+    let MlsMessageBodyIn::KeyPackage(key_package) = message(payload)?.extract() else {
+        return Err(MlsError("not a key package"));
+    };
+    let key_package: KeyPackageIn = key_package;
+    let key_package = key_package
+        .validate(provider.crypto(), ProtocolVersion::Mls10)
+        .map_err(|_| MlsError("key package"))?;
+    if key_package.ciphersuite() != SUITE {
+        return Err(MlsError("key package of another suite"));
+    }
+    let leaf = leaf(key_package.leaf_node());
+    Ok((key_package, leaf))
+}
+
+const WIRE_FORMAT: WireFormatPolicy = MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY;
+
+fn join_config() -> MlsGroupJoinConfig {
+    MlsGroupJoinConfig::builder()
+        .wire_format_policy(WIRE_FORMAT)
+        .max_past_epochs(PAST_EPOCHS as usize)
+        .sender_ratchet_configuration(ratchet())
+        .use_ratchet_tree_extension(false)
+        .build()
+}
+
+/// A sender's messages come in stream order; a few may be missing for good.
+fn ratchet() -> SenderRatchetConfiguration {
+    SenderRatchetConfiguration::new(5, 1_000)
+}
+
+fn capabilities() -> Capabilities {
+    Capabilities::new(
+        None,
+        Some(&[SUITE]),
+        Some(&[ExtensionType::Unknown(RULES), ExtensionType::LastResort]),
+        None,
+        Some(&[CREDENTIAL]),
+    )
+}
+
+fn credential(account: &Account) -> CredentialWithKey {
+    CredentialWithKey {
+        credential: Credential::new(CREDENTIAL, account.certificate().encode_to_vec()),
+        signature_key: account.leaf.verifying_key().to_bytes().to_vec().into(),
+    }
+}
+
+fn signer(account: &Account) -> LeafSigner<'_> {
+    LeafSigner(&account.leaf)
+}
+
+fn leaf(node: &openmls::prelude::LeafNode) -> Leaf {
+    Leaf {
+        credential: node.credential().serialized_content().to_vec(),
+        signature_key: node.signature_key().as_slice().to_vec(),
+    }
+}
+
+/// Reads a credential that was verified when its leaf came into the tree.
+fn read_credential(credential: &Credential) -> Option<Member> {
+    let signed = Signed::decode(credential.serialized_content()).ok()?;
+    let certificate = wire::DeviceCertificate::decode(signed.statement).ok()?;
+    Some(Member {
+        user: certificate.user.parse().ok()?,
+        device: DeviceId::try_from(&certificate.device).ok()?,
+        identity_key: signed::public_key(&certificate.identity_key).ok()?,
+    })
+}
+
+fn welcome_sender(staged: &StagedWelcome) -> Result<Member, MlsError> {
+    let leaf = staged.welcome_sender().map_err(|_| MlsError("no sender"))?;
+    read_credential(leaf.credential()).ok_or(MlsError("no sender"))
+}
+
+fn message(payload: &[u8]) -> Result<MlsMessageIn, MlsError> {
+    MlsMessageIn::tls_deserialize_exact(payload).map_err(|_| MlsError("not an MLS message"))
+}
+
+fn ratchet_tree(tree: &[u8]) -> Result<RatchetTreeIn, MlsError> {
+    RatchetTreeIn::tls_deserialize_exact(tree).map_err(|_| MlsError("not a tree"))
+}
+
+fn bytes(message: MlsMessageOut) -> Result<Vec<u8>, MlsError> {
+    message.to_bytes().map_err(|_| MlsError("encode"))
+}
+
+/// openmls does not let its callers tell a duplicate from a damaged message.
+fn rejected<E>(error: ProcessMessageError<E>) -> Rejected {
+    match error {
+        ProcessMessageError::ValidationError(
+            ValidationError::WrongEpoch | ValidationError::UnableToDecrypt(_),
+        ) => Rejected::Unreadable,
+        _ => Rejected::Invalid("it does not verify"),
+    }
+}
