@@ -3,4 +3,8 @@
 //!
 //! Nothing here decides anything about rooms, keys or messages.
 
+pub mod clock;
+pub mod gateway;
+pub mod nats;
 pub mod sled_store;
+pub mod tls;

@@ -1,0 +1,238 @@
+//! HTTPS calls to the gateway: one protobuf message out, one back.
+//!
+//! Whatever answers is not trusted to be sane: bodies are bounded before they
+//! are read, and anything unexpected is one clear error.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use data_encoding::BASE64URL_NOPAD;
+use prost::Message;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use sotto_proto::api::{self, Call};
+use sotto_proto::{GatewayAddress, limits, wire};
+use zeroize::Zeroizing;
+
+use crate::clock::Clock;
+use crate::tls;
+
+/// A connection attempt ends after this.
+const CONNECT: Duration = Duration::from_secs(15);
+
+/// An answer that stays silent this long does not come; the gateway itself
+/// holds a request for at most 25 s.
+const SILENCE: Duration = Duration::from_secs(45);
+
+/// Longest sentence of a gateway that is shown to a person, in characters.
+const SENTENCE: usize = 300;
+
+/// Why a call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// No connection, or it broke.
+    #[error(
+        "the server at {server} cannot be reached ({reason}): check the network, and that the server is running"
+    )]
+    Unreachable {
+        /// Host and port.
+        server: String,
+        /// From the operating system or the HTTP library.
+        reason: String,
+    },
+    /// The TLS handshake failed: it is not the server that the link was made
+    /// for.
+    #[error(
+        "the server at {server} is not the one that the link was made for ({reason}): ask your administrator for a new link, and do not go on if this is unexpected"
+    )]
+    Impostor {
+        /// Host and port.
+        server: String,
+        /// From the certificate check.
+        reason: String,
+    },
+    /// The answer is none of a Sotto gateway.
+    #[error(
+        "the server at {server} does not answer like a Sotto gateway ({reason}): check the address, or ask your administrator whether its version fits"
+    )]
+    Garbage {
+        /// Host and port.
+        server: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The gateway said no.
+    #[error("{}", sentence(.0))]
+    Refused(wire::ApiError),
+}
+
+/// A gateway to call. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    http: reqwest::Client,
+    address: GatewayAddress,
+}
+
+impl Gateway {
+    /// Prepares calls; nothing is sent yet.
+    ///
+    /// # Errors
+    /// When TLS or HTTP cannot be set up on this machine.
+    pub fn new(address: GatewayAddress, clock: Clock) -> Result<Self, GatewayError> {
+        let unusable = |reason: String| GatewayError::Unreachable {
+            server: server(&address),
+            reason,
+        };
+        let tls = tls::client_config(address.authority, clock)
+            .map_err(|error| unusable(error.to_string()))?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .https_only(true)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE)
+            .build()
+            .map_err(|error| unusable(error.to_string()))?;
+        Ok(Self { http, address })
+    }
+
+    /// Where the gateway is.
+    pub fn address(&self) -> &GatewayAddress {
+        &self.address
+    }
+
+    /// Makes one call. `session` is the token; calls that need none ignore it.
+    ///
+    /// # Errors
+    /// Every kind of [`GatewayError`].
+    pub async fn call<C: Call>(
+        &self,
+        request: &C,
+        session: Option<&wire::Session>,
+    ) -> Result<C::Answer, GatewayError> {
+        let session = session.filter(|_| C::SESSION);
+        let body = request.encode_to_vec().into();
+        let answer = self.post(C::PATH, body, session).await?;
+        C::Answer::decode(answer).map_err(|_| self.garbage("the answer does not decode"))
+    }
+
+    /// Posts an encoded request to `path`; the encoded answer.
+    ///
+    /// # Errors
+    /// Every kind of [`GatewayError`].
+    pub async fn post(
+        &self,
+        path: &str,
+        body: Bytes,
+        session: Option<&wire::Session>,
+    ) -> Result<Bytes, GatewayError> {
+        let mut request = self
+            .http
+            .post(format!("{}{path}", self.address.base_url()))
+            .header(CONTENT_TYPE, api::CONTENT_TYPE)
+            .body(body);
+        if let Some(session) = session {
+            request = request.header(AUTHORIZATION, self.bearer(session)?);
+        }
+        let answer = request.send().await.map_err(|error| self.failed(&error))?;
+        let status = answer.status();
+        let kind = answer.headers().get(CONTENT_TYPE);
+        if kind.is_none_or(|kind| kind != api::CONTENT_TYPE) {
+            return Err(self.garbage("the answer is of another type"));
+        }
+        let body = self.bounded_body(answer, answer_limit(path)).await?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        match wire::ApiError::decode(body) {
+            Ok(error) => Err(GatewayError::Refused(error)),
+            Err(_) => Err(self.garbage("its error does not decode")),
+        }
+    }
+
+    async fn bounded_body(
+        &self,
+        mut answer: reqwest::Response,
+        limit: usize,
+    ) -> Result<Bytes, GatewayError> {
+        let mut body = BytesMut::new();
+        while let Some(part) = answer.chunk().await.map_err(|error| self.failed(&error))? {
+            if body.len() + part.len() > limit {
+                return Err(self.garbage("the answer is too long"));
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(body.freeze())
+    }
+
+    fn bearer(&self, session: &wire::Session) -> Result<HeaderValue, GatewayError> {
+        let token = Zeroizing::new(BASE64URL_NOPAD.encode(&session.token));
+        let header = Zeroizing::new(format!("Bearer {}", *token));
+        let mut value = HeaderValue::from_str(&header)
+            .map_err(|_| self.garbage("the session is no header value"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    fn garbage(&self, reason: &'static str) -> GatewayError {
+        GatewayError::Garbage {
+            server: server(&self.address),
+            reason,
+        }
+    }
+
+    fn failed(&self, error: &reqwest::Error) -> GatewayError {
+        let server = server(&self.address);
+        let (root, certificate) = root_cause(error);
+        match certificate {
+            Some(reason) => GatewayError::Impostor { server, reason },
+            None => GatewayError::Unreachable {
+                server,
+                reason: root,
+            },
+        }
+    }
+}
+
+/// The innermost error's text, and the certificate error's when there is one.
+fn root_cause(error: &reqwest::Error) -> (String, Option<String>) {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut root = error.to_string();
+    while let Some(error) = next {
+        root = error.to_string();
+        let inside = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        let tls = match inside {
+            Some(inside) => inside.downcast_ref::<rustls::Error>(),
+            None => error.downcast_ref::<rustls::Error>(),
+        };
+        if let Some(rustls::Error::InvalidCertificate(reason)) = tls {
+            return (root, Some(reason.to_string()));
+        }
+        next = error.source();
+    }
+    (root, None)
+}
+
+fn server(address: &GatewayAddress) -> String {
+    format!("{}:{}", address.host, address.port)
+}
+
+/// Longest answer to a call, in bytes.
+fn answer_limit(path: &str) -> usize {
+    match path {
+        wire::RoomJoin::PATH => 2 * limits::RATCHET_TREE + limits::HTTP_BODY,
+        _ => limits::HTTP_BODY,
+    }
+}
+
+/// The gateway's own sentence, of bounded length.
+fn sentence(error: &wire::ApiError) -> String {
+    let text: String = error.message.chars().take(SENTENCE).collect();
+    match text.is_empty() {
+        true => "the server refused without saying why: try again later".to_owned(),
+        false => text,
+    }
+}

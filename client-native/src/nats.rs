@@ -1,0 +1,214 @@
+//! One connection to NATS, made with one JWT: publishes with acknowledgement,
+//! catch-up requests and live subscriptions.
+//!
+//! A connection never comes back by itself. When it breaks, everything
+//! outstanding fails and [`Connection::closed`] returns; whoever wants another
+//! opens one, with a JWT that is still good. (async-nats would reconnect with
+//! the old one, every two milliseconds once it has expired.) Dropping the last
+//! handle lets what is outstanding finish, then closes.
+
+mod actor;
+mod answers;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::{Auth, AuthError, ConnectErrorKind, ConnectOptions, Event};
+use bytes::Bytes;
+use futures::stream::SelectAll;
+use sotto_client_core::io::{LiveMessage, PublishFailure};
+use sotto_proto::wire::{FetchFrame, FetchRequest};
+use sotto_proto::{DeviceId, RoomAddress, Subject, reply_prefix};
+use tokio::sync::{mpsc, oneshot};
+
+use actor::{Actor, Request};
+
+/// TCP, TLS and CONNECT together end after this.
+const CONNECT: Duration = Duration::from_secs(15);
+
+/// A connection that answers two of these in a row with nothing is dead.
+const PING: Duration = Duration::from_secs(15);
+
+/// Messages that wait for one subscription at most; the engine fetches what
+/// was dropped beyond.
+const SUBSCRIPTION: usize = 512;
+
+/// Parts of a catch-up answer that wait for their reader at most.
+const FRAMES: usize = 128;
+
+/// What a connection is made with.
+pub struct Settings {
+    /// `tls://host:port` of each server.
+    pub urls: Vec<String>,
+    /// From [`crate::tls::client_config`].
+    pub tls: rustls::ClientConfig,
+    /// This device.
+    pub device: DeviceId,
+    /// Says which rooms it may use, and until when.
+    pub jwt: String,
+    /// The rooms that the JWT grants.
+    pub rooms: Vec<RoomAddress>,
+}
+
+/// Why no connection was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// The server does not accept the JWT: a new one may help.
+    #[error(
+        "the message server refuses this device: its access may have been withdrawn, ask your administrator"
+    )]
+    Refused,
+    /// No connection, or TLS failed.
+    #[error(
+        "the message server cannot be reached ({0}): check the network, and that the server is running"
+    )]
+    Unreachable(String),
+}
+
+/// A message for JetStream.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Where to.
+    pub subject: Subject,
+    /// For the header `Nats-Msg-Id`.
+    pub message_id: String,
+    /// For the header `Nats-Expected-Last-Subject-Sequence`.
+    pub expected_last_sequence: Option<u64>,
+    /// The body.
+    pub payload: Bytes,
+}
+
+/// A handle on a connection. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// Not bounded: the engine and the file transfers bound what is outstanding.
+    requests: mpsc::UnboundedSender<Request>,
+}
+
+impl Connection {
+    /// Connects, and subscribes to the device's inbox and to all rooms of the
+    /// JWT; their messages go to `live` from now on.
+    ///
+    /// `sign` signs the server's nonce with the device's nkey.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn open<S, F>(
+        settings: Settings,
+        sign: S,
+        live: mpsc::Sender<LiveMessage>,
+    ) -> Result<Self, ConnectError>
+    where
+        S: Fn(Vec<u8>) -> F + Send + Sync + 'static,
+        F: Future<Output = Option<Vec<u8>>> + Send + Sync + 'static,
+    {
+        let established = Arc::new(AtomicBool::new(false));
+        let (event_sender, events) = mpsc::channel(256);
+        let prefix = reply_prefix(settings.device);
+        let servers = settings.urls.len().max(1);
+        let client = authenticated(settings.jwt, sign, Arc::clone(&established))
+            .event_callback(move |event: Event| {
+                let events = event_sender.clone();
+                async move {
+                    let _ = events.send(event).await;
+                }
+            })
+            .custom_inbox_prefix(&prefix)
+            .require_tls(true)
+            .tls_first()
+            .tls_client_config(settings.tls)
+            .connection_timeout(CONNECT)
+            .ping_interval(PING)
+            .subscription_capacity(SUBSCRIPTION)
+            .ignore_discovered_servers()
+            .max_reconnects(servers)
+            .connect(settings.urls)
+            .await
+            .map_err(|error| refused_or_unreachable(&error))?;
+        established.store(true, Ordering::Relaxed);
+
+        let replies = subscribe(&client, format!("{prefix}.>")).await?;
+        let mut subscriptions = SelectAll::new();
+        let inbox = Subject::Inbox(settings.device).live();
+        subscriptions.push(subscribe(&client, inbox).await?);
+        for room in &settings.rooms {
+            subscriptions.push(subscribe(&client, room.live_wildcard()).await?);
+        }
+        // Round trip: the server has handled every subscription when it ends.
+        client.flush().await.map_err(unreachable)?;
+
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let actor = Actor::new(client, settings.device, replies, subscriptions, live);
+        tokio::spawn(actor.run(receiver, events));
+        Ok(Self { requests })
+    }
+
+    /// Publishes in the order of the calls, which do not wait; the answer is
+    /// the sequence in the stream.
+    pub fn publish(
+        &self,
+        message: Message,
+    ) -> impl Future<Output = Result<u64, PublishFailure>> + Send + 'static {
+        let (answer, answered) = oneshot::channel();
+        // When the connection is gone `answer` is dropped, and so is the wait.
+        let _ = self.requests.send(Request::Publish { message, answer });
+        async move { answered.await.unwrap_or(Err(PublishFailure::Lost)) }
+    }
+
+    /// Asks the relay. The parts come in order; the one with `last` ends the
+    /// answer, and the channel ends early when it does not come in whole.
+    pub fn fetch(&self, request: FetchRequest) -> mpsc::Receiver<FetchFrame> {
+        let (frames, receiver) = mpsc::channel(FRAMES);
+        let _ = self.requests.send(Request::Fetch { request, frames });
+        receiver
+    }
+
+    /// Returns when the connection is gone.
+    pub async fn closed(&self) {
+        self.requests.closed().await;
+    }
+}
+
+/// Options that authenticate for one connection only.
+fn authenticated<S, F>(jwt: String, sign: S, established: Arc<AtomicBool>) -> ConnectOptions
+where
+    S: Fn(Vec<u8>) -> F + Send + Sync + 'static,
+    F: Future<Output = Option<Vec<u8>>> + Send + Sync + 'static,
+{
+    ConnectOptions::with_auth_callback(move |nonce| {
+        let jwt = jwt.clone();
+        let again = established.load(Ordering::Relaxed);
+        let signature = sign(nonce);
+        async move {
+            if again {
+                return Err(AuthError::new("a connection does not come back by itself"));
+            }
+            let mut auth = Auth::new();
+            auth.jwt = Some(jwt);
+            auth.signature = signature.await;
+            Ok(auth)
+        }
+    })
+}
+
+async fn subscribe(
+    client: &async_nats::Client,
+    subject: String,
+) -> Result<async_nats::Subscriber, ConnectError> {
+    client.subscribe(subject).await.map_err(unreachable)
+}
+
+fn unreachable(error: impl std::error::Error) -> ConnectError {
+    ConnectError::Unreachable(error.to_string())
+}
+
+fn refused_or_unreachable(error: &async_nats::ConnectError) -> ConnectError {
+    match error.kind() {
+        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+            ConnectError::Refused
+        }
+        _ => unreachable(error),
+    }
+}

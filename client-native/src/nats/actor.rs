@@ -1,0 +1,244 @@
+//! The task that owns a connection and everything that is outstanding on it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_nats::{Event, HeaderMap, ServerError, Subscriber};
+use futures::StreamExt;
+use futures::stream::SelectAll;
+use prost::Message as _;
+use sotto_client_core::io::{LiveMessage, PublishFailure};
+use sotto_proto::wire::{FetchFrame, FetchRequest};
+use sotto_proto::{DeviceId, Subject, reply_prefix};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::Message;
+use super::answers::{acknowledgement, denied_publish, live_message};
+
+/// Without any answer for this long, what is outstanding is given up.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// How long a connection without a handle waits for what is outstanding.
+const RETIRE: Duration = Duration::from_secs(10);
+
+/// What a handle asks for.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// Store this, and say under which sequence.
+    Publish {
+        message: Message,
+        answer: oneshot::Sender<Result<u64, PublishFailure>>,
+    },
+    /// Ask the relay.
+    Fetch {
+        request: FetchRequest,
+        frames: mpsc::Sender<FetchFrame>,
+    },
+}
+
+/// A publish that is not answered yet.
+struct Publishing {
+    subject: String,
+    answer: oneshot::Sender<Result<u64, PublishFailure>>,
+}
+
+/// A catch-up request whose answer is not complete.
+struct Fetching {
+    frames: mpsc::Sender<FetchFrame>,
+    next_part: u32,
+}
+
+/// Owns the connection; ends with it.
+pub(super) struct Actor {
+    client: async_nats::Client,
+    device: DeviceId,
+    replies: Subscriber,
+    subscriptions: SelectAll<Subscriber>,
+    live: mpsc::Sender<LiveMessage>,
+    /// Number of the next request; part of its reply subject.
+    next: u64,
+    publishing: BTreeMap<u64, Publishing>,
+    fetching: BTreeMap<u64, Fetching>,
+    /// When something was sent while nothing was outstanding, or answered.
+    last_sign: Instant,
+}
+
+impl Actor {
+    pub(super) fn new(
+        client: async_nats::Client,
+        device: DeviceId,
+        replies: Subscriber,
+        subscriptions: SelectAll<Subscriber>,
+        live: mpsc::Sender<LiveMessage>,
+    ) -> Self {
+        Self {
+            client,
+            device,
+            replies,
+            subscriptions,
+            live,
+            next: 0,
+            publishing: BTreeMap::new(),
+            fetching: BTreeMap::new(),
+            last_sign: Instant::now(),
+        }
+    }
+
+    /// Runs until the connection breaks, or no handle is left and nothing is
+    /// outstanding. Dropping what is outstanding tells whoever waits for it.
+    pub(super) async fn run(
+        mut self,
+        mut requests: mpsc::UnboundedReceiver<Request>,
+        mut events: mpsc::Receiver<Event>,
+    ) {
+        let mut check = interval(Duration::from_secs(1));
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut retiring_since = None;
+        loop {
+            tokio::select! {
+                request = requests.recv(), if retiring_since.is_none() => match request {
+                    Some(request) => self.send(request).await,
+                    None => retiring_since = Some(Instant::now()),
+                },
+                Some(reply) = self.replies.next() => self.answered(reply),
+                Some(message) = self.subscriptions.next() => self.received(message).await,
+                event = events.recv() => match event {
+                    Some(event) if !self.breaks(&event) => {}
+                    _ => return,
+                },
+                _ = check.tick() => self.give_up_when_silent(),
+            }
+            let retired = retiring_since.is_some_and(|since| since.elapsed() > RETIRE);
+            if retired || (retiring_since.is_some() && self.is_idle()) {
+                return;
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.publishing.is_empty() && self.fetching.is_empty()
+    }
+
+    async fn send(&mut self, request: Request) {
+        if self.is_idle() {
+            self.last_sign = Instant::now();
+        }
+        let number = self.next;
+        self.next += 1;
+        let reply = format!("{}.{number}", reply_prefix(self.device));
+        // An error means that the connection is closed: the event follows.
+        match request {
+            Request::Publish { message, answer } => {
+                let subject = message.subject.to_string();
+                let publishing = Publishing {
+                    subject: subject.clone(),
+                    answer,
+                };
+                self.publishing.insert(number, publishing);
+                let headers = headers(&message);
+                let client = &self.client;
+                let _ = client
+                    .publish_with_reply_and_headers(subject, reply, headers, message.payload)
+                    .await;
+            }
+            Request::Fetch { request, frames } => {
+                let fetching = Fetching {
+                    frames,
+                    next_part: 0,
+                };
+                self.fetching.insert(number, fetching);
+                let subject = Subject::Fetch(self.device).to_string();
+                let payload = request.encode_to_vec().into();
+                let _ = self
+                    .client
+                    .publish_with_reply(subject, reply, payload)
+                    .await;
+            }
+        }
+    }
+
+    fn answered(&mut self, reply: async_nats::Message) {
+        self.last_sign = Instant::now();
+        let number = reply.subject.rsplit('.').next().map(str::parse::<u64>);
+        let Some(Ok(number)) = number else {
+            return;
+        };
+        if let Some(publishing) = self.publishing.remove(&number) {
+            let _ = publishing.answer.send(acknowledgement(&reply));
+        } else if let Some(mut fetching) = self.fetching.remove(&number)
+            && fetching.accept(&reply)
+        {
+            self.fetching.insert(number, fetching);
+        }
+    }
+
+    async fn received(&mut self, message: async_nats::Message) {
+        match live_message(message) {
+            // An error means that nobody listens any more.
+            Some(message) => drop(self.live.send(message).await),
+            None => tracing::warn!("a message that no stream republished was passed over"),
+        }
+    }
+
+    /// Handles an event; whether it ends the connection.
+    fn breaks(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Disconnected | Event::Closed => true,
+            Event::ServerError(ServerError::Other(error)) => {
+                match denied_publish(error) {
+                    Some(subject) => self.denied(subject),
+                    None => tracing::warn!("the message server says: {error}"),
+                }
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Fails the oldest publish to `subject`: the server takes them in order
+    /// and complains about each.
+    fn denied(&mut self, subject: &str) {
+        let mut publishing = self.publishing.iter();
+        let oldest = publishing.find(|(_, publishing)| publishing.subject == subject);
+        if let Some(number) = oldest.map(|(&number, _)| number) {
+            if let Some(publishing) = self.publishing.remove(&number) {
+                let _ = publishing.answer.send(Err(PublishFailure::Denied));
+            }
+        } else if subject == Subject::Fetch(self.device).to_string() {
+            self.fetching.clear();
+        }
+    }
+
+    fn give_up_when_silent(&mut self) {
+        if self.last_sign.elapsed() > SILENCE {
+            self.publishing.clear();
+            self.fetching.clear();
+        }
+    }
+}
+
+impl Fetching {
+    /// Passes a part on; whether more are to come.
+    fn accept(&mut self, reply: &async_nats::Message) -> bool {
+        // No relay listens: the payload is empty, which is a part 0 that does
+        // not end.
+        let frame = match FetchFrame::decode(reply.payload.clone()) {
+            Ok(frame) if frame.part == self.next_part && reply.status.is_none() => frame,
+            _ => return false,
+        };
+        self.next_part += 1;
+        let last = frame.last;
+        self.frames.try_send(frame).is_ok() && !last
+    }
+}
+
+fn headers(message: &Message) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", message.message_id.as_str());
+    if let Some(sequence) = message.expected_last_sequence {
+        let name = "Nats-Expected-Last-Subject-Sequence";
+        headers.insert(name, sequence.to_string());
+    }
+    headers
+}

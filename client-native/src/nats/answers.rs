@@ -1,0 +1,150 @@
+//! Reads what a NATS server says: acknowledgements, violations, republished
+//! messages. Nothing of it is trusted to be well formed.
+
+use async_nats::Message;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::response::Response;
+use sotto_client_core::io::{LiveMessage, PublishFailure, Timestamp};
+use sotto_proto::Subject;
+
+/// Reads the answer to a publish.
+pub(super) fn acknowledgement(message: &Message) -> Result<u64, PublishFailure> {
+    // No stream listens: the payload is empty and does not decode.
+    match serde_json::from_slice(&message.payload) {
+        Ok(Response::Ok(PublishAck { sequence, .. })) => Ok(sequence),
+        Ok(Response::Err { error }) => Err(failure(error.error_code())),
+        Err(_) => Err(PublishFailure::Lost),
+    }
+}
+
+fn failure(code: ErrorCode) -> PublishFailure {
+    match code {
+        ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
+            PublishFailure::Conflict
+        }
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+        | ErrorCode::INSUFFICIENT_RESOURCES
+        | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+        | ErrorCode::STREAM_STORE_FAILED => PublishFailure::Full,
+        _ => PublishFailure::Lost,
+    }
+}
+
+/// The subject of `Permissions Violation for Publish to "<subject>"`.
+pub(super) fn denied_publish(error: &str) -> Option<&str> {
+    let rest = error.strip_prefix("Permissions Violation for Publish to \"")?;
+    rest.split_once('"').map(|(subject, _)| subject)
+}
+
+/// Reads a message that a stream republished; `None` when it is none.
+pub(super) fn live_message(message: Message) -> Option<LiveMessage> {
+    let headers = message.headers.as_ref()?;
+    let header = |name: &str| headers.get(name).map(|value| value.as_str());
+    let stored_at: jiff::Timestamp = header("Nats-Time-Stamp")?.parse().ok()?;
+    Some(LiveMessage {
+        subject: Subject::from_live(&message.subject).ok()?,
+        sequence: header("Nats-Sequence")?.parse().ok()?,
+        last_sequence: header("Nats-Last-Sequence")?.parse().ok()?,
+        stored_at: Timestamp(stored_at.as_millisecond()),
+        payload: message.payload,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::HeaderMap;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(subject: &str, payload: &[u8], headers: &[(&str, &str)]) -> Message {
+        let mut map = HeaderMap::new();
+        for &(name, value) in headers {
+            map.insert(name, value);
+        }
+        Message {
+            subject: subject.into(),
+            reply: None,
+            payload: payload.to_vec().into(),
+            headers: Some(map),
+            status: None,
+            description: None,
+            length: 0,
+        }
+    }
+
+    fn answer(payload: &str) -> Result<u64, PublishFailure> {
+        acknowledgement(&message("_INBOX.x", payload.as_bytes(), &[]))
+    }
+
+    #[test]
+    fn acknowledgements_are_told_apart() {
+        assert_eq!(answer(r#"{"stream":"MAIL-0","seq":7}"#), Ok(7));
+        let duplicate = r#"{"stream":"MAIL-0","seq":7,"duplicate":true}"#;
+        assert_eq!(answer(duplicate), Ok(7));
+        let error = |code: u64| {
+            answer(&format!(
+                r#"{{"error":{{"code":400,"err_code":{code},"description":"d"}},"stream":"S","seq":0}}"#
+            ))
+        };
+        assert_eq!(error(10_071), Err(PublishFailure::Conflict));
+        assert_eq!(error(10_047), Err(PublishFailure::Full));
+        assert_eq!(error(10_077), Err(PublishFailure::Full));
+        assert_eq!(error(10_008), Err(PublishFailure::Lost));
+        assert_eq!(answer(""), Err(PublishFailure::Lost));
+        assert_eq!(answer("garbage"), Err(PublishFailure::Lost));
+    }
+
+    #[test]
+    fn a_denied_publish_names_its_subject() {
+        let text = "Permissions Violation for Publish to \"r.0.field.x.msg\"";
+        assert_eq!(denied_publish(text), Some("r.0.field.x.msg"));
+        assert_eq!(
+            denied_publish("Permissions Violation for Publish to \"r"),
+            None
+        );
+        assert_eq!(
+            denied_publish("Permissions Violation for Subscription to \"r\""),
+            None
+        );
+    }
+
+    #[test]
+    fn a_republished_message_is_read() {
+        let subject = "live.inbox.aaaaaaaaaaaaaaaaaaaaaaaaaa";
+        let headers = [
+            ("Nats-Sequence", "12"),
+            ("Nats-Last-Sequence", "9"),
+            ("Nats-Time-Stamp", "1970-01-01T00:00:01.5Z"),
+        ];
+        let read = live_message(message(subject, b"payload", &headers)).unwrap();
+        assert_eq!(read.subject.live(), subject);
+        assert_eq!((read.sequence, read.last_sequence), (12, 9));
+        assert_eq!(read.stored_at, Timestamp(1_500));
+        for missing in 0..headers.len() {
+            let mut headers = headers.to_vec();
+            headers.remove(missing);
+            assert!(live_message(message(subject, b"", &headers)).is_none());
+        }
+        assert!(live_message(message("inbox.x", b"", &headers)).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_server_says_panics(
+            text: String,
+            number in "[0-9-]{0,30}",
+            payload: Vec<u8>,
+        ) {
+            let _ = denied_publish(&text);
+            let _ = acknowledgement(&message("a", &payload, &[]));
+            let headers = [
+                ("Nats-Sequence", number.as_str()),
+                ("Nats-Last-Sequence", "1"),
+                ("Nats-Time-Stamp", number.as_str()),
+            ];
+            let _ = live_message(message("live.inbox.x", &payload, &headers));
+        }
+    }
+}
