@@ -200,13 +200,15 @@ pub struct ServerArgs {
 }
 
 impl ServerArgs {
-    /// The layout and the configuration in force.
+    /// The layout, with its one absolute path, and the configuration in force.
     ///
     /// # Errors
     /// As [`ServerConfig::load`].
     pub fn load(&self) -> Result<(Layout, ServerConfig), ConfigError> {
-        let layout = Layout::new(&self.dir);
-        let mut config = ServerConfig::load(&layout)?;
+        let mut config = ServerConfig::load(&Layout::new(&self.dir))?;
+        let root = std::fs::canonicalize(&self.dir)
+            .map_err(|error| FileError::new("find", &self.dir, error))?;
+        let layout = Layout::new(root);
         if let Some(listen) = self.gateway_listen {
             config.gateway.listen = listen;
         }

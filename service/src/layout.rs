@@ -30,14 +30,14 @@ impl Layout {
         Self { root: root.into() }
     }
 
-    /// Makes the directory and its folders where they are missing.
+    /// Makes the directory and its folders where they are missing, but for
+    /// `accounts/`, which the key store makes.
     ///
     /// # Errors
     /// When the file system refuses.
     pub fn create(&self) -> Result<(), FileError> {
         let folders = [
             self.root.clone(),
-            self.accounts(),
             self.gateway(),
             self.tls(),
             self.creds(),
