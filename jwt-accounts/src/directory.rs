@@ -16,5 +16,5 @@ mod state;
 pub use chain::{ChainError, Head};
 pub use command::{Command, Refusal, decide};
 pub use event::{Actor, Change, Event, InviteHash, Malformed, Role, Scope};
-
+pub use log::{AppendError, DirectoryLog, DirectoryWriter, LogError};
 pub use state::{Device, Invite, Room, Rule, State, User};

@@ -1,1 +1,245 @@
-//! The log in its JetStream stream.
+//! The log in its JetStream stream: entry n is the message with sequence n + 1,
+//! and nothing is ever deleted.
+//!
+//! [`DirectoryLog`] follows the stream by Direct Get, woken by what the stream
+//! republishes; it needs no consumer. [`DirectoryWriter`] appends as well. An
+//! entry that does not verify breaks the log for good: neither it nor anything
+//! after it is believed, and no state is given out any more.
+
+mod append;
+mod batch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, stream};
+use async_nats::{Client, Message, header};
+use ed25519_dalek::VerifyingKey;
+use futures::StreamExt;
+use sotto_proto::{DIRECTORY_STREAM, DIRECTORY_SUBJECT, OrgName};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+
+pub use append::{AppendError, DirectoryWriter};
+
+use super::chain::ChainError;
+use super::state::State;
+use crate::grants;
+
+/// How long a change may go unnoticed when the message about it is lost.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Largest entry, in bytes; a certificate is the largest thing in one.
+const ENTRY_MAX: i32 = 16 * 1024;
+
+/// Why the directory cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LogError {
+    /// The log was tampered with, damaged, or written by a newer version.
+    #[error(
+        "entry {index} of the directory cannot be believed ({why}): restore the directory stream from a backup, or update this server"
+    )]
+    Broken {
+        /// Which entry, from 0.
+        index: u64,
+        /// What is wrong with it.
+        why: ChainError,
+    },
+    /// The log begins with another org.
+    #[error("this is the directory of another organisation: check the credentials")]
+    OtherOrg,
+    /// The server did not answer, or not sensibly.
+    #[error("the directory cannot be reached: is the NATS server running? ({0})")]
+    Unavailable(String),
+}
+
+impl LogError {
+    fn unavailable(error: impl std::fmt::Display) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// The newest state that is known, or why there is none to believe.
+pub type Known = Result<Arc<State>, LogError>;
+
+/// An org's directory, kept current for reading. Dropping it stops that.
+pub struct DirectoryLog {
+    replica: Arc<Replica>,
+    /// Aborts the task when dropped.
+    _tail: JoinSet<()>,
+}
+
+impl DirectoryLog {
+    /// Makes the stream if there is none, reads all of it, and follows it from
+    /// then on. Needs the grants of a relay or gateway, and an inbox prefix of
+    /// the same kind on the client.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn open(
+        js: &jetstream::Context,
+        org: OrgName,
+        gateway: VerifyingKey,
+    ) -> Result<Self, LogError> {
+        let created = js.get_or_create_stream(stream_config()).await;
+        created.map_err(LogError::unavailable)?;
+        let client = js.client();
+        let live = client.subscribe(grants::directory_live()).await;
+        let live = live.map_err(LogError::unavailable)?;
+        let replica = Arc::new(Replica {
+            client,
+            org,
+            gateway,
+            known: watch::Sender::new(Ok(Arc::default())),
+            reading: Mutex::new(()),
+        });
+        replica.refresh().await?;
+        let mut tail = JoinSet::new();
+        tail.spawn(follow(Arc::clone(&replica), live));
+        Ok(Self {
+            replica,
+            _tail: tail,
+        })
+    }
+
+    /// The newest state that this process knows of.
+    ///
+    /// # Errors
+    /// [`LogError::Broken`] or [`LogError::OtherOrg`].
+    pub fn state(&self) -> Known {
+        self.replica.state()
+    }
+
+    /// The state, as it changes.
+    pub fn subscribe(&self) -> watch::Receiver<Known> {
+        self.replica.known.subscribe()
+    }
+
+    /// Reads what was appended elsewhere until now, without waiting to hear of
+    /// it. Worth it before something is refused that may just have been granted.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn refresh(&self) -> Known {
+        self.replica.refresh().await?;
+        self.state()
+    }
+}
+
+/// A copy of the log's state.
+struct Replica {
+    client: Client,
+    org: OrgName,
+    gateway: VerifyingKey,
+    known: watch::Sender<Known>,
+    /// Held while reading, so that two readers do not fetch the same.
+    reading: Mutex<()>,
+}
+
+impl Replica {
+    fn state(&self) -> Known {
+        self.known.borrow().clone()
+    }
+
+    /// Reads to the end of the stream.
+    async fn refresh(&self) -> Result<(), LogError> {
+        let _reading = self.reading.lock().await;
+        loop {
+            let next = self.state()?.head().length + 1;
+            let batch = batch::read(&self.client, next).await?;
+            self.take(&batch.entries)?;
+            if batch.last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes in entries with their stream sequences; those known already are
+    /// passed over.
+    fn take(&self, entries: &[(u64, bytes::Bytes)]) -> Result<(), LogError> {
+        let mut outcome = Ok(());
+        self.known.send_if_modified(|known| {
+            let Ok(state) = known else {
+                outcome = known.as_ref().map(|_| ()).map_err(LogError::clone);
+                return false;
+            };
+            let before = state.head().length;
+            let after = Arc::make_mut(state);
+            outcome = entries
+                .iter()
+                .try_for_each(|(sequence, entry)| self.take_one(after, *sequence, entry));
+            let grown = state.head().length > before;
+            if let Err(error) = &outcome {
+                *known = Err(error.clone());
+            }
+            grown || outcome.is_err()
+        });
+        outcome
+    }
+
+    fn take_one(&self, state: &mut State, sequence: u64, entry: &[u8]) -> Result<(), LogError> {
+        let index = state.head().length;
+        if sequence <= index {
+            return Ok(());
+        }
+        let broken = |why| LogError::Broken { index, why };
+        if sequence != index + 1 {
+            return Err(broken(ChainError::Order));
+        }
+        state.advance(entry, &self.gateway).map_err(broken)?;
+        if state.org() == Some(&self.org) {
+            Ok(())
+        } else {
+            Err(LogError::OtherOrg)
+        }
+    }
+}
+
+/// Reads on whenever the stream says that there is more, and now and then
+/// anyway, because such a message can be lost.
+async fn follow(replica: Arc<Replica>, mut live: async_nats::Subscriber) {
+    loop {
+        match tokio::time::timeout(POLL, live.next()).await {
+            Ok(None) => return,
+            Ok(Some(message)) if is_known(&replica, &message) => continue,
+            Ok(Some(_)) | Err(_) => {}
+        }
+        match replica.refresh().await {
+            Ok(()) => {}
+            Err(error @ LogError::Unavailable(_)) => {
+                tracing::warn!(%error, "the directory may be out of date");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the directory is not used any more");
+                return;
+            }
+        }
+    }
+}
+
+fn is_known(replica: &Replica, message: &Message) -> bool {
+    let sequence = batch::number(message, header::NATS_SEQUENCE);
+    let state = replica.state();
+    sequence.is_some_and(|sequence| state.is_ok_and(|state| sequence <= state.head().length))
+}
+
+fn stream_config() -> stream::Config {
+    stream::Config {
+        name: DIRECTORY_STREAM.to_owned(),
+        description: Some("who is in the organisation, and as what".to_owned()),
+        subjects: vec![DIRECTORY_SUBJECT.to_owned()],
+        max_message_size: ENTRY_MAX,
+        storage: stream::StorageType::File,
+        num_replicas: 1,
+        allow_direct: true,
+        allow_atomic_publish: true,
+        deny_delete: true,
+        deny_purge: true,
+        republish: Some(stream::Republish {
+            source: DIRECTORY_SUBJECT.to_owned(),
+            destination: grants::directory_live(),
+            headers_only: true,
+        }),
+        ..stream::Config::default()
+    }
+}

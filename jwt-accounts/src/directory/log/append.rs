@@ -1,0 +1,169 @@
+//! Appending to the log. Two gateways cannot both win: every append names the
+//! length that it was decided on, and is decided again when that has changed.
+
+use std::sync::Arc;
+
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::{self, ErrorCode};
+use async_nats::{Client, HeaderMap, header};
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use ed25519_dalek::SigningKey;
+use sotto_proto::{DIRECTORY_SUBJECT, OrgName};
+use tokio::sync::Mutex;
+
+use super::super::chain;
+use super::super::command::{Command, Refusal, decide};
+use super::super::event::Actor;
+use super::super::state::State;
+use super::{DirectoryLog, LogError, batch};
+
+/// How often a command is decided anew because others appended meanwhile.
+const ATTEMPTS: u32 = 32;
+
+/// Why nothing was appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The directory does not do this.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The log cannot be used. After [`LogError::Unavailable`] the command may
+    /// or may not have been carried out; asking again is safe.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Others were faster, many times in a row.
+    #[error("the directory is being changed by many at once: try again")]
+    Busy,
+}
+
+/// An org's directory, for reading and writing.
+pub struct DirectoryWriter {
+    log: DirectoryLog,
+    key: SigningKey,
+    /// Appends of one process take turns; only those of others can collide.
+    turn: Mutex<()>,
+}
+
+impl DirectoryWriter {
+    /// As [`DirectoryLog::open`], with the key that signs the log.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn open(
+        js: &jetstream::Context,
+        org: OrgName,
+        key: SigningKey,
+    ) -> Result<Self, LogError> {
+        Ok(Self {
+            log: DirectoryLog::open(js, org, key.verifying_key()).await?,
+            key,
+            turn: Mutex::new(()),
+        })
+    }
+
+    /// The log, for reading.
+    pub fn log(&self) -> &DirectoryLog {
+        &self.log
+    }
+
+    /// Decides a command and appends what follows from it, all or nothing.
+    /// Returns a state that has it, when it is durable.
+    ///
+    /// # Errors
+    /// [`AppendError`].
+    pub async fn append(
+        &self,
+        actor: &Actor,
+        command: Command,
+        now_ms: i64,
+    ) -> Result<Arc<State>, AppendError> {
+        let _turn = self.turn.lock().await;
+        let replica = &self.log.replica;
+        for _ in 0..ATTEMPTS {
+            let state = self.log.state()?;
+            let changes = decide(&state, actor, command.clone(), now_ms)?;
+            let entries = chain::sign(state.head(), actor, changes, now_ms, &self.key);
+            let length = state.head().length;
+            // The replica then holds the only reference and grows in place.
+            drop(state);
+            let sequenced: Vec<(u64, Bytes)> = (length + 1..).zip(entries).collect();
+            let Some((last_sequence, last_entry)) = sequenced.last() else {
+                return Ok(self.log.state()?);
+            };
+            let stored = match publish(&replica.client, length, &sequenced).await? {
+                Outcome::Stored => true,
+                // Perhaps by an attempt whose acknowledgement was lost.
+                Outcome::NotNow => {
+                    let found = batch::read_one(&replica.client, *last_sequence).await?;
+                    found.as_ref() == Some(last_entry)
+                }
+            };
+            if stored {
+                self.take_own(&sequenced).await?;
+                return Ok(self.log.state()?);
+            }
+            replica.refresh().await?;
+        }
+        Err(AppendError::Busy)
+    }
+
+    /// Takes in what this process appended, without reading it back.
+    async fn take_own(&self, entries: &[(u64, Bytes)]) -> Result<(), LogError> {
+        let _reading = self.log.replica.reading.lock().await;
+        self.log.replica.take(entries)
+    }
+}
+
+/// What the stream made of an append.
+enum Outcome {
+    /// All of it is durable.
+    Stored,
+    /// The stream has another length, or did not answer in time.
+    NotNow,
+}
+
+/// Publishes entries that follow the first `length` of the log; several as one
+/// atomic batch.
+async fn publish(
+    client: &Client,
+    length: u64,
+    entries: &[(u64, Bytes)],
+) -> Result<Outcome, LogError> {
+    let Some(((_, last), before)) = entries.split_last() else {
+        return Ok(Outcome::Stored);
+    };
+    let batch = HEXLOWER.encode(&rand::random::<[u8; 16]>());
+    for (place, (_, entry)) in (1..).zip(before) {
+        let headers = headers(&batch, place, length);
+        client
+            .publish_with_headers(DIRECTORY_SUBJECT, headers, entry.clone())
+            .await
+            .map_err(LogError::unavailable)?;
+    }
+    let mut headers = headers(&batch, entries.len(), length);
+    headers.insert(header::NATS_BATCH_COMMIT, header::NATS_BATCH_COMMIT_FINAL);
+    let answer = client
+        .request_with_headers(DIRECTORY_SUBJECT, headers, last.clone())
+        .await;
+    let Ok(answer) = answer else {
+        return Ok(Outcome::NotNow);
+    };
+    match serde_json::from_slice(&answer.payload).map_err(LogError::unavailable)? {
+        Response::Ok(PublishAck { .. }) => Ok(Outcome::Stored),
+        Response::Err { error } if error.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE => {
+            Ok(Outcome::NotNow)
+        }
+        Response::Err { error } => Err(LogError::unavailable(error)),
+    }
+}
+
+fn headers(batch: &str, place: usize, length: u64) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::NATS_BATCH_ID, batch);
+    headers.insert(header::NATS_BATCH_SEQUENCE, place.to_string());
+    if place == 1 {
+        headers.insert(header::NATS_EXPECTED_LAST_SEQUENCE, length.to_string());
+    }
+    headers
+}
