@@ -1,1 +1,66 @@
-fn main() {}
+//! `sotto-gateway`: makes a private server's directory and serves its accounts.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use sotto_gateway::provision::{self, InitArgs, OrgAddArgs};
+use sotto_gateway::run;
+use sotto_service::{ServerArgs, logging, tls};
+
+/// Accounts, keys and rooms of a private Sotto server, over HTTPS.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the data directory of a new server.
+    Init(InitArgs),
+    /// Manage the organisations of a server.
+    #[command(subcommand)]
+    Org(OrgCommand),
+    /// Serve until SIGTERM or SIGINT.
+    Run(ServerArgs),
+}
+
+#[derive(Subcommand)]
+enum OrgCommand {
+    /// Add an organisation; restart the relay and the gateway to serve it.
+    Add(OrgAddArgs),
+}
+
+fn main() -> ExitCode {
+    tls::install_provider();
+    match start(Args::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(
+                clippy::print_stderr,
+                reason = "the last word of a program that failed"
+            )]
+            {
+                eprintln!("sotto-gateway: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start")?;
+    match command {
+        Command::Init(args) => provision::init(&args),
+        Command::Org(OrgCommand::Add(args)) => {
+            logging::start("warn")?;
+            runtime.block_on(provision::add_org(&args))
+        }
+        Command::Run(args) => {
+            logging::start(&args.log)?;
+            runtime.block_on(run::run(&args))
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Who makes a call, found out before anything else is looked at.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use data_encoding::{BASE64URL, BASE64URL_NOPAD};
+use sotto_jwt_accounts::directory::State;
+use sotto_proto::{DeviceId, UserName, limits};
+
+use crate::gateway::Gateway;
+use crate::org::Org;
+use crate::refusal::Refusal;
+use crate::sessions::Token;
+
+/// Longest body of somebody who is not logged in, in bytes.
+const ANYONE_BODY: usize = 64 * 1024;
+/// Longest `Authorization` header that is looked at.
+const AUTHORIZATION_MAX: usize = 128;
+
+/// A kind of caller.
+pub trait Caller: Sized + Send {
+    /// Whether it takes a session.
+    const SESSION: bool;
+    /// Longest request body, in bytes, unless a call says otherwise.
+    const BODY: usize;
+
+    /// Who asks.
+    fn identify(
+        gateway: &Gateway,
+        headers: &HeaderMap,
+        address: IpAddr,
+        cost: u32,
+    ) -> impl Future<Output = Result<Self, Refusal>> + Send;
+}
+
+/// Somebody unknown, within the limit of their address.
+#[derive(Debug, Clone, Copy)]
+pub struct Anyone;
+
+impl Caller for Anyone {
+    const SESSION: bool = false;
+    const BODY: usize = ANYONE_BODY;
+
+    async fn identify(
+        gateway: &Gateway,
+        _: &HeaderMap,
+        address: IpAddr,
+        cost: u32,
+    ) -> Result<Self, Refusal> {
+        if gateway.allow(address, cost) {
+            Ok(Self)
+        } else {
+            let advice = "too many calls from this network: wait a minute and try again";
+            Err(Refusal::TooMany(advice.to_owned()))
+        }
+    }
+}
+
+/// A user who has proven the password or a device.
+#[derive(Clone)]
+pub struct LoggedIn {
+    /// The user's org.
+    pub org: Arc<Org>,
+    /// The user, who is in the directory.
+    pub user: UserName,
+    device: Option<DeviceId>,
+}
+
+impl Caller for LoggedIn {
+    const SESSION: bool = true;
+    const BODY: usize = limits::HTTP_BODY;
+
+    async fn identify(
+        gateway: &Gateway,
+        headers: &HeaderMap,
+        _: IpAddr,
+        _: u32,
+    ) -> Result<Self, Refusal> {
+        let token = bearer(headers).ok_or(Refusal::SessionExpired)?;
+        let mut orgs = gateway.orgs();
+        let org = orgs
+            .find(|org| token.is_of(org.name()))
+            .ok_or(Refusal::SessionExpired)?;
+        let (user, device) = token.find(org, gateway.now_ms()).await?;
+        let is_theirs = |state: &State| match device {
+            Some(device) => state
+                .device(device)
+                .is_some_and(|found| found.certificate.user == user),
+            None => state.user(&user).is_some(),
+        };
+        if org.state_where(is_theirs).await?.is_none() {
+            return Err(Refusal::SessionExpired);
+        }
+        Ok(Self {
+            org: org.clone(),
+            user,
+            device,
+        })
+    }
+}
+
+/// One of a user's enrolled devices.
+#[derive(Clone)]
+pub struct EnrolledDevice {
+    /// The user's org.
+    pub org: Arc<Org>,
+    /// The user.
+    pub user: UserName,
+    /// The device, which is in the directory and not revoked.
+    pub device: DeviceId,
+}
+
+impl Caller for EnrolledDevice {
+    const SESSION: bool = true;
+    const BODY: usize = limits::HTTP_BODY;
+
+    async fn identify(
+        gateway: &Gateway,
+        headers: &HeaderMap,
+        address: IpAddr,
+        cost: u32,
+    ) -> Result<Self, Refusal> {
+        let LoggedIn { org, user, device } =
+            LoggedIn::identify(gateway, headers, address, cost).await?;
+        let advice = "a login by password can only enrol a device: enrol this device first";
+        let device = device.ok_or_else(|| Refusal::Denied(advice.to_owned()))?;
+        Ok(Self { org, user, device })
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<Token> {
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    if value.len() > AUTHORIZATION_MAX {
+        return None;
+    }
+    let text = value.strip_prefix(b"Bearer ")?;
+    let decoded = BASE64URL_NOPAD
+        .decode(text)
+        .or_else(|_| BASE64URL.decode(text));
+    Token::new(&zeroize::Zeroizing::new(decoded.ok()?))
+}

@@ -1,0 +1,42 @@
+//! The calls of the API, one file per subject.
+
+mod devices;
+mod group_infos;
+mod key_packages;
+mod linking;
+mod login;
+mod me;
+mod rooms;
+mod server;
+mod signup;
+
+use std::sync::Arc;
+
+use axum::Router;
+use sotto_proto::wire;
+
+use crate::gateway::Gateway;
+use crate::http::route;
+
+/// Adds every call of [`sotto_proto::api`].
+pub fn routes(router: Router<Arc<Gateway>>) -> Router<Arc<Gateway>> {
+    let router = route::<wire::ServerInfoRequest>(router);
+    let router = route::<wire::SignupStart>(router);
+    let router = route::<wire::SignupFinish>(router);
+    let router = route::<wire::LoginStart>(router);
+    let router = route::<wire::LoginFinish>(router);
+    let router = route::<wire::SessionOpen>(router);
+    let router = route::<wire::DeviceEnrol>(router);
+    let router = route::<wire::InviteCreate>(router);
+    let router = route::<wire::MeRequest>(router);
+    let router = route::<wire::JwtRequest>(router);
+    let router = route::<wire::UserRequest>(router);
+    let router = route::<wire::KeyPackagesUpload>(router);
+    let router = route::<wire::KeyPackagesClaim>(router);
+    let router = route::<wire::RoomCreate>(router);
+    let router = route::<wire::RoomGrant>(router);
+    let router = route::<wire::RoomJoin>(router);
+    let router = route::<wire::GroupInfoPut>(router);
+    let router = route::<wire::LinkPut>(router);
+    route::<wire::LinkGet>(router)
+}

@@ -1,0 +1,104 @@
+//! Key packages: devices leave them here, members take one per device out to
+//! add it to a room.
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use sotto_jwt_accounts::policy::{self, Read};
+use sotto_proto::wire::{
+    ClaimedKeyPackage, KeyPackagesClaim, KeyPackagesClaimed, KeyPackagesUpload, KeyPackagesUploaded,
+};
+use sotto_proto::{DeviceId, RoomId};
+
+use crate::caller::EnrolledDevice;
+use crate::gateway::Gateway;
+use crate::grant;
+use crate::http::Serve;
+use crate::org::Org;
+use crate::records::KeyPackagesRecord;
+use crate::refusal::Refusal;
+
+/// Devices of one claim; the answer stays within an HTTP body.
+const CLAIM: usize = 100;
+/// How many are taken out at a time.
+const CLAIM_AT_ONCE: usize = 8;
+
+impl Serve for KeyPackagesUpload {
+    type Caller = EnrolledDevice;
+
+    async fn serve(
+        self,
+        _: &Gateway,
+        caller: EnrolledDevice,
+    ) -> Result<KeyPackagesUploaded, Refusal> {
+        let decide = |stored: Option<KeyPackagesRecord>| {
+            let mut record = stored.unwrap_or_default();
+            record.add(&self)?;
+            let unused = record.count();
+            Ok((Some(record), KeyPackagesUploaded { unused }))
+        };
+        let bucket = &caller.org.buckets().key_packages;
+        bucket.change(&caller.device.to_string(), decide).await
+    }
+}
+
+impl Serve for KeyPackagesClaim {
+    type Caller = EnrolledDevice;
+
+    /// Everything is checked before anything is taken out. A device that has
+    /// left nothing here is not in the answer.
+    async fn serve(
+        self,
+        gateway: &Gateway,
+        caller: EnrolledDevice,
+    ) -> Result<KeyPackagesClaimed, Refusal> {
+        let EnrolledDevice { org, user, .. } = caller;
+        let room = RoomId::try_from(&self.room)?;
+        if self.devices.len() > CLAIM {
+            return Err(Refusal::malformed("number of devices"));
+        }
+        let state = org.state()?;
+        let _may_add = policy::check(&state, &user, Read, &room)?;
+        let mut grants = Vec::with_capacity(self.devices.len());
+        for device in &self.devices {
+            let device = DeviceId::try_from(device)?;
+            let found = state.device(device).ok_or_else(|| {
+                Refusal::NotFound(format!(
+                    "device {device} is not enrolled, or not any more: look its user up again"
+                ))
+            })?;
+            let permit = policy::check(&state, &found.certificate.user, Read, &room)?;
+            let signed = grant::join(&permit, found, gateway.key(), gateway.now_ms())?;
+            grants.push((device, signed));
+        }
+        let claims = grants.into_iter().map(async |(device, grant)| {
+            let package = take(&org, device).await?;
+            Ok::<_, Refusal>(package.map(|key_package| ClaimedKeyPackage {
+                device: device.to_bytes(),
+                key_package,
+                grant: Some(grant),
+            }))
+        });
+        let packages: Vec<Option<ClaimedKeyPackage>> = stream::iter(claims)
+            .buffered(CLAIM_AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(KeyPackagesClaimed {
+            packages: packages.into_iter().flatten().collect(),
+        })
+    }
+}
+
+/// Takes one package of the device out. When this fails one may be lost, but
+/// none is ever given to two.
+async fn take(org: &Org, device: DeviceId) -> Result<Option<Bytes>, Refusal> {
+    let decide = |stored: Option<KeyPackagesRecord>| {
+        let mut record = stored.unwrap_or_default();
+        Ok(match record.take() {
+            Some((package, true)) => (Some(record), Some(package)),
+            Some((last_resort, false)) => (None, Some(last_resort)),
+            None => (None, None),
+        })
+    };
+    let bucket = &org.buckets().key_packages;
+    bucket.change(&device.to_string(), decide).await
+}

@@ -1,0 +1,87 @@
+//! What a device must know: its user's rooms and devices, other users' keys,
+//! and its NATS JWT.
+
+use sotto_jwt_accounts::directory::{Scope, State};
+use sotto_jwt_accounts::policy;
+use sotto_proto::wire::{self, Jwt, JwtRequest, Me, MeRequest, UserRequest};
+use sotto_proto::{UserName, signed};
+
+use crate::caller::EnrolledDevice;
+use crate::gateway::Gateway;
+use crate::http::Serve;
+use crate::records::KeyPackagesRecord;
+use crate::refusal::Refusal;
+
+impl Serve for MeRequest {
+    type Caller = EnrolledDevice;
+
+    async fn serve(self, _: &Gateway, caller: EnrolledDevice) -> Result<Me, Refusal> {
+        let EnrolledDevice { org, user, device } = caller;
+        let buckets = org.buckets();
+        let packages: Option<KeyPackagesRecord> =
+            buckets.key_packages.get(&device.to_string()).await?;
+        let state = org.state()?;
+        let rooms = state.rooms_of(&user);
+        let projects = state.projects().filter(|project| {
+            let scope = Scope::Project((*project).clone());
+            state.effective_role(&user, &scope).is_some()
+        });
+        Ok(Me {
+            org: org.name().to_string(),
+            user: user.to_string(),
+            rooms: rooms.iter().map(|room| (&room.address).into()).collect(),
+            devices: describe(&state, &user)?.devices,
+            projects: projects.map(ToString::to_string).collect(),
+            key_packages: packages.map_or(0, |packages| packages.count()),
+        })
+    }
+}
+
+impl Serve for JwtRequest {
+    type Caller = EnrolledDevice;
+
+    async fn serve(self, gateway: &Gateway, caller: EnrolledDevice) -> Result<Jwt, Refusal> {
+        let now_ms = gateway.now_ms();
+        let state = caller.org.state()?;
+        let access = policy::nats_access(&state, caller.device, now_ms)?;
+        let signed = caller.org.signer().device_jwt(&access, now_ms);
+        let signed = signed.map_err(Refusal::unavailable)?;
+        Ok(Jwt {
+            jwt: signed.jwt,
+            expires_ms: signed.expires_ms,
+            now_ms,
+            rooms: access.rooms().iter().map(Into::into).collect(),
+        })
+    }
+}
+
+impl Serve for UserRequest {
+    type Caller = EnrolledDevice;
+
+    /// Every member of an org may look up every other: that is how keys are
+    /// known and compared.
+    async fn serve(self, _: &Gateway, caller: EnrolledDevice) -> Result<wire::User, Refusal> {
+        let state = caller.org.state()?;
+        describe(&state, &self.user.parse()?)
+    }
+}
+
+/// A user as others see them.
+///
+/// # Errors
+/// [`Refusal::NotFound`].
+pub fn describe(state: &State, user: &UserName) -> Result<wire::User, Refusal> {
+    let found = state.user(user).ok_or_else(|| {
+        Refusal::NotFound(format!(
+            "there is no user `{user}`: check the spelling, or invite them to sign up"
+        ))
+    })?;
+    Ok(wire::User {
+        user: user.to_string(),
+        identity_key: signed::key_bytes(&found.identity_key),
+        devices: found
+            .devices()
+            .map(|device| device.signed.clone())
+            .collect(),
+    })
+}

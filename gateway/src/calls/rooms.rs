@@ -1,0 +1,122 @@
+//! Making rooms, letting users in, and joining open ones.
+
+use sotto_jwt_accounts::directory::{Actor, Command, Role, Scope, State};
+use sotto_jwt_accounts::policy::{self, Read};
+use sotto_proto::wire::{
+    JoinRule, RoomCreate, RoomCreated, RoomGrant, RoomGranted, RoomJoin, RoomJoinable,
+};
+use sotto_proto::{ProjectName, RoomId, UserName};
+
+use super::me;
+use crate::caller::EnrolledDevice;
+use crate::gateway::Gateway;
+use crate::http::Serve;
+use crate::refusal::Refusal;
+use crate::{grant, group_infos};
+
+impl Serve for RoomCreate {
+    type Caller = EnrolledDevice;
+
+    /// May be repeated, as its answer may get lost: who owns just this room
+    /// gets the same answer.
+    async fn serve(
+        self,
+        gateway: &Gateway,
+        caller: EnrolledDevice,
+    ) -> Result<RoomCreated, Refusal> {
+        let EnrolledDevice { org, user, .. } = caller;
+        let room = RoomId::try_from(&self.room)?;
+        let project: ProjectName = self.project.parse()?;
+        let join_rule =
+            JoinRule::try_from(self.join_rule).map_err(|_| Refusal::malformed("join rule"))?;
+        let again = |state: &State| {
+            let made = state
+                .room(room)
+                .is_some_and(|made| made.address.project == project && made.join_rule == join_rule);
+            made && state.granted_role(&user, &Scope::Room(room)) == Some(Role::Owner)
+        };
+        let mut state = org.state()?;
+        if !again(&state) {
+            let create = Command::CreateRoom {
+                room,
+                project: project.clone(),
+                join_rule,
+                shards: gateway.server().shards,
+            };
+            let actor = Actor::User(user.clone());
+            state = org.append(actor, create, gateway.now_ms()).await?;
+        }
+        let made = state.room(room).ok_or(Refusal::Unavailable)?;
+        Ok(RoomCreated {
+            address: Some((&made.address).into()),
+        })
+    }
+}
+
+impl Serve for RoomGrant {
+    type Caller = EnrolledDevice;
+
+    async fn serve(
+        self,
+        gateway: &Gateway,
+        caller: EnrolledDevice,
+    ) -> Result<RoomGranted, Refusal> {
+        let room = RoomId::try_from(&self.room)?;
+        let role = self.role().try_into()?;
+        let user: UserName = self.user.parse()?;
+        let grant = Command::GrantRole {
+            user: user.clone(),
+            scope: Scope::Room(room),
+            role,
+        };
+        let actor = Actor::User(caller.user);
+        let now_ms = gateway.now_ms();
+        let state = caller.org.append(actor, grant, now_ms).await?;
+        Ok(RoomGranted {
+            user: Some(me::describe(&state, &user)?),
+        })
+    }
+}
+
+impl Serve for RoomJoin {
+    type Caller = EnrolledDevice;
+
+    async fn serve(
+        self,
+        gateway: &Gateway,
+        caller: EnrolledDevice,
+    ) -> Result<RoomJoinable, Refusal> {
+        let EnrolledDevice { org, user, device } = caller;
+        let room = RoomId::try_from(&self.room)?;
+        let now_ms = gateway.now_ms();
+        org.append(
+            Actor::User(user.clone()),
+            Command::JoinRoom { room },
+            now_ms,
+        )
+        .await?;
+        let state = org.state()?;
+        let permit = policy::check(&state, &user, Read, &room)?;
+        let found = state.room(room).ok_or(Refusal::Unavailable)?;
+        if found.join_rule != JoinRule::Open {
+            return Err(Refusal::Denied(
+                "this room is not open: ask one of its owners to add you".to_owned(),
+            ));
+        }
+        let device = state.device(device).ok_or(Refusal::SessionExpired)?;
+        let grant = grant::join(&permit, device, gateway.key(), now_ms)?;
+        let key = group_infos::find(&org, &permit).await?.ok_or_else(|| {
+            Refusal::NotFound(
+                "no member of the room has stored its public key yet: try again when one was online"
+                    .to_owned(),
+            )
+        })?;
+        Ok(RoomJoinable {
+            address: Some((&found.address).into()),
+            group_info: key.group_info,
+            ratchet_tree: key.ratchet_tree,
+            commit_sequence: key.commit_sequence,
+            grant: Some(grant),
+        })
+    }
+}

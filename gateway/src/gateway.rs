@@ -1,0 +1,130 @@
+//! What every call can reach.
+
+use std::net::IpAddr;
+use std::num::NonZeroU8;
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+use sotto_proto::OrgName;
+use tokio::sync::Semaphore;
+
+use crate::clock::Clock;
+use crate::limiter::{Limiter, Rate};
+use crate::org::Org;
+use crate::passwords::Passwords;
+use crate::refusal::Refusal;
+
+/// How much of what needs no session one address may do; a login counts 10.
+const RATE: Rate = Rate {
+    burst: 600,
+    per_second: 20,
+};
+/// All request bodies together, in bytes.
+const BODY_MEMORY: usize = 256 * 1024 * 1024;
+/// Requests that wait for a link mailbox.
+const LINK_WAITS: usize = 512;
+
+/// What is the same for all orgs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The name that devices put into their proofs.
+    pub name: String,
+    /// Where clients reach NATS.
+    pub nats_url: String,
+    /// How many streams an org's rooms are spread over.
+    pub shards: NonZeroU8,
+}
+
+/// One gateway: its keys, its orgs, its limits.
+pub struct Gateway {
+    server: Server,
+    key: SigningKey,
+    passwords: Passwords,
+    orgs: Vec<Arc<Org>>,
+    clock: Box<dyn Clock>,
+    limiter: Limiter,
+    body_memory: Semaphore,
+    link_waits: Semaphore,
+}
+
+impl Gateway {
+    /// A gateway that signs with `key` and serves these orgs.
+    pub fn new(
+        server: Server,
+        key: SigningKey,
+        passwords: Passwords,
+        orgs: Vec<Org>,
+        clock: Box<dyn Clock>,
+    ) -> Self {
+        Self {
+            server,
+            key,
+            passwords,
+            orgs: orgs.into_iter().map(Arc::new).collect(),
+            clock,
+            limiter: Limiter::new(RATE),
+            body_memory: Semaphore::new(BODY_MEMORY),
+            link_waits: Semaphore::new(LINK_WAITS),
+        }
+    }
+
+    /// What is the same for all orgs.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Signs grants and directory events.
+    pub fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// OPAQUE's keys.
+    pub fn passwords(&self) -> &Passwords {
+        &self.passwords
+    }
+
+    /// Every org served here.
+    pub fn orgs(&self) -> impl Iterator<Item = &Arc<Org>> {
+        self.orgs.iter()
+    }
+
+    /// The org that a client names.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when it is not served here.
+    pub fn org(&self, name: &str) -> Result<&Arc<Org>, Refusal> {
+        let name: OrgName = name.parse()?;
+        let found = self.orgs().find(|org| *org.name() == name);
+        found.ok_or_else(|| {
+            Refusal::NotFound(format!(
+                "the organisation `{name}` is not served here: check the link"
+            ))
+        })
+    }
+
+    /// Milliseconds since 1970.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
+    /// Whether an address may do one more thing of this cost.
+    pub fn allow(&self, address: IpAddr, cost: u32) -> bool {
+        let now_ms = u64::try_from(self.now_ms()).unwrap_or_default();
+        self.limiter.allow(address, cost, now_ms)
+    }
+
+    /// What request bodies may take together, in bytes.
+    pub fn body_memory(&self) -> &Semaphore {
+        &self.body_memory
+    }
+
+    /// How many requests may wait for a link mailbox.
+    pub fn link_waits(&self) -> &Semaphore {
+        &self.link_waits
+    }
+
+    /// Whether NATS and the directory of every org are there.
+    pub fn is_ready(&self) -> bool {
+        self.orgs().all(|org| org.is_ready())
+    }
+}

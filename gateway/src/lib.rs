@@ -1,0 +1,29 @@
+//! The gateway: accounts, logins, devices, key packages, rooms and NATS JWTs
+//! over HTTPS, as `sotto_proto::api` says.
+//!
+//! It decides nothing by itself: who may do what is the policy's and the
+//! directory's of `sotto-jwt-accounts`. It keeps nothing in memory that
+//! matters, so that several gateways can serve the same orgs. It never learns
+//! a password, an identity key or anything said in a room, and must never log
+//! who asks for what.
+
+mod accounts;
+mod caller;
+mod calls;
+pub mod clock;
+pub mod first_start;
+pub mod gateway;
+mod grant;
+mod group_infos;
+pub mod http;
+mod key_packages;
+mod limiter;
+pub mod org;
+pub mod passwords;
+pub mod provision;
+mod records;
+pub mod refusal;
+pub mod run;
+pub mod server;
+mod sessions;
+pub mod storage;

@@ -1,0 +1,132 @@
+//! `sotto-gateway run`: opens the orgs of a server directory and serves them
+//! until it is asked to stop.
+
+use std::net::{IpAddr, TcpListener};
+use std::sync::Arc;
+
+use anyhow::Context;
+use ed25519_dalek::SigningKey;
+use sotto_jwt_accounts::grants::GATEWAY_INBOX;
+use sotto_jwt_accounts::keystore::KeyStore;
+use sotto_proto::{GatewayAddress, OrgName};
+use sotto_service::{Layout, OrgConfig, ServerArgs, ServerConfig, nats, readiness, shutdown, tls};
+use tokio::task::JoinSet;
+
+use crate::clock::{Clock, SystemClock};
+use crate::first_start::{self, FirstInvite};
+use crate::gateway::{Gateway, Server};
+use crate::org::Org;
+use crate::{provision, server};
+
+/// Serves the orgs of a server directory until SIGTERM, SIGINT or, when asked
+/// to, the end of the parent process.
+///
+/// # Errors
+/// When something in the directory does not read, NATS cannot be reached, or
+/// the port is taken.
+pub async fn run(args: &ServerArgs) -> anyhow::Result<()> {
+    let (layout, config) = args.load()?;
+    let stop = shutdown::watch(args.exit_with_parent)?;
+    let listen = config.gateway.listen;
+    let listener = TcpListener::bind(listen)
+        .with_context(|| format!("cannot listen on {listen}: is it taken by another program?"))?;
+    let port = listener.local_addr()?.port();
+    let tls = tls::server_config(&layout)?;
+
+    let opening = open(&layout, &config, port);
+    let Some(opened) = stop.run_until_cancelled(opening).await else {
+        return Ok(());
+    };
+    let (gateway, first_invites) = opened?;
+    let gateway = Arc::new(gateway);
+    let _withdrawing = withdraw_when_used(&gateway, first_invites);
+
+    let url = format!("https://{}:{port}", host(&config));
+    tracing::info!(%url, orgs = config.orgs.len(), "serving");
+    let _announcement = readiness::announce(&layout.gateway_ready(), url)?;
+    server::serve(listener, tls, gateway, stop).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The gateway with all of its orgs open, and each org's first invite.
+async fn open(
+    layout: &Layout,
+    config: &ServerConfig,
+    port: u16,
+) -> anyhow::Result<(Gateway, Vec<(OrgName, FirstInvite)>)> {
+    let key = provision::read_gateway_key(layout)?;
+    let passwords = provision::read_passwords(layout)?;
+    let keys = KeyStore::open(&layout.accounts())?;
+    let authority = tls::authority_fingerprint(layout)?;
+
+    let mut orgs = Vec::new();
+    let mut first_invites = Vec::new();
+    for OrgConfig { name, project } in &config.orgs {
+        let address = GatewayAddress {
+            host: host(config),
+            port,
+            org: name.clone(),
+            authority,
+        };
+        let opened = async {
+            let org = open_org(layout, config, &keys, &key, name).await?;
+            let now_ms = SystemClock.now_ms();
+            first_start::create(&org, key.verifying_key(), project, now_ms).await?;
+            let file = layout.first_invite(name);
+            let invite = FirstInvite::offer(&org, file, &address, now_ms).await?;
+            anyhow::Ok((org, invite))
+        };
+        let cannot = || format!("cannot serve the organisation `{name}`");
+        let (org, invite) = opened.await.with_context(cannot)?;
+        orgs.push(org);
+        first_invites.push((name.clone(), invite));
+    }
+    let server = Server {
+        name: config.server_name.clone(),
+        nats_url: config.nats_url(),
+        shards: config.shards,
+    };
+    let gateway = Gateway::new(server, key, passwords, orgs, Box::new(SystemClock));
+    Ok((gateway, first_invites))
+}
+
+async fn open_org(
+    layout: &Layout,
+    config: &ServerConfig,
+    keys: &KeyStore,
+    key: &SigningKey,
+    name: &OrgName,
+) -> anyhow::Result<Org> {
+    let signer = keys.account_signer(name)?;
+    let login = nats::Login {
+        name: "sotto-gateway",
+        credentials: &layout.gateway_creds(name),
+        inbox_prefix: GATEWAY_INBOX,
+    };
+    let client = nats::connect(layout, config, login).await?;
+    Ok(Org::open(name.clone(), client, key.clone(), signer).await?)
+}
+
+/// One waiting task per org; they end with the set.
+fn withdraw_when_used(
+    gateway: &Arc<Gateway>,
+    first_invites: Vec<(OrgName, FirstInvite)>,
+) -> JoinSet<()> {
+    let mut waiting = JoinSet::new();
+    for (name, invite) in first_invites {
+        if let Ok(org) = gateway.org(name.as_str()) {
+            let org = Arc::clone(org);
+            waiting.spawn(async move { invite.withdraw_when_used(&org).await });
+        }
+    }
+    waiting
+}
+
+/// As it stands in a URL: IPv6 in brackets.
+fn host(config: &ServerConfig) -> String {
+    match config.public_host.parse() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        _ => config.public_host.clone(),
+    }
+}

@@ -1,0 +1,64 @@
+//! The listener: HTTPS with TLS 1.3, and what a connection may take.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use hyper_util::rt::TokioTimer;
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::Gateway;
+use crate::http;
+
+/// How long requests may take to finish once the gateway is asked to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long a client may take to send the head of a request, and how often a
+/// silent HTTP/2 connection is asked whether anybody is there.
+const HEAD: Duration = Duration::from_secs(30);
+/// Longest head of a request, in bytes.
+const HEAD_MAX: usize = 16 * 1024;
+/// Requests at a time on one HTTP/2 connection.
+const STREAMS: u32 = 64;
+
+/// Serves the API until `stop`, then lets requests finish for a few seconds.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub async fn serve(
+    listener: TcpListener,
+    tls: rustls::ServerConfig,
+    gateway: Arc<Gateway>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let handle = Handle::new();
+    let tls = RustlsConfig::from_config(Arc::new(tls));
+    let mut server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle.clone());
+    let builder = server.http_builder();
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HEAD)
+        .keep_alive_timeout(HEAD)
+        .max_header_list_size(HEAD_MAX as u32)
+        .max_concurrent_streams(STREAMS);
+    let router = http::router(gateway);
+    let serving = server.serve(router.into_make_service_with_connect_info::<SocketAddr>());
+    let stopping = async {
+        stop.cancelled().await;
+        handle.graceful_shutdown(Some(DRAIN));
+        std::future::pending().await
+    };
+    tokio::select! {
+        served = serving => served,
+        () = stopping => Ok(()),
+    }
+}

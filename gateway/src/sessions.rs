@@ -1,0 +1,113 @@
+//! Sessions: a random token that the client keeps and whose hash the gateway
+//! stores, so that a stolen bucket opens nothing.
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use rand::RngCore;
+use rand::rngs::OsRng;
+use sha2::{Digest, Sha256};
+use sotto_proto::{DeviceId, OrgName, UserName, limits, wire};
+use zeroize::Zeroizing;
+
+use crate::org::Org;
+use crate::records::{SessionRecord, VERSION};
+use crate::refusal::Refusal;
+
+/// Leading bytes of a token that say which org it is of; the other 24 are
+/// random.
+const TAG: usize = 8;
+const TOKEN: usize = 32;
+
+/// Opens a session of a user, of one device or of none yet.
+///
+/// # Errors
+/// [`Refusal::Unavailable`].
+pub async fn open(
+    org: &Org,
+    user: &UserName,
+    device: Option<DeviceId>,
+    now_ms: i64,
+) -> Result<wire::Session, Refusal> {
+    let mut token = Zeroizing::new([0; TOKEN]);
+    OsRng.fill_bytes(token.as_mut());
+    for (byte, tag) in token.iter_mut().zip(tag(org.name())) {
+        *byte = tag;
+    }
+    let lifetime_ms = i64::try_from(limits::SESSION.as_millis()).unwrap_or(i64::MAX);
+    let record = SessionRecord {
+        version: VERSION,
+        user: user.to_string(),
+        device: device.map(DeviceId::to_bytes).unwrap_or_default(),
+        expires_ms: now_ms.saturating_add(lifetime_ms),
+    };
+    org.buckets().sessions.put(&key(&token), &record).await?;
+    Ok(wire::Session {
+        token: Bytes::copy_from_slice(token.as_ref()),
+        expires_ms: record.expires_ms,
+        now_ms,
+    })
+}
+
+/// A token as a client presents it.
+pub struct Token(Zeroizing<[u8; TOKEN]>);
+
+impl Token {
+    /// Reads 32 bytes.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        bytes
+            .try_into()
+            .ok()
+            .map(|bytes| Self(Zeroizing::new(bytes)))
+    }
+
+    /// Whether it can be a session of this org.
+    pub fn is_of(&self, org: &OrgName) -> bool {
+        self.0.starts_with(&tag(org))
+    }
+
+    /// Whose session it is.
+    ///
+    /// # Errors
+    /// [`Refusal::SessionExpired`] when it is nobody's, now or any more.
+    pub async fn find(
+        &self,
+        org: &Org,
+        now_ms: i64,
+    ) -> Result<(UserName, Option<DeviceId>), Refusal> {
+        let record: Option<SessionRecord> = org.buckets().sessions.get(&key(&self.0)).await?;
+        let record = record
+            .filter(|record| record.expires_ms >= now_ms)
+            .ok_or(Refusal::SessionExpired)?;
+        let user = record.user.parse().map_err(Refusal::unavailable)?;
+        let device = match record.device.as_ref() {
+            [] => None,
+            bytes => Some(DeviceId::try_from(bytes).map_err(Refusal::unavailable)?),
+        };
+        Ok((user, device))
+    }
+}
+
+fn tag(org: &OrgName) -> [u8; TAG] {
+    let hash = Sha256::digest(org.as_str());
+    std::array::from_fn(|at| hash.get(at).copied().unwrap_or_default())
+}
+
+fn key(token: &[u8; TOKEN]) -> String {
+    HEXLOWER.encode(&Sha256::digest(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_of_one_org() {
+        let [acme, other]: [OrgName; 2] = ["acme", "other"].map(|name| name.parse().unwrap());
+        let mut bytes = [7; TOKEN];
+        bytes[..TAG].copy_from_slice(&tag(&acme));
+        let token = Token::new(&bytes).unwrap();
+        assert!(token.is_of(&acme));
+        assert!(!token.is_of(&other));
+        assert!(Token::new(&bytes[1..]).is_none());
+    }
+}
