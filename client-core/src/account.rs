@@ -25,10 +25,14 @@ pub enum AccountError {
     #[error("the password is empty: choose one")]
     EmptyPassword,
     /// What the gateway sent does not read or does not verify.
-    #[error("the server sent an answer that makes no sense ({0}): check that the address is right, and tell your administrator")]
+    #[error(
+        "the server sent an answer that makes no sense ({0}): check that the address is right, and tell your administrator"
+    )]
     Server(&'static str),
     /// The stored account does not read.
-    #[error("the stored account is damaged: restore the folder from a backup, or move it away and link this device again")]
+    #[error(
+        "the stored account is damaged: restore the folder from a backup, or move it away and link this device again"
+    )]
     Damaged,
 }
 
@@ -113,7 +117,12 @@ impl DeviceKeys {
 
     /// The certificate that makes these keys a device of `user`.
     pub(crate) fn certificate(&self, user: UserOf<'_>, now: Timestamp) -> Signed {
-        user.certify(self.device, self.leaf.verifying_key(), self.nats.public_key(), now)
+        user.certify(
+            self.device,
+            self.leaf.verifying_key(),
+            self.nats.public_key(),
+            now,
+        )
     }
 }
 
@@ -167,7 +176,9 @@ impl Account {
             && verified.signature_key == keys.leaf.verifying_key()
             && verified.nats_key == keys.nats.public_key();
         if !fits {
-            return Err(AccountError::Server("the certificate is for another device"));
+            return Err(AccountError::Server(
+                "the certificate is for another device",
+            ));
         }
         Ok(Self {
             org: verified.org,
@@ -207,12 +218,16 @@ impl Account {
             device: self.device.to_bytes(),
             now_ms: now.0,
         };
-        wire::SessionOpen { statement: Some(signed::sign(&statement, &self.leaf)) }
+        wire::SessionOpen {
+            statement: Some(signed::sign(&statement, &self.leaf)),
+        }
     }
 
     /// The request that enrols this device.
     pub fn enrolment(&self) -> wire::DeviceEnrol {
-        wire::DeviceEnrol { certificate: Some(self.certificate.clone()) }
+        wire::DeviceEnrol {
+            certificate: Some(self.certificate.clone()),
+        }
     }
 
     /// The gateway session, if one was opened; it may have expired.
@@ -235,7 +250,11 @@ impl Account {
     }
 
     pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let seed = self.nats.seed().ok().and_then(|seed| nkeys::decode_seed(&seed).ok());
+        let seed = self
+            .nats
+            .seed()
+            .ok()
+            .and_then(|seed| nkeys::decode_seed(&seed).ok());
         let stored = Stored {
             org: self.org.clone(),
             user: self.user.clone(),
@@ -248,7 +267,11 @@ impl Account {
             leaf: self.leaf.to_bytes(),
             nats: seed.map(|(_, seed)| seed).unwrap_or_default(),
             certificate: self.certificate.encode_to_vec(),
-            session: self.session.as_ref().map(Message::encode_to_vec).unwrap_or_default(),
+            session: self
+                .session
+                .as_ref()
+                .map(Message::encode_to_vec)
+                .unwrap_or_default(),
         };
         Zeroizing::new(crate::records::encode(&stored))
     }
@@ -303,14 +326,18 @@ pub fn safety_number(user: &UserName, key: &VerifyingKey) -> String {
         .chain_update(key.as_bytes())
         .finalize();
     let groups = digest.chunks_exact(5).take(12).map(|chunk| {
-        let number = chunk.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+        let number = chunk
+            .iter()
+            .fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
         format!("{:05}", number % 100_000)
     });
     groups.collect::<Vec<_>>().join(" ")
 }
 
 /// The bytes of a random secret.
-pub(crate) fn random_bytes<const N: usize>(rng: &mut (impl RngCore + CryptoRng + ?Sized)) -> [u8; N] {
+pub(crate) fn random_bytes<const N: usize>(
+    rng: &mut (impl RngCore + CryptoRng + ?Sized),
+) -> [u8; N] {
     let mut bytes = [0; N];
     rng.fill_bytes(&mut bytes);
     bytes
@@ -330,7 +357,10 @@ pub(crate) mod backup {
     fn key(export_key: &[u8]) -> Zeroizing<[u8; 32]> {
         let mut key = Zeroizing::new([0; 32]);
         let hkdf = Hkdf::<Sha512>::new(None, export_key);
-        if hkdf.expand(b"sotto v1 identity backup", key.as_mut()).is_err() {
+        if hkdf
+            .expand(b"sotto v1 identity backup", key.as_mut())
+            .is_err()
+        {
             key.zeroize();
         }
         key
@@ -348,7 +378,10 @@ pub(crate) mod backup {
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Result<Bytes, AccountError> {
         let nonce: [u8; NONCE] = random_bytes(rng);
-        let payload = Payload { msg: identity.as_bytes(), aad: &owner(org, user) };
+        let payload = Payload {
+            msg: identity.as_bytes(),
+            aad: &owner(org, user),
+        };
         let sealed = cipher(&key(export_key))
             .encrypt(&nonce.into(), payload)
             .map_err(|_| AccountError::Damaged)?;
@@ -363,7 +396,10 @@ pub(crate) mod backup {
     ) -> Result<SigningKey, AccountError> {
         let damaged = AccountError::Server("the backup of the identity key does not open");
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE>().ok_or(damaged.clone())?;
-        let payload = Payload { msg: sealed, aad: &owner(org, user) };
+        let payload = Payload {
+            msg: sealed,
+            aad: &owner(org, user),
+        };
         let seed = cipher(&key(export_key)).decrypt(nonce.into(), payload);
         let seed = Zeroizing::new(seed.map_err(|_| damaged.clone())?);
         let seed: &[u8; 32] = seed.as_slice().try_into().map_err(|_| damaged)?;
@@ -410,7 +446,11 @@ pub(crate) mod tests {
         let keys = DeviceKeys::generate(rng);
         let now = Timestamp(1_800_000_000_000);
         let (org, user) = ("acme".parse().unwrap(), user.parse().unwrap());
-        let user = UserOf { org: &org, user: &user, identity: &identity };
+        let user = UserOf {
+            org: &org,
+            user: &user,
+            identity: &identity,
+        };
         let certificate = keys.certificate(user, now);
         Account::new(gateway, &server(), identity, keys, certificate).unwrap()
     }
@@ -419,18 +459,31 @@ pub(crate) mod tests {
     fn an_account_comes_back_from_the_disk() {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let mut alice = account("alice", &mut rng);
-        alice.set_session(wire::Session { token: vec![5; 32].into(), expires_ms: 7, now_ms: 6 });
+        alice.set_session(wire::Session {
+            token: vec![5; 32].into(),
+            expires_ms: 7,
+            now_ms: 6,
+        });
         let again = Account::decode(&alice.encode()).unwrap();
         assert_eq!(again.session(), alice.session());
         assert_eq!(again.nats_public_key(), alice.nats_public_key());
-        assert_eq!(again.sign_nats_nonce(b"n").unwrap(), alice.sign_nats_nonce(b"n").unwrap());
-        assert_eq!(again.session_request(Timestamp(9)), alice.session_request(Timestamp(9)));
+        assert_eq!(
+            again.sign_nats_nonce(b"n").unwrap(),
+            alice.sign_nats_nonce(b"n").unwrap()
+        );
+        assert_eq!(
+            again.session_request(Timestamp(9)),
+            alice.session_request(Timestamp(9))
+        );
     }
 
     #[test]
     fn debug_shows_no_key() {
         let alice = account("alice", &mut ChaCha20Rng::seed_from_u64(1));
-        assert_eq!(format!("{alice:?}"), format!("Account(acme/alice, {:?})", alice.device));
+        assert_eq!(
+            format!("{alice:?}"),
+            format!("Account(acme/alice, {:?})", alice.device)
+        );
     }
 
     #[test]
@@ -439,7 +492,10 @@ pub(crate) mod tests {
         let identity = SigningKey::generate(&mut rng);
         let (org, alice) = ("acme".parse().unwrap(), "alice".parse().unwrap());
         let sealed = backup::seal(b"export", &org, &alice, &identity, &mut rng).unwrap();
-        assert_eq!(backup::open(b"export", &org, &alice, &sealed).unwrap(), identity);
+        assert_eq!(
+            backup::open(b"export", &org, &alice, &sealed).unwrap(),
+            identity
+        );
         assert!(backup::open(b"other", &org, &alice, &sealed).is_err());
         assert!(backup::open(b"export", &org, &"bob".parse().unwrap(), &sealed).is_err());
     }

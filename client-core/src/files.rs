@@ -17,7 +17,9 @@ pub enum FileError {
     #[error("the file's message is incomplete: ask its sender to send it again")]
     Malformed,
     /// Not the chunk that was sent.
-    #[error("a part of the file was changed on the way: try again, and tell your administrator if it stays so")]
+    #[error(
+        "a part of the file was changed on the way: try again, and tell your administrator if it stays so"
+    )]
     Tampered,
     /// More than a file may have.
     #[error("the file is larger than {} GiB, the most that can be sent", MAX_SIZE >> 30)]
@@ -58,7 +60,10 @@ pub(crate) fn seal_chunk(
     if content.len() > limits::CHUNK {
         return Err(FileError::TooLarge);
     }
-    let payload = Payload { msg: content, aad: file.as_bytes() };
+    let payload = Payload {
+        msg: content,
+        aad: file.as_bytes(),
+    };
     let sealed = cipher(key).encrypt(&nonce(index), payload);
     sealed.map(Bytes::from).map_err(|_| FileError::Tampered)
 }
@@ -68,10 +73,19 @@ pub(crate) fn seal_chunk(
 /// # Errors
 /// [`FileError::Malformed`] or [`FileError::Tampered`].
 pub fn open_chunk(file: &wire::File, index: u32, sealed: &[u8]) -> Result<Vec<u8>, FileError> {
-    let key = file.key.as_ref().try_into().map_err(|_| FileError::Malformed)?;
+    let key = file
+        .key
+        .as_ref()
+        .try_into()
+        .map_err(|_| FileError::Malformed)?;
     let id = FileId::try_from(&file.file).map_err(|_| FileError::Malformed)?;
-    let payload = Payload { msg: sealed, aad: id.as_bytes() };
-    let content = cipher(key).decrypt(&nonce(index), payload).map_err(|_| FileError::Tampered)?;
+    let payload = Payload {
+        msg: sealed,
+        aad: id.as_bytes(),
+    };
+    let content = cipher(key)
+        .decrypt(&nonce(index), payload)
+        .map_err(|_| FileError::Tampered)?;
     if content.len() == chunk_length(file.size, index) {
         Ok(content)
     } else {
@@ -81,7 +95,10 @@ pub fn open_chunk(file: &wire::File, index: u32, sealed: &[u8]) -> Result<Vec<u8
 
 fn nonce(index: u32) -> XNonce {
     let mut nonce = [0; 24];
-    nonce.iter_mut().zip(index.to_be_bytes()).for_each(|(to, from)| *to = from);
+    nonce
+        .iter_mut()
+        .zip(index.to_be_bytes())
+        .for_each(|(to, from)| *to = from);
     nonce.into()
 }
 
@@ -107,7 +124,10 @@ mod tests {
         let (id, file) = file(size);
         let first = seal_chunk(id, &[2; 32], 0, &vec![7; limits::CHUNK]).unwrap();
         let second = seal_chunk(id, &[2; 32], 1, &[8; 3]).unwrap();
-        assert_eq!(open_chunk(&file, 0, &first).unwrap(), vec![7; limits::CHUNK]);
+        assert_eq!(
+            open_chunk(&file, 0, &first).unwrap(),
+            vec![7; limits::CHUNK]
+        );
         assert_eq!(open_chunk(&file, 1, &second).unwrap(), [8; 3]);
         assert_eq!(open_chunk(&file, 0, &second), Err(FileError::Tampered));
         assert_eq!(open_chunk(&file, 1, &second[1..]), Err(FileError::Tampered));
@@ -127,6 +147,9 @@ mod tests {
             assert_eq!(chunk_count(size), Ok(chunks));
         }
         assert_eq!(chunk_count(MAX_SIZE + 1), Err(FileError::TooLarge));
-        assert_eq!((chunk_length(chunk + 3, 0), chunk_length(chunk + 3, 1)), (limits::CHUNK, 3));
+        assert_eq!(
+            (chunk_length(chunk + 3, 0), chunk_length(chunk + 3, 1)),
+            (limits::CHUNK, 3)
+        );
     }
 }

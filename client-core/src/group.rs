@@ -9,12 +9,11 @@ use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::{
     Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey, Extension,
     ExtensionType, Extensions, GroupId, KeyPackage, KeyPackageBuilder, KeyPackageIn,
-    LeafNodeParameters, Lifetime, MlsGroup, MlsGroupCreateConfig,
-    MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _,
-    ProcessMessageError, ProcessedMessageContent, ProcessedWelcome, Proposal, ProtocolMessage,
-    ProtocolVersion, RatchetTreeIn, Sender, SenderRatchetConfiguration,
+    LeafNodeParameters, Lifetime, MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY, MlsGroup,
+    MlsGroupCreateConfig, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut,
+    OpenMlsProvider as _, ProcessMessageError, ProcessedMessageContent, ProcessedWelcome, Proposal,
+    ProtocolMessage, ProtocolVersion, RatchetTreeIn, Sender, SenderRatchetConfiguration,
     StagedCommit, StagedWelcome, UnknownExtension, ValidationError, WireFormatPolicy,
-    MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY,
 };
 use prost::Message;
 use sotto_proto::wire::{self, Signed};
@@ -49,7 +48,10 @@ pub(crate) enum Incoming {
     /// An application message of this device.
     Own,
     /// A commit, to be judged and then merged.
-    Commit { staged: Box<StagedCommit>, change: Change },
+    Commit {
+        staged: Box<StagedCommit>,
+        change: Change,
+    },
     /// Something that this version has no use for.
     Other,
 }
@@ -73,7 +75,11 @@ pub(crate) struct NewCommit {
 
 impl Group {
     /// Makes a group of this device alone.
-    pub(crate) fn create(provider: &Provider, account: &Account, rules: Rules) -> Result<Self, MlsError> {
+    pub(crate) fn create(
+        provider: &Provider,
+        account: &Account,
+        rules: Rules,
+    ) -> Result<Self, MlsError> {
         let extension = Extension::Unknown(RULES, UnknownExtension(rules.encode()));
         let extensions = Extensions::single(extension).map_err(|_| MlsError("rules"))?;
         let config = MlsGroupCreateConfig::builder()
@@ -86,8 +92,14 @@ impl Group {
             .with_group_context_extensions(extensions)
             .build();
         let id = GroupId::from_slice(rules.address.room.as_bytes());
-        let mls = MlsGroup::new_with_group_id(provider, &signer(account), &config, id, credential(account))
-            .map_err(|_| MlsError("create"))?;
+        let mls = MlsGroup::new_with_group_id(
+            provider,
+            &signer(account),
+            &config,
+            id,
+            credential(account),
+        )
+        .map_err(|_| MlsError("create"))?;
         Ok(Self { mls, rules })
     }
 
@@ -99,7 +111,11 @@ impl Group {
     }
 
     /// Joins by Welcome; the second part is who sent it.
-    pub(crate) fn join(provider: &Provider, welcome: &[u8], tree: &[u8]) -> Result<(Self, Member), MlsError> {
+    pub(crate) fn join(
+        provider: &Provider,
+        welcome: &[u8],
+        tree: &[u8],
+    ) -> Result<(Self, Member), MlsError> {
         let MlsMessageBodyIn::Welcome(welcome) = message(welcome)?.extract() else {
             return Err(MlsError("not a welcome"));
         };
@@ -127,7 +143,9 @@ impl Group {
         let MlsMessageBodyIn::GroupInfo(group_info) = message(group_info)?.extract() else {
             return Err(MlsError("not a group info"));
         };
-        let leaf = LeafNodeParameters::builder().with_capabilities(capabilities()).build();
+        let leaf = LeafNodeParameters::builder()
+            .with_capabilities(capabilities())
+            .build();
         let (mls, bundle) = MlsGroup::external_commit_builder()
             .with_ratchet_tree(ratchet_tree(tree)?)
             .with_config(join_config())
@@ -138,7 +156,9 @@ impl Group {
             .leaf_node_parameters(leaf)
             .load_psks(provider.storage())
             .map_err(|_| MlsError("psk"))?
-            .build(provider.rand(), provider.crypto(), &signer(account), |_| true)
+            .build(provider.rand(), provider.crypto(), &signer(account), |_| {
+                true
+            })
             .map_err(|_| MlsError("external commit"))?
             .finalize(provider)
             .map_err(|_| MlsError("external commit"))?;
@@ -161,16 +181,26 @@ impl Group {
             .propose_adds(key_packages)
             .load_psks(provider.storage())
             .map_err(|_| MlsError("psk"))?
-            .build(provider.rand(), provider.crypto(), &signer(account), |_| true)
+            .build(provider.rand(), provider.crypto(), &signer(account), |_| {
+                true
+            })
             .map_err(|_| MlsError("commit"))?
             .stage_commit(provider)
             .map_err(|_| MlsError("commit"))?;
         let (commit, welcome, _) = bundle.into_messages();
-        Ok(NewCommit { commit: bytes(commit)?, welcome: bytes(welcome.ok_or(MlsError("no welcome"))?)? })
+        Ok(NewCommit {
+            commit: bytes(commit)?,
+            welcome: bytes(welcome.ok_or(MlsError("no welcome"))?)?,
+        })
     }
 
     /// Encrypts an application message.
-    pub(crate) fn encrypt(&mut self, provider: &Provider, account: &Account, content: &[u8]) -> Result<Vec<u8>, MlsError> {
+    pub(crate) fn encrypt(
+        &mut self,
+        provider: &Provider,
+        account: &Account,
+        content: &[u8],
+    ) -> Result<Vec<u8>, MlsError> {
         let message = self
             .mls
             .create_message(provider, &signer(account), content)
@@ -195,19 +225,27 @@ impl Group {
         if message.epoch() > self.mls.epoch() {
             return Err(Rejected::Future);
         }
-        let processed = self.mls.process_message(provider, message).map_err(rejected)?;
+        let processed = self
+            .mls
+            .process_message(provider, message)
+            .map_err(rejected)?;
         let authenticated_data = processed.aad().to_vec();
         let sender = processed.sender().clone();
         match processed.into_content() {
             ProcessedMessageContent::ApplicationMessage(content) => {
                 let sender = self.sender(&sender).ok_or(Rejected::Invalid("no sender"))?;
-                Ok(Incoming::Message { sender, content: content.into_bytes() })
+                Ok(Incoming::Message {
+                    sender,
+                    content: content.into_bytes(),
+                })
             }
             ProcessedMessageContent::OwnPrivateMessage => Ok(Incoming::Own),
             ProcessedMessageContent::StagedCommitMessage(staged) => {
                 let committer = match &sender {
                     Sender::NewMemberCommit => Committer::Joining,
-                    member => Committer::Member(self.sender(member).ok_or(Rejected::Invalid("no sender"))?),
+                    member => Committer::Member(
+                        self.sender(member).ok_or(Rejected::Invalid("no sender"))?,
+                    ),
                 };
                 let change = self.change(&staged, committer, authenticated_data, stored_at);
                 Ok(Incoming::Commit { staged, change })
@@ -217,25 +255,37 @@ impl Group {
     }
 
     /// Takes a judged commit in; `false` when it removed this device.
-    pub(crate) fn merge(&mut self, provider: &Provider, staged: StagedCommit) -> Result<bool, MlsError> {
+    pub(crate) fn merge(
+        &mut self,
+        provider: &Provider,
+        staged: StagedCommit,
+    ) -> Result<bool, MlsError> {
         let removed = staged.self_removed();
-        self.mls.merge_staged_commit(provider, staged).map_err(|_| MlsError("merge"))?;
+        self.mls
+            .merge_staged_commit(provider, staged)
+            .map_err(|_| MlsError("merge"))?;
         Ok(!removed)
     }
 
     /// Takes the commit that was made here in.
     pub(crate) fn merge_own(&mut self, provider: &Provider) -> Result<(), MlsError> {
-        self.mls.merge_pending_commit(provider).map_err(|_| MlsError("merge"))
+        self.mls
+            .merge_pending_commit(provider)
+            .map_err(|_| MlsError("merge"))
     }
 
     /// Forgets the commit that was made here.
     pub(crate) fn clear_own(&mut self, provider: &Provider) -> Result<(), MlsError> {
-        self.mls.clear_pending_commit(provider.storage()).map_err(|_| MlsError("clear"))
+        self.mls
+            .clear_pending_commit(provider.storage())
+            .map_err(|_| MlsError("clear"))
     }
 
     /// Forgets the whole group.
     pub(crate) fn delete(mut self, provider: &Provider) -> Result<(), MlsError> {
-        self.mls.delete(provider.storage()).map_err(|_| MlsError("delete"))
+        self.mls
+            .delete(provider.storage())
+            .map_err(|_| MlsError("delete"))
     }
 
     pub(crate) fn rules(&self) -> &Rules {
@@ -248,7 +298,9 @@ impl Group {
 
     /// Every leaf, in tree order.
     pub(crate) fn members(&self) -> impl Iterator<Item = Member> + '_ {
-        self.mls.members().filter_map(|member| read_credential(&member.credential))
+        self.mls
+            .members()
+            .filter_map(|member| read_credential(&member.credential))
     }
 
     /// Every leaf with what it takes to verify it.
@@ -265,12 +317,19 @@ impl Group {
 
     /// The public tree, for whoever joins at this epoch.
     pub(crate) fn ratchet_tree(&self) -> Result<Vec<u8>, MlsError> {
-        self.mls.export_ratchet_tree().tls_serialize_detached().map_err(|_| MlsError("tree"))
+        self.mls
+            .export_ratchet_tree()
+            .tls_serialize_detached()
+            .map_err(|_| MlsError("tree"))
     }
 
     /// The room's public key: what it takes, with the tree, to join by
     /// external commit at this epoch.
-    pub(crate) fn group_info(&self, provider: &Provider, account: &Account) -> Result<Vec<u8>, MlsError> {
+    pub(crate) fn group_info(
+        &self,
+        provider: &Provider,
+        account: &Account,
+    ) -> Result<Vec<u8>, MlsError> {
         let info = self
             .mls
             .export_group_info(provider.crypto(), &signer(account), false)
@@ -279,7 +338,10 @@ impl Group {
     }
 
     fn with_rules(mls: MlsGroup) -> Result<Self, MlsError> {
-        let extension = mls.extensions().unknown(RULES).ok_or(MlsError("no rules"))?;
+        let extension = mls
+            .extensions()
+            .unknown(RULES)
+            .ok_or(MlsError("no rules"))?;
         let rules = Rules::decode(&extension.0).ok_or(MlsError("rules"))?;
         if rules.address.room.as_bytes() != mls.group_id().as_slice() {
             return Err(MlsError("rules of another room"));
@@ -306,7 +368,10 @@ impl Group {
             .map(|add| leaf(add.add_proposal().key_package().leaf_node()))
             .collect();
         let mut other_proposals = staged.queued_proposals().any(|queued| {
-            !matches!(queued.proposal(), Proposal::Add(_) | Proposal::Remove(_) | Proposal::ExternalInit(_))
+            !matches!(
+                queued.proposal(),
+                Proposal::Add(_) | Proposal::Remove(_) | Proposal::ExternalInit(_)
+            )
         });
         match (&committer, staged.update_path_leaf_node()) {
             (Committer::Joining, Some(node)) => added.push(leaf(node)),
@@ -322,7 +387,14 @@ impl Group {
             read_credential(self.mls.member(remove.remove_proposal().removed())?)
         });
         let removed = removed.collect();
-        Change { committer, added, removed, other_proposals, authenticated_data, stored_at }
+        Change {
+            committer,
+            added,
+            removed,
+            other_proposals,
+            authenticated_data,
+            stored_at,
+        }
     }
 }
 
@@ -334,11 +406,20 @@ pub(crate) fn new_key_package(
     last_resort: bool,
 ) -> Result<Vec<u8>, MlsError> {
     let not_before = (now.0.saturating_sub(millis(limits::CLOCK_SKEW)) / 1_000).max(0);
-    let not_after = (now.0 / 1_000).saturating_add(KEY_PACKAGE_LIFETIME_S).max(0);
+    let not_after = (now.0 / 1_000)
+        .saturating_add(KEY_PACKAGE_LIFETIME_S)
+        .max(0);
     let builder = KeyPackageBuilder::new()
         .leaf_node_capabilities(capabilities())
-        .key_package_lifetime(Lifetime::init(not_before.unsigned_abs(), not_after.unsigned_abs()));
-    let builder = if last_resort { builder.mark_as_last_resort() } else { builder };
+        .key_package_lifetime(Lifetime::init(
+            not_before.unsigned_abs(),
+            not_after.unsigned_abs(),
+        ));
+    let builder = if last_resort {
+        builder.mark_as_last_resort()
+    } else {
+        builder
+    };
     let bundle = builder
         .build(SUITE, provider, &signer(account), credential(account))
         .map_err(|_| MlsError("key package"))?;
@@ -346,7 +427,10 @@ pub(crate) fn new_key_package(
 }
 
 /// Reads and checks another device's key package.
-pub(crate) fn read_key_package(provider: &Provider, payload: &[u8]) -> Result<(KeyPackage, Leaf), MlsError> {
+pub(crate) fn read_key_package(
+    provider: &Provider,
+    payload: &[u8],
+) -> Result<(KeyPackage, Leaf), MlsError> {
     let MlsMessageBodyIn::KeyPackage(key_package) = message(payload)?.extract() else {
         return Err(MlsError("not a key package"));
     };

@@ -78,9 +78,9 @@ impl Content {
     pub(crate) fn of(entry: &wire::Entry) -> Self {
         let body = entry.body.clone();
         let known = match wire::EntryKind::try_from(u32_as_i32(entry.kind)) {
-            Ok(wire::EntryKind::Text) => {
-                wire::Text::decode(body).ok().map(|text| Self::Text(text.text))
-            }
+            Ok(wire::EntryKind::Text) => wire::Text::decode(body)
+                .ok()
+                .map(|text| Self::Text(text.text)),
             Ok(wire::EntryKind::File) => wire::File::decode(body).ok().map(Self::File),
             Ok(wire::EntryKind::RoomState) => {
                 wire::RoomState::decode(body).ok().map(Self::RoomState)
@@ -102,7 +102,12 @@ mod tests {
 
     #[test]
     fn an_entry_of_the_future_is_kept_and_named() {
-        let entry = wire::Entry { counter: 1, sent_at_ms: 2, kind: 77, body: vec![1, 2, 3].into() };
+        let entry = wire::Entry {
+            counter: 1,
+            sent_at_ms: 2,
+            kind: 77,
+            body: vec![1, 2, 3].into(),
+        };
         let stored = StoredRecord {
             sequence: 5,
             stored_at_ms: 6,
@@ -110,8 +115,12 @@ mod tests {
             device: DeviceId::try_from(&[1u8; 16][..]).unwrap(),
             entry: entry.encode_to_vec(),
         };
-        let stored: StoredRecord = crate::records::decode(&crate::records::encode(&stored)).unwrap();
+        let stored: StoredRecord =
+            crate::records::decode(&crate::records::encode(&stored)).unwrap();
         assert_eq!(wire::Entry::decode(stored.entry.as_slice()).unwrap(), entry);
-        assert_eq!(stored.read(0).unwrap().content, Content::Unknown { kind: 77 });
+        assert_eq!(
+            stored.read(0).unwrap().content,
+            Content::Unknown { kind: 77 }
+        );
     }
 }

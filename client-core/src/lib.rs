@@ -3,18 +3,22 @@
 //!
 //! Nothing here opens a socket or a file, reads a clock or starts a task:
 //! inputs, the time and a random generator come in as arguments, outputs are
-//! drained in order. See [`Engine`] for the rules that a shell must keep.
+//! drained in order. See [`engine`] for the rules that a shell must keep.
 
-pub mod io;
-pub mod store;
-mod mls;
-mod records;
-pub mod vault;
 pub mod account;
+pub mod engine;
 pub mod files;
 mod group;
 pub mod history;
+pub mod io;
 pub mod link;
 pub mod login;
+mod mls;
+mod records;
+mod room;
 mod rules;
 pub mod signup;
+pub mod store;
+pub mod vault;
+
+pub use records::RecordsError;

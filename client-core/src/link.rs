@@ -36,18 +36,25 @@ use crate::io::Timestamp;
 use crate::vault::cipher;
 
 /// RFC 9180: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305.
-const HPKE: HpkeConfig =
-    HpkeConfig(HpkeKemType::DhKem25519, HpkeKdfType::HkdfSha256, HpkeAeadType::ChaCha20Poly1305);
+const HPKE: HpkeConfig = HpkeConfig(
+    HpkeKemType::DhKem25519,
+    HpkeKdfType::HkdfSha256,
+    HpkeAeadType::ChaCha20Poly1305,
+);
 const INFO: &[u8] = b"sotto v1 link";
 
 /// Why a device could not be linked. Each says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// The link is for another gateway or org than this account's.
-    #[error("this link is for another server or organisation than this account's: run `sotto device link` on the new device with the right one")]
+    #[error(
+        "this link is for another server or organisation than this account's: run `sotto device link` on the new device with the right one"
+    )]
     OtherGateway,
     /// The codes differ: somebody is in between, or it was a typing error.
-    #[error("the codes are not the same, so nothing was shared: start again with a new link, and if it happens again somebody may be tampering with the connection")]
+    #[error(
+        "the codes are not the same, so nothing was shared: start again with a new link, and if it happens again somebody may be tampering with the connection"
+    )]
     CodesDiffer,
     /// A message of the other device does not read or does not fit.
     #[error("the other device's answer makes no sense ({0}): start again with a new link")]
@@ -96,15 +103,23 @@ impl Transcript {
     }
 
     fn code(&self) -> ShortCode {
-        let digest = Sha256::new_with_prefix(b"sotto v1 link code\0").chain_update(self.0).finalize();
-        let number = digest.iter().take(8).fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+        let digest = Sha256::new_with_prefix(b"sotto v1 link code\0")
+            .chain_update(self.0)
+            .finalize();
+        let number = digest
+            .iter()
+            .take(8)
+            .fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
         // The remainder is below a million.
         ShortCode(u32::try_from(number % 1_000_000).unwrap_or_default())
     }
 }
 
 fn commitment(encapsulation: &[u8]) -> [u8; 32] {
-    Sha256::new_with_prefix(b"sotto v1 link commitment\0").chain_update(encapsulation).finalize().into()
+    Sha256::new_with_prefix(b"sotto v1 link commitment\0")
+        .chain_update(encapsulation)
+        .finalize()
+        .into()
 }
 
 fn crypto() -> Result<CryptoProvider, LinkError> {
@@ -147,9 +162,17 @@ impl NewDevice {
         let pair = crypto()?.derive_hpke_keypair(HPKE, &seed);
         seed.zeroize();
         let pair = pair.map_err(|_| LinkError::Nonsense("no key"))?;
-        let public = pair.public.as_slice().try_into().map_err(|_| LinkError::Nonsense("no key"))?;
+        let public = pair
+            .public
+            .as_slice()
+            .try_into()
+            .map_err(|_| LinkError::Nonsense("no key"))?;
         let rendezvous = RendezvousId::random(rng);
-        let link = DeviceLink { gateway: gateway.clone(), rendezvous, key: public };
+        let link = DeviceLink {
+            gateway: gateway.clone(),
+            rendezvous,
+            key: public,
+        };
         let device = Self {
             gateway,
             rendezvous,
@@ -166,10 +189,17 @@ impl NewDevice {
     /// # Errors
     /// [`LinkError::Nonsense`] when it is no commitment.
     pub fn answer(self, commitment: &[u8]) -> Result<(AwaitingReveal, wire::LinkNonce), LinkError> {
-        let commitment =
-            commitment.try_into().map_err(|_| LinkError::Nonsense("not a commitment"))?;
+        let commitment = commitment
+            .try_into()
+            .map_err(|_| LinkError::Nonsense("not a commitment"))?;
         let nonce = self.link_nonce();
-        Ok((AwaitingReveal { device: self, commitment }, nonce))
+        Ok((
+            AwaitingReveal {
+                device: self,
+                commitment,
+            },
+            nonce,
+        ))
     }
 
     fn link_nonce(&self) -> wire::LinkNonce {
@@ -199,7 +229,14 @@ impl AwaitingReveal {
             &device.link_nonce(),
         );
         let code = transcript.code();
-        Ok((AwaitingPayload { device, encapsulation: encapsulation.to_vec(), transcript }, code))
+        Ok((
+            AwaitingPayload {
+                device,
+                encapsulation: encapsulation.to_vec(),
+                transcript,
+            },
+            code,
+        ))
     }
 }
 
@@ -210,19 +247,39 @@ impl AwaitingPayload {
     /// [`LinkError::Nonsense`] when it does not open or does not fit.
     pub fn payload(self, sealed: &[u8], server: &wire::ServerInfo) -> Result<Account, LinkError> {
         let nonsense = || LinkError::Nonsense("its secret does not open");
-        let Self { device, encapsulation, transcript } = self;
+        let Self {
+            device,
+            encapsulation,
+            transcript,
+        } = self;
         let key = crypto()?
             .hpke_setup_receiver_and_export(HPKE, &encapsulation, &device.secret, INFO, b"", 32)
             .map_err(|_| nonsense())?;
         let opened = payload_cipher(&key)?
-            .decrypt(&[0; 24].into(), Payload { msg: sealed, aad: &transcript.0 })
+            .decrypt(
+                &[0; 24].into(),
+                Payload {
+                    msg: sealed,
+                    aad: &transcript.0,
+                },
+            )
             .map_err(|_| nonsense())?;
         let opened = Zeroizing::new(opened);
         let payload = wire::LinkPayload::decode(opened.as_slice()).map_err(|_| nonsense())?;
-        let seed = payload.identity_seed.as_ref().try_into().map_err(|_| nonsense())?;
+        let seed = payload
+            .identity_seed
+            .as_ref()
+            .try_into()
+            .map_err(|_| nonsense())?;
         let identity = SigningKey::from_bytes(seed);
         let certificate = payload.certificate.ok_or_else(nonsense)?;
-        Ok(Account::new(device.gateway, server, identity, device.keys, certificate)?)
+        Ok(Account::new(
+            device.gateway,
+            server,
+            identity,
+            device.keys,
+            certificate,
+        )?)
     }
 }
 
@@ -257,7 +314,14 @@ impl OldDevice {
             .map_err(|_| LinkError::Nonsense("its key is no key"))?;
         let commitment = commitment(&encapsulation).to_vec();
         let key = Zeroizing::new(key.to_vec());
-        Ok((Self { link: link.clone(), encapsulation, key }, commitment))
+        Ok((
+            Self {
+                link: link.clone(),
+                encapsulation,
+                key,
+            },
+            commitment,
+        ))
     }
 
     /// Takes the new device's nonce; the second part is the encapsulation for
@@ -272,8 +336,11 @@ impl OldDevice {
         now: Timestamp,
     ) -> Result<(Confirming, Vec<u8>, ShortCode), LinkError> {
         let nonsense = || LinkError::Nonsense("its keys do not read");
-        let owner =
-            UserOf { org: &account.org, user: &account.user, identity: &account.identity };
+        let owner = UserOf {
+            org: &account.org,
+            user: &account.user,
+            identity: &account.identity,
+        };
         // Only a well-formed nkey is worth a signature.
         let nats = nkeys::KeyPair::from_public_key(&nonce.nats_key).map_err(|_| nonsense())?;
         let certificate = owner.certify(
@@ -282,8 +349,12 @@ impl OldDevice {
             nats.public_key(),
             now,
         );
-        let transcript =
-            Transcript::new(&self.link.rendezvous, &self.link.key, &self.encapsulation, nonce);
+        let transcript = Transcript::new(
+            &self.link.rendezvous,
+            &self.link.key,
+            &self.encapsulation,
+            nonce,
+        );
         let payload = wire::LinkPayload {
             identity_seed: Bytes::copy_from_slice(account.identity.as_bytes()),
             user: account.user.to_string(),
@@ -292,10 +363,20 @@ impl OldDevice {
         let payload = Zeroizing::new(payload.encode_to_vec());
         // The key seals this one message only, so the nonce can be zero.
         let sealed = payload_cipher(&self.key)?
-            .encrypt(&[0; 24].into(), Payload { msg: payload.as_slice(), aad: &transcript.0 })
+            .encrypt(
+                &[0; 24].into(),
+                Payload {
+                    msg: payload.as_slice(),
+                    aad: &transcript.0,
+                },
+            )
             .map_err(|_| nonsense())?;
         let code = transcript.code();
-        let confirming = Confirming { code: code.clone(), certificate, payload: sealed };
+        let confirming = Confirming {
+            code: code.clone(),
+            certificate,
+            payload: sealed,
+        };
         Ok((confirming, self.encapsulation, code))
     }
 }
@@ -310,7 +391,12 @@ impl Confirming {
         if !self.code.matches(typed) {
             return Err(LinkError::CodesDiffer);
         }
-        Ok((wire::DeviceEnrol { certificate: Some(self.certificate) }, self.payload))
+        Ok((
+            wire::DeviceEnrol {
+                certificate: Some(self.certificate),
+            },
+            self.payload,
+        ))
     }
 }
 
@@ -357,7 +443,8 @@ mod tests {
         let alice = account("alice", &mut rng);
         let (new, link) = NewDevice::start(alice.gateway.clone(), &mut rng).unwrap();
         // The attacker answers the new device and shows the old one a link of its own.
-        let (attacker_new, attacker_link) = NewDevice::start(alice.gateway.clone(), &mut rng).unwrap();
+        let (attacker_new, attacker_link) =
+            NewDevice::start(alice.gateway.clone(), &mut rng).unwrap();
         let (attacker_old, commitment) = OldDevice::start(&link, &alice).unwrap();
         let (new, nonce) = new.answer(&commitment).unwrap();
         let (_, reveal, _) = attacker_old.nonce(&nonce, &alice, NOW).unwrap();
@@ -367,7 +454,10 @@ mod tests {
         let (_, nonce) = attacker_new.answer(&commitment).unwrap();
         let (old, _, shown_by_old) = old.nonce(&nonce, &alice, NOW).unwrap();
         assert_ne!(shown_by_old, shown_by_new);
-        assert_eq!(old.confirm(&shown_by_new.to_string()).unwrap_err(), LinkError::CodesDiffer);
+        assert_eq!(
+            old.confirm(&shown_by_new.to_string()).unwrap_err(),
+            LinkError::CodesDiffer
+        );
     }
 
     #[test]
@@ -389,6 +479,9 @@ mod tests {
         let mut gateway = alice.gateway.clone();
         gateway.org = "rival".parse().unwrap();
         let (_, link) = NewDevice::start(gateway, &mut rng).unwrap();
-        assert_eq!(OldDevice::start(&link, &alice).err(), Some(LinkError::OtherGateway));
+        assert_eq!(
+            OldDevice::start(&link, &alice).err(),
+            Some(LinkError::OtherGateway)
+        );
     }
 }

@@ -46,7 +46,15 @@ pub fn start(
         opaque_request: started.message.serialize().to_vec().into(),
     };
     let password = Zeroizing::new(password.as_bytes().to_vec());
-    Ok((Starting { gateway: gateway.clone(), user, password, state: started.state }, request))
+    Ok((
+        Starting {
+            gateway: gateway.clone(),
+            user,
+            password,
+            state: started.state,
+        },
+        request,
+    ))
 }
 
 impl Starting {
@@ -74,7 +82,14 @@ impl Starting {
             opaque_finalization: finished.message.serialize().to_vec().into(),
         };
         let export_key = Zeroizing::new(finished.export_key.to_vec());
-        Ok((Finishing { gateway: self.gateway, user: self.user, export_key }, request))
+        Ok((
+            Finishing {
+                gateway: self.gateway,
+                user: self.user,
+                export_key,
+            },
+            request,
+        ))
     }
 }
 
@@ -91,10 +106,18 @@ impl Finishing {
         now: Timestamp,
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Result<Account, AccountError> {
-        let Self { gateway, user, export_key } = self;
+        let Self {
+            gateway,
+            user,
+            export_key,
+        } = self;
         let identity = backup::open(&export_key, &gateway.org, &user, &answer.identity_backup)?;
         let keys = DeviceKeys::generate(rng);
-        let owner = UserOf { org: &gateway.org, user: &user, identity: &identity };
+        let owner = UserOf {
+            org: &gateway.org,
+            user: &user,
+            identity: &identity,
+        };
         let certificate = keys.certificate(owner, now);
         Account::new(gateway, server, identity, keys, certificate)
     }

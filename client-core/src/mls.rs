@@ -22,7 +22,10 @@ pub(crate) struct Provider {
 impl Provider {
     pub(crate) fn new(records: Records) -> Result<Self, MlsError> {
         let crypto = CryptoProvider::new().map_err(|_| MlsError("no randomness"))?;
-        Ok(Self { crypto, storage: Storage(records) })
+        Ok(Self {
+            crypto,
+            storage: Storage(records),
+        })
     }
 
     pub(crate) fn records(&self) -> &Records {
@@ -53,7 +56,10 @@ pub(crate) struct LeafSigner<'a>(pub(crate) &'a ed25519_dalek::SigningKey);
 
 impl Signer for LeafSigner<'_> {
     fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
-        let signature = self.0.try_sign(payload).map_err(|_| SignerError::SigningError)?;
+        let signature = self
+            .0
+            .try_sign(payload)
+            .map_err(|_| SignerError::SigningError)?;
         Ok(signature.to_vec())
     }
 

@@ -11,7 +11,7 @@ use rand::{CryptoRng, RngCore};
 use rmp_serde::config::BytesMode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sotto_proto::{DeviceId, FileId, RoomId, UserName};
+use sotto_proto::{FileId, RoomId, UserName};
 use zeroize::Zeroizing;
 
 use crate::store::{Store, StoreError, WriteBatch};
@@ -71,7 +71,11 @@ impl Key {
     }
 
     fn table(&self) -> u8 {
-        if matches!(self, Self::History(..)) { HISTORY } else { STATE }
+        if matches!(self, Self::History(..)) {
+            HISTORY
+        } else {
+            STATE
+        }
     }
 
     /// One tag byte, then the parts; the last part takes the rest.
@@ -110,13 +114,17 @@ impl Key {
             4 => Self::Room(room_and_rest()?.0),
             5 => Self::Commit(room_and_rest()?.0),
             6 => Self::Flight(room_and_rest()?.0),
-            7 => room_and_rest().and_then(|(room, rest)| Some(Self::Outbox(room, number(rest)?)))?,
+            7 => {
+                room_and_rest().and_then(|(room, rest)| Some(Self::Outbox(room, number(rest)?)))?
+            }
             8 => Self::Post(number(rest)?),
             9 => Self::Invitation(room_and_rest()?.0),
             10 => Self::Upload(FileId::try_from(rest).ok()?),
             11 => room_and_rest().map(|(room, rest)| Self::Mls(Some(room), rest.to_vec()))?,
             12 => Self::Mls(None, rest.to_vec()),
-            13 => room_and_rest().and_then(|(room, rest)| Some(Self::History(room, number(rest)?)))?,
+            13 => {
+                room_and_rest().and_then(|(room, rest)| Some(Self::History(room, number(rest)?)))?
+            }
             _ => return None,
         })
     }
@@ -164,7 +172,10 @@ struct Inner {
 impl Records {
     /// State of a device that was just made.
     pub(crate) fn new(vault: Vault) -> Self {
-        let records = Self { vault, inner: RefCell::default() };
+        let records = Self {
+            vault,
+            inner: RefCell::default(),
+        };
         records.put(Key::Format, &FORMAT);
         records
     }
@@ -178,7 +189,13 @@ impl Records {
             let key = Key::decode(&key).ok_or_else(RecordsError::damaged)?;
             values.insert(key, value);
         }
-        let records = Self { vault, inner: RefCell::new(Inner { values, ..Inner::default() }) };
+        let records = Self {
+            vault,
+            inner: RefCell::new(Inner {
+                values,
+                ..Inner::default()
+            }),
+        };
         match records.get::<u32>(&Key::Format)? {
             Some(FORMAT) => Ok(records),
             Some(other) => Err(RecordsError::Format(other)),
@@ -210,7 +227,10 @@ impl Records {
 
     /// Writes a record of the history, which is not kept in memory.
     pub(crate) fn append(&self, key: Key, value: &impl Serialize) {
-        self.inner.borrow_mut().history.insert(key, Zeroizing::new(encode(value)));
+        self.inner
+            .borrow_mut()
+            .history
+            .insert(key, Zeroizing::new(encode(value)));
     }
 
     /// Reads a record of the history: from the store, or not yet written.
@@ -231,7 +251,17 @@ impl Records {
 
     /// Every key between two, in order.
     pub(crate) fn keys(&self, range: std::ops::RangeInclusive<Key>) -> Vec<Key> {
-        self.inner.borrow().values.range(range).map(|(key, _)| key.clone()).collect()
+        self.inner
+            .borrow()
+            .values
+            .range(range)
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// Every key, in order.
+    pub(crate) fn all_keys(&self) -> Vec<Key> {
+        self.inner.borrow().values.keys().cloned().collect()
     }
 
     /// Changes from here on can be taken back by [`Records::roll_back`].
@@ -282,6 +312,9 @@ impl Records {
 
     fn change(&self, key: Key, value: Option<Value>) {
         let mut inner = self.inner.borrow_mut();
+        if inner.values.get(&key) == value.as_ref() {
+            return;
+        }
         let before = match value {
             Some(value) => inner.values.insert(key.clone(), value),
             None => inner.values.remove(&key),
@@ -301,8 +334,7 @@ fn disk_name(table: u8, name: &[u8]) -> Vec<u8> {
 /// reloads every openmls type.
 pub(crate) fn encode(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut serializer =
-        rmp_serde::Serializer::new(&mut bytes).with_bytes(BytesMode::ForceAll);
+    let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_bytes(BytesMode::ForceAll);
     // Writing to memory does not fail, and no record has a type that
     // MessagePack lacks; an empty value would be refused when read.
     if value.serialize(&mut serializer).is_err() {
@@ -320,9 +352,6 @@ pub(crate) fn outbox_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
     Key::Outbox(room, 0)..=Key::Outbox(room, u64::MAX)
 }
 
-/// A member's key in maps that are stored: MessagePack keys are strings.
-pub(crate) type DeviceMap<T> = BTreeMap<DeviceId, T>;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,7 +360,9 @@ mod tests {
     use rand_chacha::ChaCha20Rng;
 
     fn vault() -> Vault {
-        Vault::create("p", &mut ChaCha20Rng::seed_from_u64(3)).unwrap().0
+        Vault::create("p", &mut ChaCha20Rng::seed_from_u64(3))
+            .unwrap()
+            .0
     }
 
     #[test]
@@ -365,13 +396,20 @@ mod tests {
         let records = Records::new(vault());
         records.put(Key::Post(1), &"kept".to_owned());
         records.put(Key::Post(2), &"deleted".to_owned());
-        store.commit(&records.take_batch(&mut rng).unwrap().unwrap()).unwrap();
+        store
+            .commit(&records.take_batch(&mut rng).unwrap().unwrap())
+            .unwrap();
         records.delete(Key::Post(2));
-        store.commit(&records.take_batch(&mut rng).unwrap().unwrap()).unwrap();
+        store
+            .commit(&records.take_batch(&mut rng).unwrap().unwrap())
+            .unwrap();
         assert!(records.take_batch(&mut rng).unwrap().is_none());
 
         let again = Records::load(&store, vault()).unwrap();
-        assert_eq!(again.get::<String>(&Key::Post(1)).unwrap().as_deref(), Some("kept"));
+        assert_eq!(
+            again.get::<String>(&Key::Post(1)).unwrap().as_deref(),
+            Some("kept")
+        );
         assert_eq!(again.get::<String>(&Key::Post(2)).unwrap(), None);
     }
 
@@ -397,6 +435,9 @@ mod tests {
             value.reverse();
         }
         store.commit(&batch).unwrap();
-        assert!(matches!(Records::load(&store, vault()), Err(RecordsError::Vault(_))));
+        assert!(matches!(
+            Records::load(&store, vault()),
+            Err(RecordsError::Vault(_))
+        ));
     }
 }

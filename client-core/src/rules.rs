@@ -41,7 +41,10 @@ impl Rules {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let rules = wire::RoomRules::decode(bytes).ok()?;
         let owner = |owner: &wire::Owner| {
-            Some((owner.user.parse().ok()?, public_key(&owner.identity_key).ok()?))
+            Some((
+                owner.user.parse().ok()?,
+                public_key(&owner.identity_key).ok()?,
+            ))
         };
         Some(Self {
             org: rules.org.parse().ok()?,
@@ -53,7 +56,9 @@ impl Rules {
     }
 
     pub(crate) fn is_owner(&self, member: &Member) -> bool {
-        self.owners.iter().any(|(user, key)| *user == member.user && *key == member.identity_key)
+        self.owners
+            .iter()
+            .any(|(user, key)| *user == member.user && *key == member.identity_key)
     }
 }
 
@@ -116,11 +121,14 @@ impl Leaf {
     pub(crate) fn verify(&self, org: &OrgName) -> Result<DeviceCertificate, Violation> {
         let signed =
             Signed::decode(self.credential.as_slice()).map_err(|_| Violation::Credential)?;
-        let certificate =
-            DeviceCertificate::verify(&signed).map_err(|_| Violation::Credential)?;
+        let certificate = DeviceCertificate::verify(&signed).map_err(|_| Violation::Credential)?;
         let fits = certificate.org == *org
             && certificate.signature_key.as_bytes() == self.signature_key.as_slice();
-        if fits { Ok(certificate) } else { Err(Violation::Credential) }
+        if fits {
+            Ok(certificate)
+        } else {
+            Err(Violation::Credential)
+        }
     }
 }
 
@@ -209,20 +217,28 @@ fn check_grant(
             && grant.identity_key == certificate.identity_key
             && grant.not_after_ms >= oldest
     };
-    let mut verified = grants.iter().filter_map(|g| JoinGrant::verify(g, &rules.gateway_key).ok());
-    if verified.any(|grant| fits(&grant)) { Ok(()) } else { Err(Violation::NoGrant) }
+    let mut verified = grants
+        .iter()
+        .filter_map(|g| JoinGrant::verify(g, &rules.gateway_key).ok());
+    if verified.any(|grant| fits(&grant)) {
+        Ok(())
+    } else {
+        Err(Violation::NoGrant)
+    }
 }
 
 /// The authenticated data of a commit with these grants.
 pub(crate) fn authenticated_data(grants: Vec<Signed>) -> Bytes {
-    wire::CommitAuthenticatedData { grants }.encode_to_vec().into()
+    wire::CommitAuthenticatedData { grants }
+        .encode_to_vec()
+        .into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::account::tests::{account, gateway_key};
     use crate::account::Account;
+    use crate::account::tests::{account, gateway_key};
     use rand::SeedableRng;
     use rand_chacha::ChaCha20Rng;
     use sotto_proto::{RoomId, Shard};
@@ -250,7 +266,12 @@ mod tests {
             join_rule,
             gateway_key: gateway_key().verifying_key(),
         };
-        Case { owner, member: account("member", &mut rng), newcomer: account("newcomer", &mut rng), rules }
+        Case {
+            owner,
+            member: account("member", &mut rng),
+            newcomer: account("newcomer", &mut rng),
+            rules,
+        }
     }
 
     fn member(account: &Account) -> Member {
@@ -294,9 +315,10 @@ mod tests {
 
     #[test]
     fn who_may_add_whom() {
-        for (rule, as_owner, as_member, joining) in
-            [(JoinRule::Invite, true, false, false), (JoinRule::Open, true, false, true)]
-        {
+        for (rule, as_owner, as_member, joining) in [
+            (JoinRule::Invite, true, false, false),
+            (JoinRule::Open, true, false, true),
+        ] {
             let case = case(rule);
             let verdict = |committer| {
                 let grants = vec![grant(&case, &case.newcomer, NOW.0)];
@@ -319,9 +341,15 @@ mod tests {
         };
         assert_eq!(verdict(vec![grant(&case, &case.newcomer, NOW.0)]), None);
         assert_eq!(verdict(vec![]), Some(Violation::NoGrant));
-        assert_eq!(verdict(vec![grant(&case, &case.member, NOW.0)]), Some(Violation::NoGrant));
+        assert_eq!(
+            verdict(vec![grant(&case, &case.member, NOW.0)]),
+            Some(Violation::NoGrant)
+        );
         let long_ago = NOW.0 - 2 * millis(limits::CLOCK_SKEW);
-        assert_eq!(verdict(vec![grant(&case, &case.newcomer, long_ago)]), Some(Violation::NoGrant));
+        assert_eq!(
+            verdict(vec![grant(&case, &case.newcomer, long_ago)]),
+            Some(Violation::NoGrant)
+        );
         let mut forged = grant(&case, &case.newcomer, NOW.0);
         forged.signature = grant(&case, &case.member, NOW.0).signature;
         assert_eq!(verdict(vec![forged]), Some(Violation::NoGrant));
@@ -338,7 +366,10 @@ mod tests {
         let change = adding(&case, committer, vec![grant(&case, &case.newcomer, NOW.0)]);
         let before = case.member.identity.verifying_key();
         let refused = check(&case.rules, &change, |_| Some(before)).err();
-        assert_eq!(refused, Some(Violation::IdentityChanged(case.newcomer.user.clone())));
+        assert_eq!(
+            refused,
+            Some(Violation::IdentityChanged(case.newcomer.user.clone()))
+        );
     }
 
     #[test]
@@ -350,7 +381,10 @@ mod tests {
             vec![grant(&case, &case.newcomer, NOW.0)],
         );
         change.added[0].signature_key = case.member.leaf.verifying_key().to_bytes().to_vec();
-        assert_eq!(check(&case.rules, &change, nobody).err(), Some(Violation::Credential));
+        assert_eq!(
+            check(&case.rules, &change, nobody).err(),
+            Some(Violation::Credential)
+        );
     }
 
     #[test]

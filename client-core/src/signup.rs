@@ -42,7 +42,15 @@ pub fn start(
         opaque_request: started.message.serialize().to_vec().into(),
     };
     let password = Zeroizing::new(password.as_bytes().to_vec());
-    Ok((Starting { link: link.clone(), user, password, state: started.state }, request))
+    Ok((
+        Starting {
+            link: link.clone(),
+            user,
+            password,
+            state: started.state,
+        },
+        request,
+    ))
 }
 
 impl Starting {
@@ -59,15 +67,22 @@ impl Starting {
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Result<(Account, wire::SignupFinish), AccountError> {
         let nonsense = |_| AccountError::Server("its password proof does not read");
-        let answer = RegistrationResponse::deserialize(&answer.opaque_response).map_err(nonsense)?;
+        let answer =
+            RegistrationResponse::deserialize(&answer.opaque_response).map_err(nonsense)?;
         let parameters = ClientRegistrationFinishParameters::default();
-        let finished =
-            self.state.finish(rng, &self.password, answer, parameters).map_err(nonsense)?;
+        let finished = self
+            .state
+            .finish(rng, &self.password, answer, parameters)
+            .map_err(nonsense)?;
 
         let gateway = self.link.gateway;
         let identity = SigningKey::generate(rng);
         let keys = DeviceKeys::generate(rng);
-        let user = UserOf { org: &gateway.org, user: &self.user, identity: &identity };
+        let user = UserOf {
+            org: &gateway.org,
+            user: &self.user,
+            identity: &identity,
+        };
         let certificate = keys.certificate(user, now);
         let request = wire::SignupFinish {
             org: gateway.org.to_string(),
@@ -83,6 +98,9 @@ impl Starting {
             )?,
             certificate: Some(certificate.clone()),
         };
-        Ok((Account::new(gateway, server, identity, keys, certificate)?, request))
+        Ok((
+            Account::new(gateway, server, identity, keys, certificate)?,
+            request,
+        ))
     }
 }

@@ -36,11 +36,14 @@ pub enum VaultError {
     #[error("wrong passphrase for this device: try again")]
     WrongPassphrase,
     /// The key slot or a record is not as it was written.
-    #[error("the device's {0} is damaged: restore the folder from a backup, or move it away and link this device again")]
+    #[error(
+        "the device's {0} is damaged: restore the folder from a backup, or move it away and link this device again"
+    )]
     Damaged(&'static str),
 }
 
 /// The keys of one device's disk.
+#[derive(Clone)]
 pub struct Vault {
     names: Zeroizing<[u8; 32]>,
     headers: XChaCha20Poly1305,
@@ -156,14 +159,20 @@ impl Vault {
         let name = self.name(key);
         let room_flag = room.map_or([0; 17], |room| {
             let mut flag = [1; 17];
-            flag.iter_mut().skip(1).zip(room.as_bytes()).for_each(|(to, from)| *to = *from);
+            flag.iter_mut()
+                .skip(1)
+                .zip(room.as_bytes())
+                .for_each(|(to, from)| *to = *from);
             flag
         });
         let header = Zeroizing::new([&room_flag[..], key].concat());
         let header = seal_box(&self.headers, &name, &header, rng)?;
         let body = seal_box(&self.room_cipher(room), &name, value, rng)?;
         let length = u16::try_from(header.len()).map_err(|_| VaultError::Damaged("record"))?;
-        Ok(Sealed { name, value: [&length.to_be_bytes()[..], &header, &body].concat() })
+        Ok(Sealed {
+            name,
+            value: [&length.to_be_bytes()[..], &header, &body].concat(),
+        })
     }
 
     /// Opens what [`Vault::seal`] made.
@@ -201,7 +210,8 @@ impl std::fmt::Debug for Vault {
 impl KeySlot {
     fn wrapping_cipher(&self, passphrase: &str) -> Result<XChaCha20Poly1305, VaultError> {
         let damaged = VaultError::Damaged("key file");
-        let params = Params::new(self.memory_kib, self.passes, 1, Some(32)).map_err(|_| damaged.clone())?;
+        let params =
+            Params::new(self.memory_kib, self.passes, 1, Some(32)).map_err(|_| damaged.clone())?;
         let mut key = Zeroizing::new([0; 32]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
             .hash_password_into(passphrase.as_bytes(), &self.salt, key.as_mut())
@@ -232,14 +242,28 @@ fn seal_box(
     let mut nonce = [0; NONCE];
     rng.fill_bytes(&mut nonce);
     let sealed = cipher
-        .encrypt(&nonce.into(), Payload { msg: content, aad: name })
+        .encrypt(
+            &nonce.into(),
+            Payload {
+                msg: content,
+                aad: name,
+            },
+        )
         .map_err(|_| VaultError::Damaged("record"))?;
     Ok([&nonce[..], &sealed].concat())
 }
 
 fn open_box(cipher: &XChaCha20Poly1305, name: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
-    let content = cipher.decrypt(nonce.into(), Payload { msg: sealed, aad: name }).ok()?;
+    let content = cipher
+        .decrypt(
+            nonce.into(),
+            Payload {
+                msg: sealed,
+                aad: name,
+            },
+        )
+        .ok()?;
     Some(Zeroizing::new(content))
 }
 
@@ -256,7 +280,10 @@ mod tests {
     use rand_chacha::ChaCha20Rng;
 
     fn vault() -> (Vault, ChaCha20Rng) {
-        (Vault::from_storage_key(&[7; 32]), ChaCha20Rng::seed_from_u64(1))
+        (
+            Vault::from_storage_key(&[7; 32]),
+            ChaCha20Rng::seed_from_u64(1),
+        )
     }
 
     #[test]
@@ -265,7 +292,10 @@ mod tests {
         let (vault, slot) = Vault::create("correct horse", &mut rng).unwrap();
         let again = Vault::unlock(&slot, "correct horse").unwrap();
         assert_eq!(vault.name(b"x"), again.name(b"x"));
-        assert_eq!(Vault::unlock(&slot, "wrong").unwrap_err(), VaultError::WrongPassphrase);
+        assert_eq!(
+            Vault::unlock(&slot, "wrong").unwrap_err(),
+            VaultError::WrongPassphrase
+        );
     }
 
     #[test]
@@ -275,7 +305,10 @@ mod tests {
         for length in 0..slot.len() {
             assert!(Vault::unlock(&slot[..length], "p").is_err());
         }
-        assert_eq!(Vault::unlock(b"garbage", "p").unwrap_err(), VaultError::Damaged("key file"));
+        assert_eq!(
+            Vault::unlock(b"garbage", "p").unwrap_err(),
+            VaultError::Damaged("key file")
+        );
     }
 
     #[test]
@@ -284,8 +317,13 @@ mod tests {
         let room = RoomId::random(&mut rng);
         let sealed = vault.seal(b"key", Some(&room), b"value", &mut rng).unwrap();
         let (key, value) = vault.open(&sealed.name, &sealed.value).unwrap();
-        assert_eq!((key.as_slice(), value.as_slice()), (&b"key"[..], &b"value"[..]));
-        let other = vault.seal(b"other", Some(&room), b"value", &mut rng).unwrap();
+        assert_eq!(
+            (key.as_slice(), value.as_slice()),
+            (&b"key"[..], &b"value"[..])
+        );
+        let other = vault
+            .seal(b"other", Some(&room), b"value", &mut rng)
+            .unwrap();
         assert!(vault.open(&other.name, &sealed.value).is_err());
     }
 
@@ -304,7 +342,9 @@ mod tests {
     fn the_disk_shows_no_key_value_or_room() {
         let (vault, mut rng) = vault();
         let room = RoomId::random(&mut rng);
-        let sealed = vault.seal(b"logical-key", Some(&room), b"plain-value", &mut rng).unwrap();
+        let sealed = vault
+            .seal(b"logical-key", Some(&room), b"plain-value", &mut rng)
+            .unwrap();
         let disk = [&sealed.name[..], &sealed.value].concat();
         for secret in [&b"logical-key"[..], b"plain-value", room.as_bytes()] {
             assert!(!disk.windows(secret.len()).any(|window| window == secret));

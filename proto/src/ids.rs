@@ -222,6 +222,16 @@ secret_id!(
     "rendezvous id"
 );
 
+impl FileId {
+    /// The id of a public blob: the first half of its SHA-256, so that the same
+    /// bytes have the same id.
+    pub fn from_digest(sha256: &[u8; 32]) -> Self {
+        let mut id = [0; 16];
+        id.iter_mut().zip(sha256).for_each(|(to, from)| *to = *from);
+        Self(id)
+    }
+}
+
 /// Which of the org's `MAIL-` and `BLOB-` streams a room is kept in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Shard(pub u8);

@@ -220,14 +220,24 @@ impl StorageProvider<V> for Storage {
         group_id: &G,
     ) -> Result<Vec<T>, RecordsError> {
         let nodes = self.list(&of_group(Label::OwnLeafNodes, group_id, b""))?;
-        nodes.iter().map(|node| crate::records::decode(node)).collect()
+        nodes
+            .iter()
+            .map(|node| crate::records::decode(node))
+            .collect()
     }
 
-    fn delete_own_leaf_nodes<G: traits::GroupId<V>>(&self, group_id: &G) -> Result<(), RecordsError> {
+    fn delete_own_leaf_nodes<G: traits::GroupId<V>>(
+        &self,
+        group_id: &G,
+    ) -> Result<(), RecordsError> {
         self.remove(of_group(Label::OwnLeafNodes, group_id, b""))
     }
 
-    fn queue_proposal<G: traits::GroupId<V>, R: traits::ProposalRef<V>, T: traits::QueuedProposal<V>>(
+    fn queue_proposal<
+        G: traits::GroupId<V>,
+        R: traits::ProposalRef<V>,
+        T: traits::QueuedProposal<V>,
+    >(
         &self,
         group_id: &G,
         reference: &R,
@@ -246,17 +256,27 @@ impl StorageProvider<V> for Storage {
         group_id: &G,
     ) -> Result<Vec<R>, RecordsError> {
         let references = self.list(&of_group(Label::ProposalRefs, group_id, b""))?;
-        references.iter().map(|reference| crate::records::decode(reference)).collect()
+        references
+            .iter()
+            .map(|reference| crate::records::decode(reference))
+            .collect()
     }
 
-    fn queued_proposals<G: traits::GroupId<V>, R: traits::ProposalRef<V>, T: traits::QueuedProposal<V>>(
+    fn queued_proposals<
+        G: traits::GroupId<V>,
+        R: traits::ProposalRef<V>,
+        T: traits::QueuedProposal<V>,
+    >(
         &self,
         group_id: &G,
     ) -> Result<Vec<(R, T)>, RecordsError> {
         let references = self.list(&of_group(Label::ProposalRefs, group_id, b""))?;
         let pair = |reference: &Vec<u8>| {
             let proposal = self.read(&of_group(Label::Proposal, group_id, reference))?;
-            Ok((crate::records::decode(reference)?, proposal.ok_or_else(RecordsError::damaged)?))
+            Ok((
+                crate::records::decode(reference)?,
+                proposal.ok_or_else(RecordsError::damaged)?,
+            ))
         };
         references.iter().map(pair).collect()
     }
@@ -311,7 +331,10 @@ impl StorageProvider<V> for Storage {
         leaf_index: u32,
     ) -> Result<Vec<T>, RecordsError> {
         let key_pairs = self.list(&epoch_key_pairs(group_id, epoch, leaf_index))?;
-        key_pairs.iter().map(|pair| crate::records::decode(pair)).collect()
+        key_pairs
+            .iter()
+            .map(|pair| crate::records::decode(pair))
+            .collect()
     }
 
     fn delete_encryption_epoch_key_pairs<G: traits::GroupId<V>, E: traits::EpochKey<V>>(

@@ -1,0 +1,316 @@
+//! What leaves the device: entries in frames, commits, and posts (Welcomes
+//! and public chunks). Everything here is durable before it is published, is
+//! published again after any doubt, and is forgotten only once it is known to
+//! be in the stream.
+
+use bytes::Bytes;
+use prost::Message;
+use serde::{Deserialize, Serialize};
+use sotto_proto::{RoomId, Subject, limits, padding, wire};
+
+use super::{Engine, Goal};
+use crate::group::PAST_EPOCHS;
+use crate::io::{Event, Output, Publish, PublishFailure, PublishId, Timestamp};
+use crate::records::{Key, outbox_of};
+use crate::room::{FlyingFrame, Phase, Room, message_id};
+
+/// What an outstanding publish carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Publishing {
+    /// A frame, by its message id.
+    Frame(RoomId, String),
+    /// The room's pending commit.
+    Commit(RoomId),
+    /// A post, by its number.
+    Post(u64),
+}
+
+/// A message for an inbox or a blob subject, format 1.
+#[derive(Serialize, Deserialize)]
+struct Post {
+    /// The room whose publish permission it needs, if any.
+    room: Option<RoomId>,
+    subject: String,
+    #[serde(with = "serde_bytes")]
+    payload: Vec<u8>,
+}
+
+impl Engine {
+    /// Encrypts what waits, unless a frame is still on its way: what waits
+    /// meanwhile travels together in the next one. Then publishes.
+    pub(super) fn advance_outbox(&mut self, room: &mut Room, now: Timestamp) {
+        if room.record.phase != Phase::Member {
+            return;
+        }
+        if room.record.name_due {
+            self.queue_name(room, now);
+        }
+        if room.flight.frames.iter().all(|frame| frame.stored) {
+            self.encrypt_frame(room);
+        }
+        let Some(address) = room.address().filter(|_| self.may_publish(room.id)) else {
+            return;
+        };
+        for frame in room.flight.frames.iter().filter(|frame| !frame.stored) {
+            let publishing = Publishing::Frame(room.id, message_id(&frame.payload));
+            self.publish(publishing, address.messages(), None, &frame.payload);
+        }
+    }
+
+    fn queue_name(&mut self, room: &mut Room, now: Timestamp) {
+        let Some(name) = room.record.name.clone() else {
+            return;
+        };
+        room.record.name_due = false;
+        room.record.counter += 1;
+        let body = wire::RoomState { name }.encode_to_vec();
+        self.queue_entry(
+            room.id,
+            room.record.counter,
+            wire::EntryKind::RoomState,
+            body,
+            now,
+        );
+        // It is taken along right here.
+        self.touched.remove(&room.id);
+    }
+
+    fn encrypt_frame(&mut self, room: &mut Room) {
+        let flying = room.flight.frames.last().map_or(0, |frame| frame.through);
+        let Some((frame, through)) = self.next_frame(room.id, flying) else {
+            return;
+        };
+        let mut content = frame.encode_to_vec();
+        padding::pad(&mut content);
+        let Self {
+            provider, account, ..
+        } = self;
+        let epoch = room.group().map_or(0, |group| group.epoch());
+        match room.transact(provider, |group| group.encrypt(provider, account, &content)) {
+            Some(Ok(payload)) => {
+                room.flight.frames.push(FlyingFrame {
+                    payload,
+                    epoch,
+                    through,
+                    stored: false,
+                });
+            }
+            Some(Err(error)) => {
+                let reason = format!("nothing can be encrypted for this room: {error}");
+                self.fail_waiting(room.id, &reason, |goal| matches!(goal, Goal::Sent(_)));
+            }
+            None => {}
+        }
+    }
+
+    /// What waits after this counter, as much as fits into one frame.
+    fn next_frame(&self, room: RoomId, after: u64) -> Option<(wire::Frame, u64)> {
+        let mut frame = wire::Frame::default();
+        let mut length = 0;
+        let mut through = 0;
+        let records = self.provider.records();
+        let waiting = Key::Outbox(room, after + 1)..=Key::Outbox(room, u64::MAX);
+        for key in records.keys(waiting) {
+            let Key::Outbox(_, counter) = key else {
+                continue;
+            };
+            let Some(bytes) = records.get_bytes(&key) else {
+                continue;
+            };
+            length += bytes.len() + 8;
+            if length > limits::FRAME && !frame.entries.is_empty() {
+                break;
+            }
+            let Ok(entry) = wire::Entry::decode(bytes.as_slice()) else {
+                continue;
+            };
+            frame.entries.push(entry);
+            through = counter;
+        }
+        (!frame.entries.is_empty()).then_some((frame, through))
+    }
+
+    /// An own frame has come back in the stream. Its entries, to be written to
+    /// the history; `None` when it is not one of ours or was not readable by
+    /// everyone any more and travels again.
+    pub(super) fn land_frame(
+        &mut self,
+        room: &mut Room,
+        payload: &[u8],
+    ) -> Option<Vec<wire::Entry>> {
+        let index = room
+            .flight
+            .frames
+            .iter()
+            .position(|frame| frame.payload == payload)?;
+        let frame = room.flight.frames.remove(index);
+        let epoch = room.group().map_or(0, |group| group.epoch());
+        if frame.epoch + PAST_EPOCHS < epoch {
+            // Members had passed its epoch when it was stored: encrypt anew.
+            // Whoever could read it drops the second copy by its counters.
+            room.flight.frames.clear();
+            return None;
+        }
+        let records = self.provider.records();
+        let mut entries = Vec::new();
+        for key in records.keys(outbox_of(room.id)) {
+            let Key::Outbox(_, counter) = key else {
+                continue;
+            };
+            if counter > frame.through {
+                break;
+            }
+            let bytes = records.get_bytes(&key);
+            entries.extend(bytes.and_then(|bytes| wire::Entry::decode(bytes.as_slice()).ok()));
+            records.delete(key);
+        }
+        self.sent(room, frame.through);
+        Some(entries)
+    }
+
+    fn sent(&mut self, room: &mut Room, through: u64) {
+        if through > room.record.sent {
+            room.record.sent = through;
+            self.event(Event::Sent {
+                room: room.id,
+                through,
+            });
+        }
+    }
+
+    /// Queues a message for an inbox or a blob subject.
+    pub(super) fn post(&mut self, room: Option<RoomId>, subject: &Subject, payload: Vec<u8>) {
+        let post = Post {
+            room,
+            subject: subject.to_string(),
+            payload,
+        };
+        self.provider
+            .records()
+            .put(Key::Post(self.next_post), &post);
+        self.next_post += 1;
+    }
+
+    /// Whether nothing waits to be posted for this room.
+    pub(super) fn has_posted_all(&self, room: RoomId) -> bool {
+        let records = self.provider.records();
+        let mut posts = records.keys(Key::Post(0)..=Key::Post(u64::MAX)).into_iter();
+        !posts.any(|key| {
+            records
+                .get::<Post>(&key)
+                .ok()
+                .flatten()
+                .is_some_and(|p| p.room == Some(room))
+        })
+    }
+
+    pub(super) fn advance_posts(&mut self) {
+        if !self.link.online {
+            return;
+        }
+        for key in self
+            .provider
+            .records()
+            .keys(Key::Post(0)..=Key::Post(u64::MAX))
+        {
+            let Key::Post(number) = key else { continue };
+            let post = self.provider.records().get::<Post>(&key).ok().flatten();
+            let ready = post.and_then(|post| Some((post.subject.parse().ok()?, post)));
+            let Some((subject, post)): Option<(Subject, Post)> = ready else {
+                self.provider.records().delete(key);
+                continue;
+            };
+            if matches!(subject, Subject::Inbox(_))
+                || post.room.is_none_or(|room| self.may_publish(room))
+            {
+                self.publish(Publishing::Post(number), subject, None, &post.payload);
+            }
+        }
+    }
+
+    /// Publishes unless just that is outstanding.
+    pub(super) fn publish(
+        &mut self,
+        publishing: Publishing,
+        subject: Subject,
+        expected_last_sequence: Option<u64>,
+        payload: &[u8],
+    ) {
+        if self
+            .link
+            .publishes
+            .values()
+            .any(|outstanding| *outstanding == publishing)
+        {
+            return;
+        }
+        let id = PublishId(self.link.next_id());
+        self.link.publishes.insert(id, publishing);
+        self.effect(Output::Publish(Publish {
+            id,
+            subject,
+            message_id: message_id(payload),
+            expected_last_sequence,
+            payload: Bytes::copy_from_slice(payload),
+        }));
+    }
+
+    pub(super) fn may_publish(&self, room: RoomId) -> bool {
+        self.link.online && self.link.granted.contains(&room)
+    }
+
+    pub(super) fn published(&mut self, id: PublishId) {
+        match self.link.publishes.remove(&id) {
+            Some(Publishing::Frame(room, message)) => {
+                self.touched.insert(room);
+                let Some(mut room) = self.rooms.remove(&room) else {
+                    return;
+                };
+                let frames = room.flight.frames.iter_mut();
+                let stored = frames
+                    .map(|frame| (message_id(&frame.payload), frame))
+                    .find(|(id, _)| *id == message);
+                let through = stored.map(|(_, frame)| {
+                    frame.stored = true;
+                    frame.through
+                });
+                self.sent(&mut room, through.unwrap_or(0));
+                self.rooms.insert(room.id, room);
+            }
+            // It takes effect when it is seen in the stream, in order.
+            Some(Publishing::Commit(_)) => self.link.fetch.behind = true,
+            Some(Publishing::Post(number)) => {
+                let records = self.provider.records();
+                let post = records.get::<Post>(&Key::Post(number)).ok().flatten();
+                self.touched.extend(post.and_then(|post| post.room));
+                records.delete(Key::Post(number));
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn publish_failed(&mut self, id: PublishId, failure: PublishFailure) {
+        let Some(publishing) = self.link.publishes.remove(&id) else {
+            return;
+        };
+        match failure {
+            // Somebody else's commit was first, or ours was and its answer got
+            // lost: the stream tells.
+            PublishFailure::Conflict => {
+                if let Publishing::Commit(room) = publishing {
+                    self.link.lost_race.insert(room);
+                }
+                self.link.fetch.behind = true;
+            }
+            PublishFailure::Denied => self.refresh_grants(),
+            PublishFailure::Full => {
+                let reason = "the server has no room for more messages: yours is kept here and sent later; tell your administrator";
+                if let Publishing::Frame(room, _) = publishing {
+                    self.fail_waiting(room, reason, |goal| matches!(goal, Goal::Sent(_)));
+                }
+            }
+            // The next tick publishes it again under the same message id.
+            PublishFailure::Lost => {}
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What a shell may look at. Nothing here changes anything.
+
+use std::ops::Range;
+
+use sotto_proto::wire::JoinRule;
+use sotto_proto::{DeviceId, RoomAddress, RoomId, UserName};
+
+use super::Engine;
+use crate::account::{Account, safety_number};
+use crate::history::{HistoryRecord, StoredRecord};
+use crate::records::{Key, RecordsError, outbox_of};
+use crate::room::{Phase, Room};
+use crate::store::Store;
+
+/// A room as a person sees it in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomSummary {
+    /// The room.
+    pub room: RoomId,
+    /// Where it is; unknown until the gateway has answered.
+    pub address: Option<RoomAddress>,
+    /// The newest name that a member gave it.
+    pub name: Option<String>,
+    /// Who may join.
+    pub join_rule: JoinRule,
+    /// Whether this device can write to it now.
+    pub member: bool,
+    /// Whether this user is an owner.
+    pub owner: bool,
+    /// Every device in it.
+    pub members: Vec<Member>,
+    /// Records in the history.
+    pub history_length: u64,
+    /// The first position that was not shown yet.
+    pub read_position: u64,
+    /// Own entries that the server has not stored yet.
+    pub queued: u64,
+}
+
+/// One device of one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Whose.
+    pub user: UserName,
+    /// Which.
+    pub device: DeviceId,
+}
+
+/// Why a room was not found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FindRoomError {
+    /// No room has this name or id.
+    #[error("there is no room `{0}` on this device: `sotto rooms` lists yours")]
+    Unknown(String),
+    /// Several rooms have this name.
+    #[error("several rooms are called `{0}`: name it by its id, which `sotto rooms` shows")]
+    Ambiguous(String),
+}
+
+impl Engine {
+    /// Who this device is.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Every room of this device.
+    pub fn rooms(&self) -> Vec<RoomSummary> {
+        self.rooms.values().map(|room| self.summary(room)).collect()
+    }
+
+    fn summary(&self, room: &Room) -> RoomSummary {
+        let own = self.own_member();
+        let group = room.group();
+        let member = |member: crate::rules::Member| Member {
+            user: member.user,
+            device: member.device,
+        };
+        RoomSummary {
+            room: room.id,
+            address: room.address(),
+            name: room.record.name.clone(),
+            join_rule: room.record.join_rule(),
+            member: room.record.phase == Phase::Member,
+            owner: group.is_some_and(|group| group.rules().is_owner(&own)),
+            members: group
+                .map(|group| group.members().map(member).collect())
+                .unwrap_or_default(),
+            history_length: room.record.history_length,
+            read_position: room.record.read_position,
+            queued: room.record.counter.saturating_sub(room.record.sent),
+        }
+    }
+
+    /// A room by its id or by its name, if just one has it.
+    ///
+    /// # Errors
+    /// [`FindRoomError`].
+    pub fn find_room(&self, text: &str) -> Result<RoomId, FindRoomError> {
+        if let Ok(id) = text.parse()
+            && self.rooms.contains_key(&id)
+        {
+            return Ok(id);
+        }
+        let named = |room: &&Room| room.record.name.as_deref() == Some(text);
+        let mut found = self.rooms.values().filter(named);
+        match (found.next(), found.next()) {
+            (Some(room), None) => Ok(room.id),
+            (None, _) => Err(FindRoomError::Unknown(text.to_owned())),
+            (Some(_), Some(_)) => Err(FindRoomError::Ambiguous(text.to_owned())),
+        }
+    }
+
+    /// Part of a room's history, by position; shorter where it ends.
+    ///
+    /// # Errors
+    /// When the store or a record does not read.
+    pub fn history(
+        &self,
+        store: &dyn Store,
+        room: RoomId,
+        range: Range<u64>,
+    ) -> Result<Vec<HistoryRecord>, RecordsError> {
+        let length = self
+            .rooms
+            .get(&room)
+            .map_or(0, |room| room.record.history_length);
+        let mut history = Vec::new();
+        for position in range.start..range.end.min(length) {
+            let key = Key::History(room, position);
+            let stored: Option<StoredRecord> = self.provider.records().read_history(store, &key)?;
+            let record = stored.and_then(|stored| stored.read(position));
+            history.push(record.ok_or_else(RecordsError::damaged)?);
+        }
+        Ok(history)
+    }
+
+    /// Whether everything that this device wants of the server is done: all
+    /// is sent, every wanted device is added, nothing is being asked.
+    pub fn is_settled(&self) -> bool {
+        let records = self.provider.records();
+        let settled = |room: &Room| {
+            records.keys(outbox_of(room.id)).is_empty() | (room.record.sent >= room.record.counter)
+                && room.record.phase != Phase::Creating
+                && room.record.phase != Phase::Joining
+                && room.record.invites.is_empty()
+                && !room.record.group_info_due
+                && self.has_added_all(room)
+        };
+        !self.link.me_due && self.link.calls.is_empty() && self.rooms.values().all(settled)
+    }
+
+    /// The digits by which people compare a user's identity key, if it is known.
+    pub fn safety_number(&self, user: &UserName) -> Option<String> {
+        Some(safety_number(user, &self.known_identity(user)?))
+    }
+}

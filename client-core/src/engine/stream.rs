@@ -1,0 +1,293 @@
+//! Taking in a room's stream, strictly in the order of each subject: commits
+//! are judged and merged, messages are read into the history, and the cursor
+//! moves with them in the same batch.
+
+use bytes::Bytes;
+use prost::Message;
+use sotto_proto::{limits, padding, wire};
+
+use super::Engine;
+use super::commands::check_name;
+use crate::group::{Incoming, Rejected};
+use crate::history::{Content, StoredRecord};
+use crate::io::{Event, Timestamp};
+use crate::records::Key;
+use crate::room::{Phase, Room};
+use crate::rules::{Change, Committer, Member, Violation, check};
+
+/// A message of a room's stream.
+pub(super) struct Arrival {
+    /// On `.hs`, not on `.msg`.
+    pub(super) handshake: bool,
+    pub(super) sequence: u64,
+    pub(super) stored_at: Timestamp,
+    pub(super) payload: Bytes,
+}
+
+impl Arrival {
+    pub(super) fn message(sequence: u64, stored_at: Timestamp, payload: Bytes) -> Self {
+        Self {
+            handshake: false,
+            sequence,
+            stored_at,
+            payload,
+        }
+    }
+
+    pub(super) fn handshake(sequence: u64, stored_at: Timestamp, payload: Bytes) -> Self {
+        Self {
+            handshake: true,
+            sequence,
+            stored_at,
+            payload,
+        }
+    }
+}
+
+/// What became of an arrival.
+enum Taken {
+    /// It is done with; the cursor moves past it.
+    Done,
+    /// Something before it is missing.
+    TooEarly,
+    /// It is of no use; the cursor moves past it, and a person may want to know.
+    Skipped(String),
+}
+
+impl Engine {
+    /// Takes a live message that follows without a gap on its own subject.
+    /// `false` when something on the other subject is missing before it.
+    pub(super) fn take_live(&mut self, room: &mut Room, arrival: Arrival) -> bool {
+        self.take(room, arrival, true)
+    }
+
+    /// Takes a fetched message: everything before it was fetched too, so what
+    /// cannot be read now never will be.
+    pub(super) fn take_stored(&mut self, room: &mut Room, arrival: Arrival) {
+        self.take(room, arrival, false);
+    }
+
+    fn take(&mut self, room: &mut Room, arrival: Arrival, live: bool) -> bool {
+        let record = &room.record;
+        let after = if arrival.handshake {
+            record.handshakes_after
+        } else {
+            record.messages_after
+        };
+        if arrival.sequence <= after {
+            return true;
+        }
+        let sequence = arrival.sequence;
+        let handshake = arrival.handshake;
+        let taken = match (room.record.phase, handshake) {
+            (Phase::Member, true) => self.take_handshake(room, &arrival),
+            (Phase::Member, false) => self.take_message(room, &arrival),
+            (Phase::Joining, true) => {
+                self.settle_joining(room, sequence, &arrival.payload);
+                Taken::Done
+            }
+            // Said before this device was there, or after it had left.
+            (Phase::Joining, false) | (Phase::Creating | Phase::Removed, _) => Taken::Done,
+        };
+        match taken {
+            Taken::TooEarly if live => return false,
+            Taken::TooEarly => {
+                self.skipped(room, sequence, "it is of an epoch that does not exist")
+            }
+            Taken::Skipped(reason) => self.skipped(room, sequence, &reason),
+            Taken::Done => {}
+        }
+        let record = &mut room.record;
+        let after = if handshake {
+            &mut record.handshakes_after
+        } else {
+            &mut record.messages_after
+        };
+        *after = sequence.max(*after);
+        true
+    }
+
+    fn skipped(&mut self, room: &Room, sequence: u64, reason: &str) {
+        self.event(Event::Skipped {
+            room: room.id,
+            sequence,
+            reason: reason.to_owned(),
+        });
+    }
+
+    fn take_handshake(&mut self, room: &mut Room, arrival: &Arrival) -> Taken {
+        if room
+            .commit
+            .as_ref()
+            .is_some_and(|commit| commit.payload == arrival.payload)
+        {
+            return match self.land_commit(room, arrival.sequence) {
+                Ok(()) => Taken::Done,
+                Err(error) => Taken::Skipped(error.to_string()),
+            };
+        }
+        match self.process(room, arrival) {
+            Ok(Incoming::Commit { staged, change }) => {
+                let joins = change.committer == Committer::Joining;
+                let judged = self.judge(room, &change);
+                let added = match judged {
+                    Ok(added) => added,
+                    Err(violation) => return Taken::Skipped(violation.to_string()),
+                };
+                let merged =
+                    room.transact(&self.provider, |group| group.merge(&self.provider, *staged));
+                match merged {
+                    Some(Ok(still_member)) => {
+                        for certificate in &added {
+                            super::remember(
+                                &self.provider,
+                                &certificate.user,
+                                &certificate.identity_key,
+                            );
+                            room.record.wanted.remove(&certificate.device);
+                        }
+                        room.commit = None;
+                        room.record.name_due |= joins && self.is_first_owner(room);
+                        if !still_member {
+                            self.removed(room);
+                        }
+                        Taken::Done
+                    }
+                    Some(Err(error)) => Taken::Skipped(error.to_string()),
+                    None => Taken::Done,
+                }
+            }
+            Ok(_) => Taken::Skipped("it is no commit".to_owned()),
+            Err(rejected) => taken(rejected),
+        }
+    }
+
+    fn judge(
+        &mut self,
+        room: &Room,
+        change: &Change,
+    ) -> Result<Vec<sotto_proto::signed::DeviceCertificate>, Violation> {
+        let Some(group) = room.group() else {
+            return Ok(Vec::new());
+        };
+        let judged = check(group.rules(), change, |user| self.known_identity(user));
+        if let Err(Violation::IdentityChanged(user)) = &judged {
+            self.event(Event::IdentityChanged { user: user.clone() });
+        }
+        judged
+    }
+
+    fn removed(&mut self, room: &mut Room) {
+        room.record.phase = Phase::Removed;
+        room.flight.frames.clear();
+        room.set_group(None);
+        self.event(Event::Removed { room: room.id });
+        self.fail_waiting(
+            room.id,
+            "you were removed from this room: ask an owner to invite you",
+            |_| true,
+        );
+    }
+
+    /// The device that tells newcomers by external commit what the room is
+    /// called: the owner's that comes first in the tree.
+    fn is_first_owner(&self, room: &Room) -> bool {
+        let Some(group) = room.group() else {
+            return false;
+        };
+        let first = group
+            .members()
+            .find(|member| group.rules().is_owner(member));
+        first.is_some_and(|member| member.device == self.account.device)
+    }
+
+    fn take_message(&mut self, room: &mut Room, arrival: &Arrival) -> Taken {
+        if let Some(entries) = self.land_frame(room, &arrival.payload) {
+            let own = self.own_member();
+            self.append(room, arrival, &own, entries);
+            return Taken::Done;
+        }
+        let (sender, content) = match self.process(room, arrival) {
+            Ok(Incoming::Message { sender, content }) => (sender, content),
+            // A second copy of an own frame, or one that travels again.
+            Ok(Incoming::Own) => return Taken::Done,
+            Ok(_) => return Taken::Skipped("it is no message".to_owned()),
+            Err(rejected) => return taken(rejected),
+        };
+        let frame = padding::unpad(&content).and_then(|content| wire::Frame::decode(content).ok());
+        let Some(frame) = frame else {
+            return Taken::Skipped(format!("what {} sent does not read", sender.user));
+        };
+        let seen = room.record.seen.entry(sender.device).or_default();
+        let entries = frame
+            .entries
+            .into_iter()
+            .filter(|entry| seen.insert(entry.counter))
+            .collect();
+        self.append(room, arrival, &sender, entries);
+        Taken::Done
+    }
+
+    fn process(&mut self, room: &mut Room, arrival: &Arrival) -> Result<Incoming, Rejected> {
+        if arrival.payload.len() > limits::PAYLOAD {
+            return Err(Rejected::Invalid("it is too large"));
+        }
+        let processed = room.transact(&self.provider, |group| {
+            group.process(&self.provider, &arrival.payload, arrival.stored_at)
+        });
+        processed.unwrap_or(Err(Rejected::Invalid("there is no key for it")))
+    }
+
+    fn append(
+        &mut self,
+        room: &mut Room,
+        arrival: &Arrival,
+        sender: &Member,
+        entries: Vec<wire::Entry>,
+    ) {
+        if entries.is_empty() {
+            return;
+        }
+        for entry in entries {
+            if let Content::RoomState(state) = Content::of(&entry)
+                && check_name(&state.name, "room").is_ok()
+            {
+                room.record.name = Some(state.name);
+            }
+            let record = StoredRecord {
+                sequence: arrival.sequence,
+                stored_at_ms: arrival.stored_at.0,
+                user: sender.user.clone(),
+                device: sender.device,
+                entry: entry.encode_to_vec(),
+            };
+            let position = room.record.history_length;
+            self.provider
+                .records()
+                .append(Key::History(room.id, position), &record);
+            room.record.history_length += 1;
+        }
+        self.event(Event::Received {
+            room: room.id,
+            length: room.record.history_length,
+        });
+    }
+
+    pub(super) fn own_member(&self) -> Member {
+        Member {
+            user: self.account.user.clone(),
+            device: self.account.device,
+            identity_key: self.account.identity.verifying_key(),
+        }
+    }
+}
+
+fn taken(rejected: Rejected) -> Taken {
+    match rejected {
+        Rejected::Future => Taken::TooEarly,
+        Rejected::Unreadable => {
+            Taken::Skipped("it was seen before, is too old to be read, or is damaged".to_owned())
+        }
+        Rejected::Invalid(why) => Taken::Skipped(why.to_owned()),
+    }
+}

@@ -1,0 +1,285 @@
+//! What a device keeps of one room besides its MLS group.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use sotto_proto::wire::JoinRule;
+use sotto_proto::{DeviceId, ProjectName, RoomAddress, RoomId, Shard, UserName};
+
+use crate::group::Group;
+use crate::mls::Provider;
+use crate::records::{Key, Records, RecordsError};
+
+/// Where a device is on its way into and out of a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Phase {
+    /// To be registered at the gateway; there is no group yet.
+    Creating,
+    /// To be joined by external commit; a group is there once that is made.
+    Joining,
+    /// The device is a leaf of the group.
+    Member,
+    /// The device was removed; the history stays.
+    Removed,
+}
+
+/// A room as it is stored, format 1.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RoomRecord {
+    pub(crate) phase: Phase,
+    /// The shard is 0 until the gateway has registered the room.
+    pub(crate) shard: u8,
+    /// Unknown while joining.
+    pub(crate) project: Option<ProjectName>,
+    /// `JoinRule`.
+    pub(crate) join_rule: i32,
+    /// The newest name that a member gave it.
+    pub(crate) name: Option<String>,
+    /// Sequence of the last message of `.msg` that was taken in.
+    pub(crate) messages_after: u64,
+    /// Sequence of the last message of `.hs` that was taken in.
+    pub(crate) handshakes_after: u64,
+    /// Records in the history.
+    pub(crate) history_length: u64,
+    /// The first position that was not shown yet.
+    pub(crate) read_position: u64,
+    /// The last counter that was given to an own entry.
+    pub(crate) counter: u64,
+    /// The last own counter that is durable at the server.
+    pub(crate) sent: u64,
+    /// The counters seen of each other device.
+    pub(crate) seen: BTreeMap<DeviceId, Seen>,
+    /// Users to be invited, with their `Role`.
+    pub(crate) invites: BTreeMap<UserName, i32>,
+    /// Devices to be added.
+    pub(crate) wanted: BTreeSet<DeviceId>,
+    /// The room's name must be said again, for newcomers.
+    pub(crate) name_due: bool,
+    /// The gateway must be given the room's public key of this epoch.
+    pub(crate) group_info_due: bool,
+}
+
+/// A commit that was made here and is not in the stream yet, format 1.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PendingCommit {
+    #[serde(with = "serde_bytes")]
+    pub(crate) payload: Vec<u8>,
+    /// The sequence on `.hs` that it must follow.
+    pub(crate) after: u64,
+    /// MLS Welcome for the devices that it adds; empty for an external commit.
+    #[serde(with = "serde_bytes")]
+    pub(crate) welcome: Vec<u8>,
+    pub(crate) recipients: Vec<DeviceId>,
+}
+
+/// Frames that were encrypted and are not seen in the stream yet, oldest
+/// first, format 1.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Flight {
+    pub(crate) frames: Vec<FlyingFrame>,
+}
+
+/// See [`Flight`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FlyingFrame {
+    #[serde(with = "serde_bytes")]
+    pub(crate) payload: Vec<u8>,
+    /// The epoch that it is encrypted in.
+    pub(crate) epoch: u64,
+    /// The last counter in it.
+    pub(crate) through: u64,
+    /// The server has acknowledged it.
+    pub(crate) stored: bool,
+}
+
+/// The counters seen of one device, exactly, so that what travels twice is
+/// shown once, in whatever order it comes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    /// All up to this one; 0 for none.
+    through: u64,
+    /// Later ones.
+    later: BTreeSet<u64>,
+}
+
+/// A sender's counters that may be missing before a later one is taken to
+/// mean that they never come.
+const SEEN_LATER: usize = 1_000;
+
+impl Seen {
+    /// Notes a counter; `false` when it was seen before.
+    pub(crate) fn insert(&mut self, counter: u64) -> bool {
+        if self.through == 0 && self.later.is_empty() {
+            // What was said before this device was there is not for it.
+            self.through = counter.saturating_sub(1);
+        }
+        if counter <= self.through || !self.later.insert(counter) {
+            return false;
+        }
+        if self.later.len() > SEEN_LATER {
+            self.through = self.later.first().map_or(self.through, |first| first - 1);
+        }
+        while self.later.remove(&(self.through + 1)) {
+            self.through += 1;
+        }
+        true
+    }
+}
+
+/// A room in memory.
+pub(crate) struct Room {
+    pub(crate) id: RoomId,
+    pub(crate) record: RoomRecord,
+    pub(crate) commit: Option<PendingCommit>,
+    pub(crate) flight: Flight,
+    group: Option<Group>,
+}
+
+impl RoomRecord {
+    pub(crate) fn new(phase: Phase, project: Option<ProjectName>, join_rule: JoinRule) -> Self {
+        Self {
+            phase,
+            shard: 0,
+            project,
+            join_rule: join_rule.into(),
+            name: None,
+            messages_after: 0,
+            handshakes_after: 0,
+            history_length: 0,
+            read_position: 0,
+            counter: 0,
+            sent: 0,
+            seen: BTreeMap::new(),
+            invites: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            name_due: false,
+            group_info_due: false,
+        }
+    }
+
+    pub(crate) fn set_address(&mut self, address: &RoomAddress) {
+        self.shard = address.shard.0;
+        self.project = Some(address.project.clone());
+    }
+
+    pub(crate) fn join_rule(&self) -> JoinRule {
+        JoinRule::try_from(self.join_rule).unwrap_or(JoinRule::Invite)
+    }
+}
+
+impl Room {
+    pub(crate) fn new(id: RoomId, record: RoomRecord) -> Self {
+        Self {
+            id,
+            record,
+            commit: None,
+            flight: Flight::default(),
+            group: None,
+        }
+    }
+
+    /// Reads a room and its group from the records.
+    pub(crate) fn load(provider: &Provider, id: RoomId) -> Result<Option<Self>, RecordsError> {
+        let records = provider.records();
+        let Some(record) = records.get(&Key::Room(id))? else {
+            return Ok(None);
+        };
+        let mut room = Self::new(id, record);
+        room.commit = records.get(&Key::Commit(id))?;
+        room.flight = records.get(&Key::Flight(id))?.unwrap_or_default();
+        room.group = Group::load(provider, id).map_err(|_| RecordsError::damaged())?;
+        Ok(Some(room))
+    }
+
+    /// Writes everything but the group, which writes itself.
+    pub(crate) fn save(&self, records: &Records) {
+        records.put(Key::Room(self.id), &self.record);
+        match &self.commit {
+            Some(commit) => records.put(Key::Commit(self.id), commit),
+            None => records.delete(Key::Commit(self.id)),
+        }
+        if self.flight.frames.is_empty() {
+            records.delete(Key::Flight(self.id));
+        } else {
+            records.put(Key::Flight(self.id), &self.flight);
+        }
+    }
+
+    pub(crate) fn address(&self) -> Option<RoomAddress> {
+        let project = self.record.project.clone()?;
+        Some(RoomAddress {
+            shard: Shard(self.record.shard),
+            project,
+            room: self.id,
+        })
+    }
+
+    pub(crate) fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+
+    pub(crate) fn set_group(&mut self, group: Option<Group>) {
+        self.group = group;
+    }
+
+    pub(crate) fn take_group(&mut self) -> Option<Group> {
+        self.group.take()
+    }
+
+    /// Does something with the group inside a savepoint: when it fails, the
+    /// group and the records are as before.
+    pub(crate) fn transact<T, E>(
+        &mut self,
+        provider: &Provider,
+        action: impl FnOnce(&mut Group) -> Result<T, E>,
+    ) -> Option<Result<T, E>> {
+        let group = self.group.as_mut()?;
+        provider.records().savepoint();
+        let result = action(group);
+        if result.is_ok() {
+            provider.records().keep();
+        } else {
+            provider.records().roll_back();
+            self.group = Group::load(provider, self.id).ok().flatten();
+        }
+        Some(result)
+    }
+}
+
+/// What a payload is called in `Nats-Msg-Id`: encryptions never repeat, so the
+/// hash names just this one, also after a restart.
+pub(crate) fn message_id(payload: &[u8]) -> String {
+    let digest = Sha256::digest(payload);
+    data_encoding::HEXLOWER.encode(digest.get(..16).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Seen;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_counter_is_new_once(first in 1u64..50, order in Just((0u64..200).collect::<Vec<_>>()).prop_shuffle()) {
+            let mut seen = Seen::default();
+            prop_assert!(seen.insert(first));
+            for counter in order.iter().map(|n| first + 1 + n) {
+                prop_assert!(seen.insert(counter));
+                prop_assert!(!seen.insert(counter));
+            }
+            prop_assert_eq!(seen, Seen { through: first + 200, later: Default::default() });
+        }
+    }
+
+    #[test]
+    fn a_gap_that_stays_does_not_grow_for_ever() {
+        let mut seen = Seen::default();
+        seen.insert(1);
+        for counter in 3..5_000 {
+            assert!(seen.insert(counter));
+        }
+        assert!(seen.later.len() <= super::SEEN_LATER);
+        assert!(!seen.insert(4_999));
+    }
+}
