@@ -1,1 +1,53 @@
-fn main() {}
+//! `sotto-relay`: keeps one nats-server running with the settings that make an
+//! acknowledged message a stored one, keeps each org's streams, and answers
+//! devices that catch up.
+//!
+//! It never reads a message, holds no key of a user or of the gateway, and
+//! knows nothing of the gateway's API: the two meet in NATS and in the
+//! directory log.
+
+mod fetch;
+mod nats_server;
+mod org;
+mod serve;
+mod streams;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use sotto_service::{ServerArgs, logging, shutdown, tls};
+
+/// The relay of a Sotto server.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves until it is stopped.
+    Run(Run),
+}
+
+#[derive(clap::Args)]
+struct Run {
+    #[command(flatten)]
+    server: ServerArgs,
+
+    /// The nats-server to run, instead of the one that is found.
+    #[arg(long, env = "SOTTO_NATS_SERVER", value_name = "FILE")]
+    nats_server: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    tls::install_provider();
+    let Command::Run(run) = Args::parse().command;
+    logging::start(&run.server.log)?;
+    let (layout, config) = run.server.load()?;
+    let stop = shutdown::watch(run.server.exit_with_parent)?;
+    serve::serve(&layout, &config, run.nats_server.as_deref(), stop).await
+}

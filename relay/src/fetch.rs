@@ -1,0 +1,24 @@
+//! Catch-up: what a device asks on `fetch.<device>` and what it is answered.
+//!
+//! | part | what | I/O |
+//! |---|---|---|
+//! | `plan` | a request and the directory give what to read and whom to refuse | none |
+//! | `merge` | a room's two subjects become one list in the order of the stream | none |
+//! | `answer` | messages become frames within the limits | none |
+//! | `direct_get` | reads one literal subject of a stream | NATS |
+//! | `exchange` | one request: reads what is planned, sends the frames | NATS |
+//! | `service` | which requests are answered, and how many at a time | NATS |
+//!
+//! The device is the one in the request's subject, which its JWT binds it to.
+//! Nothing is answered outside that device's own reply subjects, and no room
+//! is read without a permit.
+
+mod answer;
+mod direct_get;
+mod exchange;
+mod merge;
+mod plan;
+mod service;
+
+pub use answer::PAYLOAD_MAX;
+pub use service::{ConnectionClosed, FetchService};

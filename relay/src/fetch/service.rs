@@ -1,0 +1,167 @@
+//! Requests in, frames out. At most [`ACTIVE`] requests are read for at a time
+//! and each holds a few pages, so memory is bounded however many devices ask.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_nats::{Client, Message, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt;
+use sotto_jwt_accounts::directory::{DirectoryLog, LogError};
+use sotto_proto::wire::FetchRefusal;
+use sotto_proto::{DeviceId, Subject};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::answer::Answer;
+use super::direct_get::Reader;
+use super::exchange::{self, Exchange};
+use super::plan::{self, Plan};
+
+/// What every device asks on.
+const SUBJECTS: &str = "fetch.*";
+/// Any one relay of the group answers.
+const QUEUE_GROUP: &str = "relay";
+/// Requests that are being read for.
+const ACTIVE: usize = 16;
+/// Requests that are being read for or wait for it.
+const WAITING: usize = 256;
+/// The same of one device.
+const WAITING_PER_DEVICE: usize = 8;
+
+/// The connection to NATS was closed, which it never is while the relay runs.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection to NATS is closed")]
+pub struct ConnectionClosed;
+
+/// Answers the catch-up requests of one org's devices.
+pub struct FetchService {
+    requests: Subscriber,
+    answerer: Arc<Answerer>,
+}
+
+/// What answering takes.
+struct Answerer {
+    client: Client,
+    reader: Reader,
+    directory: Arc<DirectoryLog>,
+    active: Semaphore,
+}
+
+impl FetchService {
+    /// Requests that arrive from now on will be answered by [`Self::run`].
+    ///
+    /// # Errors
+    /// When the connection is closed.
+    pub async fn start(
+        client: Client,
+        directory: Arc<DirectoryLog>,
+    ) -> Result<Self, ConnectionClosed> {
+        let requests = client.queue_subscribe(SUBJECTS, QUEUE_GROUP.to_owned());
+        let requests = requests.await.map_err(|_| ConnectionClosed)?;
+        client.flush().await.map_err(|_| ConnectionClosed)?;
+        let answerer = Arc::new(Answerer {
+            reader: Reader::new(client.clone()),
+            client,
+            directory,
+            active: Semaphore::new(ACTIVE),
+        });
+        Ok(Self { requests, answerer })
+    }
+
+    /// Answers until the connection is closed. Dropping it ends every answer
+    /// where it is; devices ask again.
+    pub async fn run(mut self) -> ConnectionClosed {
+        let mut running: JoinSet<DeviceId> = JoinSet::new();
+        let mut per_device: BTreeMap<DeviceId, usize> = BTreeMap::new();
+        loop {
+            tokio::select! {
+                Some(done) = running.join_next() => {
+                    // A panic names no device: forget them all rather than count wrong.
+                    match done {
+                        Ok(device) => release(&mut per_device, device),
+                        Err(_) => per_device.clear(),
+                    }
+                }
+                request = self.requests.next() => {
+                    let Some(request) = request else { return ConnectionClosed };
+                    let Some((device, reply)) = address(&request) else { continue };
+                    let answerer = Arc::clone(&self.answerer);
+                    let waiting = per_device.get(&device).copied().unwrap_or_default();
+                    if running.len() >= WAITING || waiting >= WAITING_PER_DEVICE {
+                        let refusal = Answer::refusal(FetchRefusal::Unavailable);
+                        // What cannot be sent is asked for again.
+                        let _ = exchange::send(&answerer.client, &reply, &refusal).await;
+                        continue;
+                    }
+                    per_device.insert(device, waiting + 1);
+                    running.spawn(async move {
+                        answerer.answer(device, &reply, &request.payload).await;
+                        device
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Who asks, and where the answer goes. What is not addressed as it should be
+/// is not answered at all: the answer could reach someone else.
+fn address(request: &Message) -> Option<(DeviceId, String)> {
+    let Ok(Subject::Fetch(device)) = request.subject.parse() else {
+        return None;
+    };
+    let reply = request.reply.as_ref()?;
+    plan::is_own_reply(device, reply).then(|| (device, reply.to_string()))
+}
+
+fn release(per_device: &mut BTreeMap<DeviceId, usize>, device: DeviceId) {
+    if let Some(waiting) = per_device.get_mut(&device) {
+        *waiting = waiting.saturating_sub(1);
+        if *waiting == 0 {
+            per_device.remove(&device);
+        }
+    }
+}
+
+impl Answerer {
+    async fn answer(&self, device: DeviceId, reply: &str, request: &Bytes) {
+        // The semaphore is never closed.
+        let Ok(_active) = self.active.acquire().await else {
+            return;
+        };
+        let answered = match self.plan(device, request).await {
+            Ok(plan) => {
+                let exchange = Exchange::new(&self.client, &self.reader, device, reply, &plan);
+                exchange.run(plan).await
+            }
+            Err(refusal) => {
+                tracing::debug!(%device, ?refusal, "refused a catch-up request");
+                exchange::send(&self.client, reply, &Answer::refusal(refusal)).await
+            }
+        };
+        if let Err(error) = answered {
+            // The device notices that the end is missing and asks again.
+            tracing::warn!(%device, %error, "a catch-up answer was not sent");
+        }
+    }
+
+    /// What to read. Before anything is refused, the directory is read to its
+    /// end: it may just have been granted.
+    async fn plan(&self, device: DeviceId, request: &Bytes) -> Result<Plan, FetchRefusal> {
+        let known = self.directory.state().map_err(unavailable)?;
+        match plan::plan(device, request, &known) {
+            Ok(plan) if plan.refused_rooms.is_empty() => Ok(plan),
+            Err(FetchRefusal::Malformed) => Err(FetchRefusal::Malformed),
+            _ => {
+                let known = self.directory.refresh().await.map_err(unavailable)?;
+                plan::plan(device, request, &known)
+            }
+        }
+    }
+}
+
+fn unavailable(error: LogError) -> FetchRefusal {
+    tracing::error!(%error, "the directory cannot be used");
+    FetchRefusal::Unavailable
+}

@@ -1,0 +1,197 @@
+//! Keeps one nats-server process running.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use sotto_service::Layout;
+use tokio::process::{Child, Command};
+
+use super::NatsBinary;
+use super::orphan;
+
+/// How a nats-server is told its configuration, and an orphan recognised.
+pub(super) const CONFIG_FLAG: &str = "-c";
+/// How long a server that is asked to stop may take before it is killed. With
+/// every message synced, killing loses nothing; it makes the next start longer.
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause before a restart: doubles with each crash, up to the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A server that ran this long did not crash because of how it was started.
+const STABLE: Duration = Duration::from_secs(60);
+/// How much of the end of the log is looked at for the reason of a crash.
+const LOG_TAIL: u64 = 8 * 1024;
+
+/// A nats-server process and what is needed to start the next one.
+pub struct Supervisor {
+    command: NatsCommand,
+    child: Child,
+    started: Instant,
+    pause: Duration,
+}
+
+struct NatsCommand {
+    binary: PathBuf,
+    config: PathBuf,
+    log: PathBuf,
+}
+
+/// Why there is no process.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// The one of an earlier relay cannot be stopped.
+    #[error(
+        "the nats-server that an earlier relay left behind cannot be stopped: {0}; stop it by hand"
+    )]
+    Orphan(io::Error),
+    /// The program cannot be started.
+    #[error("cannot start {0}: {1}")]
+    Spawn(String, io::Error),
+}
+
+impl Supervisor {
+    /// Stops what an earlier relay left behind, and starts the server. There
+    /// must be no other relay on this layout.
+    ///
+    /// # Errors
+    /// [`SupervisorError`].
+    pub async fn start(binary: NatsBinary, layout: &Layout) -> Result<Self, SupervisorError> {
+        let command = NatsCommand {
+            binary: binary.path,
+            config: layout.nats_config(),
+            log: layout.nats_log(),
+        };
+        let config = command.config.clone();
+        tokio::task::spawn_blocking(move || orphan::stop(&config))
+            .await
+            .map_err(io::Error::other)
+            .and_then(|stopped| stopped)
+            .map_err(SupervisorError::Orphan)?;
+        Ok(Self {
+            child: command.spawn()?,
+            command,
+            started: Instant::now(),
+            pause: PAUSE_MIN,
+        })
+    }
+
+    /// Waits until the process ends; says why, as far as its log does.
+    pub async fn ended(&mut self) -> String {
+        let status = self.child.wait().await;
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        match last_complaint(&self.command.log) {
+            Some(complaint) => format!("{status}; its log says: {complaint}"),
+            None => status,
+        }
+    }
+
+    /// Waits until the process ends, and has started another one when it
+    /// returns. May be dropped at any time and called again.
+    pub async fn restarted(&mut self) {
+        let why = self.ended().await;
+        if self.started.elapsed() >= STABLE {
+            self.pause = PAUSE_MIN;
+        }
+        tracing::error!(why, pause = ?self.pause, "nats-server ended; it is started again");
+        loop {
+            tokio::time::sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(PAUSE_MAX);
+            match self.command.spawn() {
+                Ok(child) => {
+                    self.child = child;
+                    self.started = Instant::now();
+                    return;
+                }
+                Err(error) => tracing::error!(%error, "nats-server does not start"),
+            }
+        }
+    }
+
+    /// Ends a process that does not answer, for [`Self::restarted`] to replace.
+    pub fn kill(&mut self) {
+        // An error says that it has ended.
+        let _ = self.child.start_kill();
+    }
+
+    /// Stops the process.
+    pub async fn stop(mut self) {
+        let pid = self
+            .child
+            .id()
+            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        // Without an id it has ended. It is our child and not waited for, so
+        // the number cannot be another's.
+        if let Some(pid) = pid {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        if tokio::time::timeout(STOP_TIMEOUT, self.child.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("nats-server does not stop when asked: it is killed");
+            let _ = self.child.kill().await;
+        }
+    }
+}
+
+impl NatsCommand {
+    fn spawn(&self) -> Result<Child, SupervisorError> {
+        let failed = |error| SupervisorError::Spawn(self.binary.display().to_string(), error);
+        // What it says before it has read its configuration goes to its log too.
+        let log = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&self.log)
+            .map_err(failed)?;
+        Command::new(&self.binary)
+            .arg(CONFIG_FLAG)
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            // Ctrl-C in a terminal is for the relay, which then stops the server.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)
+    }
+}
+
+/// The last line of the log that tells of an error.
+fn last_complaint(log: &Path) -> Option<String> {
+    let mut file = File::open(log).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))
+        .ok()?;
+    let mut tail = Vec::new();
+    file.take(LOG_TAIL).read_to_end(&mut tail).ok()?;
+    let tail = String::from_utf8_lossy(&tail);
+    let complains = |line: &&str| {
+        line.contains("[FTL]") || line.contains("[ERR]") || line.starts_with("nats-server:")
+    };
+    tail.lines().rev().find(complains).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_found_in_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("nats.log");
+        assert_eq!(last_complaint(&log), None);
+        let text = "[1] 2026 [INF] hello\n[1] 2026 [FTL] address in use\n[1] 2026 [INF] bye\n";
+        std::fs::write(&log, "x".repeat(20_000) + "\n" + text).unwrap();
+        assert_eq!(
+            last_complaint(&log).unwrap(),
+            "[1] 2026 [FTL] address in use"
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! What the relay does for one org: its streams, its directory, its catch-up.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use async_nats::jetstream;
+use ed25519_dalek::VerifyingKey;
+use sotto_jwt_accounts::directory::DirectoryLog;
+use sotto_jwt_accounts::grants::RELAY_INBOX;
+use sotto_proto::{OrgName, Shard};
+use sotto_service::nats::{self, Login};
+use sotto_service::{Layout, ServerConfig};
+
+use crate::fetch::FetchService;
+use crate::streams;
+
+/// Connects to the org's account, makes its streams, reads its directory, and
+/// hears what devices ask from then on.
+///
+/// # Errors
+/// When one of them cannot be done.
+pub async fn start(
+    layout: &Layout,
+    config: &ServerConfig,
+    org: &OrgName,
+    gateway: VerifyingKey,
+) -> Result<FetchService> {
+    let login = Login {
+        name: "sotto-relay",
+        credentials: &layout.relay_creds(org),
+        inbox_prefix: RELAY_INBOX,
+    };
+    let client = nats::connect(layout, config, login).await?;
+    let jetstream = jetstream::new(client.clone());
+    streams::ensure(&jetstream, (0..config.shards.get()).map(Shard)).await?;
+    let directory = DirectoryLog::open(&jetstream, org.clone(), gateway)
+        .await
+        .context("the directory cannot be read")?;
+    Ok(FetchService::start(client, Arc::new(directory)).await?)
+}

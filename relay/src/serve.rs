@@ -1,0 +1,125 @@
+//! The life of a relay: one nats-server, all orgs, until it is told to stop.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use data_encoding::HEXLOWER_PERMISSIVE;
+use ed25519_dalek::VerifyingKey;
+use sotto_proto::signed::public_key;
+use sotto_service::private_files;
+use sotto_service::readiness::{self, Announcement};
+use sotto_service::{Layout, ServerConfig};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::fetch::{ConnectionClosed, FetchService};
+use crate::nats_server::{Finding, Health, NatsBinary, Supervisor, write_config};
+use crate::org;
+
+/// Runs until `stop`. Whatever happens, nats-server is stopped before this
+/// returns.
+///
+/// # Errors
+/// When the relay cannot start, or must not go on.
+pub async fn serve(
+    layout: &Layout,
+    config: &ServerConfig,
+    nats_server: Option<&Path>,
+    stop: CancellationToken,
+) -> Result<()> {
+    let _only_one = lock(layout)?;
+    let gateway = gateway_key(layout)?;
+    let binary = NatsBinary::find(nats_server)?;
+    tracing::info!(version = binary.version, "found nats-server");
+    write_config(layout, config)?;
+    let mut supervisor = Supervisor::start(binary, layout).await?;
+    let served = run(layout, config, gateway, &mut supervisor, stop).await;
+    supervisor.stop().await;
+    served
+}
+
+async fn run(
+    layout: &Layout,
+    config: &ServerConfig,
+    gateway: VerifyingKey,
+    supervisor: &mut Supervisor,
+    stop: CancellationToken,
+) -> Result<()> {
+    let serving = tokio::select! {
+        serving = start(layout, config, gateway) => serving?,
+        why = supervisor.ended() => bail!("nats-server does not start: {why}"),
+        () = stop.cancelled() => return Ok(()),
+    };
+    tracing::info!(orgs = config.orgs.len(), "serving");
+    let Serving {
+        health,
+        orgs,
+        announcement,
+    } = serving;
+    let mut orgs: JoinSet<ConnectionClosed> = orgs.into_iter().map(FetchService::run).collect();
+    let ended = loop {
+        tokio::select! {
+            () = stop.cancelled() => break Ok(()),
+            () = supervisor.restarted() => {}
+            finding = health.watch() => match finding {
+                Finding::Hangs => {
+                    tracing::error!("nats-server does not answer: it is killed");
+                    supervisor.kill();
+                }
+                Finding::Unsuitable(unmet) => break Err(unmet.into()),
+            },
+            Some(ended) = orgs.join_next() => {
+                break Err(match ended {
+                    Ok(closed) => closed.into(),
+                    Err(error) => anyhow!(error).context("answering catch-up failed"),
+                });
+            }
+        }
+    };
+    drop(announcement);
+    ended
+}
+
+/// What serves.
+struct Serving {
+    health: Health,
+    orgs: Vec<FetchService>,
+    announcement: Announcement,
+}
+
+async fn start(layout: &Layout, config: &ServerConfig, gateway: VerifyingKey) -> Result<Serving> {
+    let health = Health::connect(layout, config).await?;
+    health.ready().await?;
+    let mut orgs = Vec::with_capacity(config.orgs.len());
+    for served in &config.orgs {
+        let org = org::start(layout, config, &served.name, gateway).await;
+        orgs.push(org.with_context(|| format!("the org {} cannot be served", served.name))?);
+    }
+    let announcement = readiness::announce(&layout.relay_ready(), config.nats_url())?;
+    Ok(Serving {
+        health,
+        orgs,
+        announcement,
+    })
+}
+
+/// Two relays on one directory would each take the other's nats-server for an
+/// orphan.
+fn lock(layout: &Layout) -> Result<File> {
+    let path: PathBuf = layout.relay_lock();
+    let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    file.try_lock().with_context(|| {
+        let root = layout.root().display();
+        format!("another sotto-relay serves {root} already: stop it first")
+    })?;
+    Ok(file)
+}
+
+fn gateway_key(layout: &Layout) -> Result<VerifyingKey> {
+    let path = layout.gateway_public_key();
+    let text = private_files::read_text(&path, 1_024)?;
+    let key = HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).ok();
+    let key = key.and_then(|bytes| public_key(&bytes).ok());
+    key.with_context(|| format!("{} does not hold the gateway's public key", path.display()))
+}

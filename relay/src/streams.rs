@@ -1,0 +1,158 @@
+//! The streams of an org (DESIGN section 6), but for the directory's own.
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::CreateStreamError;
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Info, PersistenceMode, Republish, RetentionPolicy, StorageType,
+};
+use async_nats::jetstream::{self};
+use sotto_proto::{
+    INBOX_STREAM, INBOX_STREAM_SUBJECTS, Shard, blob_stream, blob_stream_subjects, limits,
+    mail_stream, mail_stream_subjects,
+};
+
+use crate::fetch::PAYLOAD_MAX;
+
+/// A stored message, headers included. What is left of a NATS message is for
+/// the headers that republishing adds, or for the frame of catch-up.
+const MESSAGE_MAX: usize = limits::PAYLOAD + 4_096;
+const _: () = assert!(MESSAGE_MAX <= PAYLOAD_MAX);
+/// How long the inbox and the chunks of files are kept.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// How long a message id is remembered: a device that was killed before its
+/// ack came sends again under the same id.
+const DUPLICATES: Duration = Duration::from_secs(600);
+
+/// Why an org's streams are not as they must be.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// nats-server does not make or change it.
+    #[error("cannot make the stream {name}: {source}")]
+    Refused {
+        /// Which stream.
+        name: String,
+        /// Why.
+        source: CreateStreamError,
+    },
+    /// nats-server says that it is something else than was demanded.
+    #[error("the stream {name} is not what was demanded: {problem}")]
+    Unsuitable {
+        /// Which stream.
+        name: String,
+        /// In what.
+        problem: &'static str,
+    },
+}
+
+/// Makes the streams that are missing, and changes those that differ.
+///
+/// # Errors
+/// [`StreamError`].
+pub async fn ensure(
+    jetstream: &jetstream::Context,
+    shards: impl IntoIterator<Item = Shard>,
+) -> Result<(), StreamError> {
+    let mut wanted = vec![inbox()];
+    for shard in shards {
+        wanted.push(mail(shard));
+        wanted.push(blobs(shard));
+    }
+    for config in wanted {
+        let name = config.name.clone();
+        let made = jetstream.create_or_update_stream(config.clone()).await;
+        let made = made.map_err(|source| StreamError::Refused {
+            name: name.clone(),
+            source,
+        })?;
+        verify(&config, &made).map_err(|problem| StreamError::Unsuitable { name, problem })?;
+    }
+    Ok(())
+}
+
+/// Messages and handshakes of a shard's rooms.
+fn mail(shard: Shard) -> Config {
+    let subjects = mail_stream_subjects(shard);
+    Config {
+        republish: Some(republish(subjects.clone(), format!("live.{subjects}"))),
+        allow_message_ttl: true,
+        ..stream(mail_stream(shard), subjects)
+    }
+}
+
+/// Chunks of the files of a shard's rooms.
+fn blobs(shard: Shard) -> Config {
+    Config {
+        max_age: KEPT,
+        ..stream(blob_stream(shard), blob_stream_subjects(shard))
+    }
+}
+
+/// What is sent to devices outside any room.
+fn inbox() -> Config {
+    // The destination of a republish names its wildcards by number.
+    let destination = "live.inbox.{{wildcard(1)}}".to_owned();
+    Config {
+        republish: Some(republish(INBOX_STREAM_SUBJECTS.to_owned(), destination)),
+        max_age: KEPT,
+        ..stream(INBOX_STREAM.to_owned(), INBOX_STREAM_SUBJECTS.to_owned())
+    }
+}
+
+fn stream(name: String, subjects: String) -> Config {
+    Config {
+        name,
+        subjects: vec![subjects],
+        storage: StorageType::File,
+        num_replicas: 1,
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        max_message_size: i32::try_from(MESSAGE_MAX).unwrap_or(i32::MAX),
+        duplicate_window: DUPLICATES,
+        allow_direct: true,
+        ..Config::default()
+    }
+}
+
+fn republish(source: String, destination: String) -> Republish {
+    Republish {
+        source,
+        destination,
+        headers_only: false,
+    }
+}
+
+/// What an acknowledged message and catch-up depend on.
+fn verify(wanted: &Config, made: &Info) -> Result<(), &'static str> {
+    let made = &made.config;
+    let demands = [
+        (made.storage == StorageType::File, "it is not kept in files"),
+        (!made.no_ack, "it does not acknowledge"),
+        (
+            made.persist_mode != Some(PersistenceMode::Async),
+            "it acknowledges before it has stored",
+        ),
+        (made.subjects == wanted.subjects, "it has other subjects"),
+        (
+            made.republish == wanted.republish,
+            "it republishes elsewhere",
+        ),
+        (made.allow_direct, "it does not allow direct reads"),
+        (
+            made.max_message_size == wanted.max_message_size,
+            "it takes longer messages",
+        ),
+        (
+            made.max_age == wanted.max_age,
+            "it keeps messages for another time",
+        ),
+        (
+            made.allow_message_ttl == wanted.allow_message_ttl,
+            "it treats message lifetimes differently",
+        ),
+    ];
+    match demands.iter().find(|(met, _)| !met) {
+        Some((_, problem)) => Err(problem),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,348 @@
+//! Catch-up, as devices see it.
+
+use bytes::Bytes;
+use futures::StreamExt;
+use prost::Message;
+use rand::rngs::OsRng;
+use sotto_proto::wire::{
+    BlobRange, FetchFrame, FetchRefusal, FetchRequest, RoomCursor, StoredKind, StoredMessage,
+};
+use sotto_proto::{FileId, RoomAddress, Subject, limits, reply_prefix};
+
+use crate::org::{Org, fetch, fetch_raw, store};
+use crate::server::{Server, eventually, within};
+
+fn cursor(room: &RoomAddress, messages_after: u64, handshakes_after: u64) -> RoomCursor {
+    RoomCursor {
+        room: room.room.to_bytes(),
+        messages_after,
+        handshakes_after,
+    }
+}
+
+fn rooms(cursors: Vec<RoomCursor>) -> FetchRequest {
+    FetchRequest {
+        rooms: cursors,
+        max_bytes: limits::FETCH_BYTES,
+        ..FetchRequest::default()
+    }
+}
+
+fn messages(frames: &[FetchFrame]) -> Vec<&StoredMessage> {
+    frames.iter().flat_map(|frame| &frame.messages).collect()
+}
+
+fn refusal(frames: &[FetchFrame]) -> FetchRefusal {
+    frames.last().unwrap().refusal()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_comes_in_the_order_of_the_stream() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let org = Org::found(&server).await;
+    let alice = org.sign_up("alice").await;
+    let (one, two) = (org.room(&alice).await, org.room(&alice).await);
+    let client = org.connect(&alice).await;
+
+    let mut expected = Vec::new();
+    for number in 0..60 {
+        let (room, kind) = match number % 5 {
+            0 => (&one, StoredKind::Handshake),
+            1 | 2 => (&one, StoredKind::Message),
+            _ => (&two, StoredKind::Message),
+        };
+        let subject = match kind {
+            StoredKind::Handshake => room.handshakes(),
+            _ => room.messages(),
+        };
+        let text = number.to_string();
+        let sequence = store(&client, &subject, text.clone()).await;
+        expected.push((room.room.to_bytes(), kind, sequence, Bytes::from(text)));
+    }
+    expected.sort_by_key(|(room, _, sequence, _)| (*room != one.room.to_bytes(), *sequence));
+    store(&client, &Subject::Inbox(alice.id), "welcome").await;
+
+    let request = FetchRequest {
+        inbox_after: Some(0),
+        ..rooms(vec![cursor(&one, 0, 0), cursor(&two, 0, 0)])
+    };
+    let frames = fetch(&client, &alice, &request).await;
+    assert_eq!(refusal(&frames), FetchRefusal::None);
+    assert!(!frames.last().unwrap().more);
+    let mut found = messages(&frames).into_iter();
+    let inbox = found.next().unwrap();
+    assert_eq!(inbox.kind(), StoredKind::Inbox);
+    assert_eq!(
+        (inbox.payload.as_ref(), inbox.room.len()),
+        (&b"welcome"[..], 0)
+    );
+    let found: Vec<_> = found
+        .map(|m| (m.room.clone(), m.kind(), m.sequence, m.payload.clone()))
+        .collect();
+    assert_eq!(found, expected);
+    let now = crate::server::now_ms();
+    for message in messages(&frames) {
+        assert!((now - message.stored_at_ms).abs() < 60_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_is_caught_up_in_portions_that_can_be_resumed() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let org = Org::found(&server).await;
+    let alice = org.sign_up("alice").await;
+    let room = org.room(&alice).await;
+    let client = org.connect(&alice).await;
+
+    // More than a page and a frame hold, and the longest there can be.
+    let mut expected = Vec::new();
+    for number in 0..1_200_usize {
+        let (subject, length) = match number {
+            n if n % 400 == 7 => (room.messages(), limits::PAYLOAD),
+            n if n % 9 == 0 => (room.handshakes(), 900),
+            n => (room.messages(), n % 700),
+        };
+        let mut payload = vec![b'x'; length];
+        payload.extend_from_slice(number.to_string().as_bytes());
+        payload.truncate(limits::PAYLOAD);
+        let sequence = store(&client, &subject, payload.clone()).await;
+        expected.push((sequence, payload.len()));
+    }
+
+    let (mut messages_after, mut handshakes_after) = (0, 0);
+    let mut found = Vec::new();
+    let mut requests = 0;
+    loop {
+        let request = FetchRequest {
+            max_bytes: 150_000,
+            ..rooms(vec![cursor(&room, messages_after, handshakes_after)])
+        };
+        let frames = fetch(&client, &alice, &request).await;
+        requests += 1;
+        let sum: usize = messages(&frames).iter().map(|m| m.payload.len()).sum();
+        assert!(sum <= 150_000 || messages(&frames).len() == 1, "{sum}");
+        for message in messages(&frames) {
+            found.push((message.sequence, message.payload.len()));
+            match message.kind() {
+                StoredKind::Handshake => handshakes_after = message.sequence,
+                _ => messages_after = message.sequence,
+            }
+        }
+        if !frames.last().unwrap().more {
+            break;
+        }
+    }
+    assert_eq!(found, expected);
+    assert!(requests > 3, "{requests}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_are_served_and_missing_ones_left_out() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let org = Org::found(&server).await;
+    let alice = org.sign_up("alice").await;
+    let room = org.room(&alice).await;
+    let client = org.connect(&alice).await;
+    let file = FileId::random(&mut OsRng);
+    for index in [0, 1, 2, 5] {
+        let payload = vec![index as u8; limits::PAYLOAD];
+        store(&client, &room.blob(file, index), payload).await;
+    }
+    let request = FetchRequest {
+        blobs: vec![BlobRange {
+            room: room.room.to_bytes(),
+            file: file.to_bytes(),
+            first: 1,
+            count: u32::MAX,
+        }],
+        max_bytes: limits::FETCH_BYTES,
+        ..FetchRequest::default()
+    };
+    let frames = fetch(&client, &alice, &request).await;
+    let chunks: Vec<_> = messages(&frames)
+        .into_iter()
+        .map(|m| (m.kind(), m.file.clone(), m.index, m.payload.len()))
+        .collect();
+    let chunk = |index| (StoredKind::Blob, file.to_bytes(), index, limits::PAYLOAD);
+    assert_eq!(chunks, [chunk(1), chunk(2), chunk(5)]);
+    assert!(
+        frames.last().unwrap().more,
+        "more chunks were asked for than are looked for"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_of_others_is_refused_and_the_rest_served() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let org = Org::found(&server).await;
+    let (alice, bob) = (org.sign_up("alice").await, org.sign_up("bob").await);
+    let (hers, his) = (org.room(&alice).await, org.room(&bob).await);
+    let client = org.connect(&alice).await;
+    store(&client, &hers.messages(), "hers").await;
+    let file = FileId::random(&mut OsRng);
+    let bobs = org.connect(&bob).await;
+    store(&bobs, &his.messages(), "his").await;
+    store(&bobs, &his.blob(file, 0), "his file").await;
+
+    let unknown = Bytes::from_static(&[1; 16]);
+    let mut request = rooms(vec![
+        cursor(&his, 0, 0),
+        cursor(&hers, 0, 0),
+        RoomCursor {
+            room: unknown.clone(),
+            ..RoomCursor::default()
+        },
+    ]);
+    request.blobs = vec![BlobRange {
+        room: his.room.to_bytes(),
+        file: file.to_bytes(),
+        first: 0,
+        count: 1,
+    }];
+    let frames = fetch(&client, &alice, &request).await;
+    let payloads: Vec<_> = messages(&frames)
+        .iter()
+        .map(|m| m.payload.clone())
+        .collect();
+    assert_eq!(payloads, [Bytes::from("hers")]);
+    let refused: Vec<Bytes> = frames
+        .iter()
+        .flat_map(|f| f.refused_rooms.clone())
+        .collect();
+    assert_eq!(refused.len(), 2);
+    assert!(refused.contains(&unknown) && refused.contains(&his.room.to_bytes()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_granted_a_moment_ago_is_served() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let org = Org::found(&server).await;
+    for number in 0..5 {
+        let alice = org.sign_up(&format!("alice{number}")).await;
+        let room = org.room(&alice).await;
+        let client = org.connect(&alice).await;
+        let frames = fetch(&client, &alice, &rooms(vec![cursor(&room, 0, 0)])).await;
+        assert_eq!(refusal(&frames), FetchRefusal::None);
+        assert_eq!(frames[0].refused_rooms, Vec::<Bytes>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_is_answered_with_a_refusal() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let org = Org::found(&server).await;
+    let alice = org.sign_up("alice").await;
+    let room = org.room(&alice).await;
+    let client = org.connect(&alice).await;
+    let encoded = |request: FetchRequest| Bytes::from(request.encode_to_vec());
+    let short_id = RoomCursor {
+        room: Bytes::from_static(b"short"),
+        ..RoomCursor::default()
+    };
+    let many = (0..=limits::FETCH_ROOMS).map(|n| RoomCursor {
+        room: Bytes::from([&[0; 8][..], &n.to_be_bytes()].concat()),
+        ..RoomCursor::default()
+    });
+    for garbage in [
+        Bytes::from_static(b"\xff\xff\xff"),
+        Bytes::from(vec![0xff; 500_000]),
+        encoded(rooms(vec![short_id])),
+        encoded(rooms(vec![cursor(&room, 0, 0), cursor(&room, 5, 5)])),
+        encoded(rooms(many.collect())),
+    ] {
+        let frames = fetch_raw(&client, &alice, garbage).await;
+        assert_eq!(frames.len(), 1);
+        assert_eq!(refusal(&frames), FetchRefusal::Malformed);
+    }
+    // And it still serves, even the emptiest request.
+    let frames = fetch(&client, &alice, &FetchRequest::default()).await;
+    assert_eq!((frames.len(), refusal(&frames)), (1, FetchRefusal::None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_answered_outside_the_devices_own_prefix() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let org = Org::found(&server).await;
+    let (alice, bob) = (org.sign_up("alice").await, org.sign_up("bob").await);
+    let room = org.room(&alice).await;
+    let alices = org.connect(&alice).await;
+    let bobs = org.connect(&bob).await;
+    store(&alices, &room.messages(), "for alice").await;
+    let stray = format!("{}.stray", reply_prefix(bob.id));
+    let mut at_bob = bobs.subscribe(stray.clone()).await.unwrap();
+    bobs.flush().await.unwrap();
+
+    let ask = async |reply: String| {
+        let subject = Subject::Fetch(alice.id).to_string();
+        let request = rooms(vec![cursor(&room, 0, 0)]).encode_to_vec().into();
+        alices
+            .publish_with_reply(subject, reply, request)
+            .await
+            .unwrap();
+    };
+    ask(stray).await;
+    ask("live.somewhere".to_owned()).await;
+    // The requests of one connection are taken in order: when this one is
+    // answered, the relay is done with the others.
+    let frames = fetch(&alices, &alice, &rooms(vec![cursor(&room, 0, 0)])).await;
+    assert_eq!(messages(&frames).len(), 1);
+    // Bob's own request is answered on the same connection after anything stray.
+    let frames = fetch(&bobs, &bob, &FetchRequest::default()).await;
+    assert_eq!(refusal(&frames), FetchRefusal::None);
+    let stray = futures::poll!(at_bob.next());
+    assert!(stray.is_pending(), "{stray:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_device_is_refused_even_while_its_connection_lives() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let org = Org::found(&server).await;
+    let alice = org.sign_up("alice").await;
+    let room = org.room(&alice).await;
+    let client = org.connect(&alice).await;
+    store(&client, &room.messages(), "text").await;
+    org.revoke(&alice).await;
+    let request = rooms(vec![cursor(&room, 0, 0)]);
+    // The relay hears of it a moment later.
+    let frames = eventually("the device is refused", async || {
+        let frames = fetch(&client, &alice, &request).await;
+        (refusal(&frames) != FetchRefusal::None).then_some(frames)
+    })
+    .await;
+    assert_eq!(refusal(&frames), FetchRefusal::UnknownDevice);
+    assert_eq!(messages(&frames).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_requests_at_once_are_all_answered() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let org = Org::found(&server).await;
+    let alice = org.sign_up("alice").await;
+    let room = org.room(&alice).await;
+    let client = org.connect(&alice).await;
+    for _ in 0..50 {
+        store(&client, &room.messages(), vec![1; 10_000]).await;
+    }
+    let request = rooms(vec![cursor(&room, 0, 0)]);
+    let answers = (0..40).map(|_| fetch(&client, &alice, &request));
+    let answers = within(futures::future::join_all(answers)).await;
+    let (served, refused): (Vec<_>, Vec<_>) = answers
+        .iter()
+        .partition(|frames| refusal(frames) == FetchRefusal::None);
+    assert!(served.len() >= 8, "{}", served.len());
+    assert!(served.iter().all(|frames| messages(frames).len() == 50));
+    assert!(
+        refused
+            .iter()
+            .all(|frames| refusal(frames) == FetchRefusal::Unavailable)
+    );
+}

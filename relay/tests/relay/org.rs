@@ -1,0 +1,170 @@
+//! An org with people in it, and their devices' connections.
+
+use std::sync::Arc;
+
+use async_nats::jetstream;
+use async_nats::{Client, ConnectOptions};
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use futures::StreamExt;
+use prost::Message;
+use rand::rngs::OsRng;
+use sotto_jwt_accounts::directory::{
+    Actor, Command, DirectoryWriter, InviteHash, Role, Scope, State,
+};
+use sotto_jwt_accounts::policy;
+use sotto_proto::signed::DeviceCertificate;
+use sotto_proto::wire::{FetchFrame, FetchRequest, JoinRule};
+use sotto_proto::{DeviceId, InviteToken, RoomAddress, RoomId, Subject, UserName, reply_prefix};
+use sotto_service::tls;
+
+use crate::server::{GATEWAY_SEED, Server, now_ms, within};
+
+/// The org of a [`Server`], written to as its gateway does.
+pub struct Org<'a> {
+    server: &'a Server,
+    writer: DirectoryWriter,
+}
+
+/// A device of a user, with its keys.
+pub struct Device {
+    pub id: DeviceId,
+    pub user: UserName,
+    nkey: Arc<nkeys::KeyPair>,
+}
+
+impl<'a> Org<'a> {
+    /// Founds the org; a relay must serve.
+    pub async fn found(server: &'a Server) -> Self {
+        let js = jetstream::new(server.gateway().await);
+        let key = SigningKey::from_bytes(&GATEWAY_SEED);
+        let gateway_key = key.verifying_key();
+        let writer = DirectoryWriter::open(&js, server.org(), key).await.unwrap();
+        let org = Self { server, writer };
+        let found = Command::CreateOrg {
+            org: server.org(),
+            gateway_key,
+        };
+        org.append(&Actor::Gateway, found).await;
+        let project = "field".parse().unwrap();
+        org.append(&Actor::Gateway, Command::CreateProject { project })
+            .await;
+        org
+    }
+
+    /// Signs up a user with one device; owners of the org may make rooms.
+    pub async fn sign_up(&self, name: &str) -> Device {
+        let user: UserName = name.parse().unwrap();
+        let invite = InviteToken::random(&mut OsRng);
+        let issue = Command::IssueInvite {
+            invite: InviteHash::from(&invite),
+            expires_ms: now_ms() + 60_000,
+            scope: Scope::Org,
+            role: Role::Owner,
+        };
+        self.append(&Actor::Gateway, issue).await;
+        let identity = SigningKey::generate(&mut OsRng);
+        let nkey = nkeys::KeyPair::new_user();
+        let id = DeviceId::random(&mut OsRng);
+        let certificate = DeviceCertificate {
+            org: self.server.org(),
+            user: user.clone(),
+            device: id,
+            identity_key: identity.verifying_key(),
+            signature_key: SigningKey::generate(&mut OsRng).verifying_key(),
+            nats_key: nkey.public_key(),
+            not_before_ms: now_ms() - 1_000,
+            not_after_ms: now_ms() + 3_600_000,
+        };
+        let enrol = Command::Enrol {
+            invite: InviteHash::from(&invite),
+            certificate: certificate.sign(&identity),
+        };
+        self.append(&Actor::User(user.clone()), enrol).await;
+        Device {
+            id,
+            user,
+            nkey: Arc::new(nkey),
+        }
+    }
+
+    /// Makes a room that the user owns.
+    pub async fn room(&self, owner: &Device) -> RoomAddress {
+        let room = RoomId::random(&mut OsRng);
+        let create = Command::CreateRoom {
+            room,
+            project: "field".parse().unwrap(),
+            join_rule: JoinRule::Invite,
+            shards: self.server.config.shards,
+        };
+        let state = self.append(&Actor::User(owner.user.clone()), create).await;
+        state.room(room).unwrap().address.clone()
+    }
+
+    /// Connects as a device, with the grants that it has now.
+    pub async fn connect(&self, device: &Device) -> Client {
+        let state = self.writer.log().state().unwrap();
+        let access = policy::nats_access(&state, device.id, now_ms()).unwrap();
+        let signer = self.server.keys.account_signer(&self.server.org()).unwrap();
+        let jwt = signer.device_jwt(&access, now_ms()).unwrap().jwt;
+        let nkey = Arc::clone(&device.nkey);
+        let sign = move |nonce: Vec<u8>| {
+            let signature = nkey.sign(&nonce).map_err(async_nats::AuthError::new);
+            async move { signature }
+        };
+        ConnectOptions::with_jwt(jwt, sign)
+            .custom_inbox_prefix(reply_prefix(device.id))
+            .tls_client_config(tls::client_config(&self.server.layout).unwrap())
+            .tls_first()
+            .connect(self.server.config.nats_url())
+            .await
+            .unwrap()
+    }
+
+    /// Takes a device out of the directory; a connection that it has lives on.
+    pub async fn revoke(&self, device: &Device) {
+        let revoke = Command::RevokeDevice { device: device.id };
+        self.append(&Actor::User(device.user.clone()), revoke).await;
+    }
+
+    async fn append(&self, actor: &Actor, command: Command) -> Arc<State> {
+        self.writer.append(actor, command, now_ms()).await.unwrap()
+    }
+}
+
+/// Publishes to a stream and waits for its acknowledgement; the sequence.
+pub async fn store(client: &Client, subject: &Subject, payload: impl Into<Bytes>) -> u64 {
+    let js = jetstream::new(client.clone());
+    let ack = js
+        .publish(subject.to_string(), payload.into())
+        .await
+        .unwrap();
+    within(ack).await.unwrap().sequence
+}
+
+/// Asks the relay and collects the frames until the last.
+pub async fn fetch(client: &Client, device: &Device, request: &FetchRequest) -> Vec<FetchFrame> {
+    fetch_raw(client, device, request.encode_to_vec().into()).await
+}
+
+pub async fn fetch_raw(client: &Client, device: &Device, request: Bytes) -> Vec<FetchFrame> {
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await.unwrap();
+    let subject = Subject::Fetch(device.id).to_string();
+    client
+        .publish_with_reply(subject, inbox, request)
+        .await
+        .unwrap();
+    let mut frames: Vec<FetchFrame> = Vec::new();
+    loop {
+        let answer = within(answers.next()).await.unwrap();
+        assert!(answer.length <= sotto_proto::limits::NATS_MESSAGE);
+        let frame = FetchFrame::decode(answer.payload).unwrap();
+        assert_eq!(frame.part as usize, frames.len());
+        let last = frame.last;
+        frames.push(frame);
+        if last {
+            return frames;
+        }
+    }
+}
