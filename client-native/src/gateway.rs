@@ -83,8 +83,9 @@ impl Gateway {
             server: server(&address),
             reason,
         };
-        let tls = tls::client_config(address.authority, clock)
+        let mut tls = tls::client_config(address.authority, clock)
             .map_err(|error| unusable(error.to_string()))?;
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(true)
@@ -114,7 +115,19 @@ impl Gateway {
         let session = session.filter(|_| C::SESSION);
         let body = request.encode_to_vec().into();
         let answer = self.post(C::PATH, body, session).await?;
+        self.decode::<C>(answer)
+    }
+
+    pub(crate) fn decode<C: Call>(&self, answer: Bytes) -> Result<C::Answer, GatewayError> {
         C::Answer::decode(answer).map_err(|_| self.garbage("the answer does not decode"))
+    }
+
+    /// The error of a call that is cut short by the end of this program.
+    pub(crate) fn stopping(&self) -> GatewayError {
+        GatewayError::Unreachable {
+            server: server(&self.address),
+            reason: "this program is stopping".to_owned(),
+        }
     }
 
     /// Posts an encoded request to `path`; the encoded answer.

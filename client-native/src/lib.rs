@@ -3,8 +3,12 @@
 //!
 //! Nothing here decides anything about rooms, keys or messages.
 
+mod access;
 pub mod clock;
+pub mod files;
 pub mod gateway;
+pub mod home;
 pub mod nats;
+pub mod session;
 pub mod sled_store;
 pub mod tls;

@@ -80,6 +80,16 @@ impl SledStore {
         })
     }
 
+    /// Opens the files again after a failure.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn reopen(&mut self) -> Result<(), StoreError> {
+        drop(self.database.take());
+        self.database = Some(Database::open(&self.directory)?);
+        Ok(())
+    }
+
     fn read<T>(&self, read: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, StoreError> {
         let database = self.database.as_ref().ok_or_else(closed)?;
         Ok(guarded(|| read(database))?)

@@ -1,0 +1,69 @@
+//! Files on their way between this machine's disk and a room's blobs.
+
+mod download;
+mod name;
+mod upload;
+
+use std::io;
+use std::path::Path;
+
+use sotto_client_core::files;
+
+pub use download::download;
+pub use name::safe_name;
+pub use upload::Upload;
+
+use crate::session::CommandError;
+
+/// Why a file did not get through.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// The file on this machine.
+    #[error("{path}: {reason}")]
+    Disk {
+        /// Which one.
+        path: String,
+        /// From the operating system.
+        reason: io::Error,
+    },
+    /// Only files have content of a known length.
+    #[error("{0} is not a file: give the path of a file")]
+    NotAFile(String),
+    /// It is not what it was when the upload began.
+    #[error("{0} was changed while it was being sent, so nobody was given it: send it again")]
+    Changed(String),
+    /// Nothing is overwritten.
+    #[error("{0} is there already: choose another name with -o")]
+    Exists(String),
+    /// The server's permissions forbid it.
+    #[error(
+        "the server does not let this device send files to this room: ask an owner of the room"
+    )]
+    Denied,
+    /// The server's disk or a quota.
+    #[error(
+        "the server has no room for this file: tell your administrator; `sotto sync` goes on where this ended"
+    )]
+    Full,
+    /// Not all of it is on the server.
+    #[error(
+        "the server does not have this file, or not all of it: it may be too old; ask its sender to send it again"
+    )]
+    Missing,
+    /// What came is not what was sent.
+    #[error("the file arrived damaged and was not kept: ask its sender to send it again")]
+    Damaged,
+    /// A chunk, or the message about the file.
+    #[error(transparent)]
+    File(#[from] files::FileError),
+    /// The engine said no, or has ended.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+impl TransferError {
+    fn disk(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.display().to_string();
+        move |reason| Self::Disk { path, reason }
+    }
+}

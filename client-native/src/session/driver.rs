@@ -1,0 +1,382 @@
+//! The task that owns the engine and its store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::rngs::OsRng;
+use sotto_client_core::engine::{Engine, EngineError};
+use sotto_client_core::io::{
+    CallFailure, CallId, Event, Input, LiveMessage, Output, PublishFailure, PublishId, Ticket,
+};
+use sotto_client_core::store::{Store, StoreError, WriteBatch};
+use sotto_proto::wire;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{JoinSet, block_in_place};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::link::{Link, LinkEvent};
+use super::{Notice, Progress, Request};
+use crate::access::{Access, KeyRequest};
+use crate::clock::Clock;
+use crate::gateway::GatewayError;
+use crate::home::{HomeError, Lock, Opened};
+use crate::nats::{self, Connection};
+use crate::sled_store::SledStore;
+use crate::tls;
+
+/// How often the engine is told that time has passed.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Live messages that wait for the engine at most, and that it takes in one go.
+const LIVE: usize = 64;
+
+/// The engine or the store cannot go on; both must be opened again.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+type Updates = mpsc::UnboundedSender<Result<Progress, String>>;
+
+/// Owns everything of a device while it works.
+pub(super) struct Driver {
+    engine: Engine,
+    store: SledStore,
+    lock: Lock,
+    clock: Clock,
+    access: Access,
+    notices: mpsc::UnboundedSender<Notice>,
+    next_ticket: u64,
+    commands: BTreeMap<Ticket, Updates>,
+    /// The task that keeps the link, once there is to be one.
+    link: JoinSet<()>,
+    link_events: (mpsc::Sender<LinkEvent>, mpsc::Receiver<LinkEvent>),
+    refresh: Arc<Notify>,
+    /// New grants were asked for and are not in force yet.
+    refreshing: bool,
+    live: (mpsc::Sender<LiveMessage>, mpsc::Receiver<LiveMessage>),
+    connection: watch::Sender<Option<Connection>>,
+    settled: watch::Sender<bool>,
+    calls: JoinSet<(CallId, Result<Bytes, CallFailure>)>,
+    publishes: JoinSet<(PublishId, Result<u64, PublishFailure>)>,
+    fetch: Option<mpsc::Receiver<wire::FetchFrame>>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        opened: Opened,
+        clock: Clock,
+        access: Access,
+        notices: mpsc::UnboundedSender<Notice>,
+        connection: watch::Sender<Option<Connection>>,
+        settled: watch::Sender<bool>,
+    ) -> Self {
+        Self {
+            engine: opened.engine,
+            store: opened.store,
+            lock: opened.lock,
+            clock,
+            access,
+            notices,
+            next_ticket: 0,
+            commands: BTreeMap::new(),
+            link: JoinSet::new(),
+            link_events: mpsc::channel(4),
+            refresh: Arc::new(Notify::new()),
+            refreshing: false,
+            live: mpsc::channel(LIVE),
+            connection,
+            settled,
+            calls: JoinSet::new(),
+            publishes: JoinSet::new(),
+            fetch: None,
+        }
+    }
+
+    /// Runs until no handle is left, or the store does not open any more.
+    pub(super) async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<Request>,
+        mut keys: mpsc::Receiver<KeyRequest>,
+    ) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut live = Vec::with_capacity(LIVE);
+        loop {
+            let handled = tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => self.request(request),
+                    None => return,
+                },
+                Some(request) = keys.recv() => self.key_request(request),
+                Some(event) = self.link_events.1.recv() => self.linked(event),
+                _ = self.live.1.recv_many(&mut live, LIVE) => {
+                    live.drain(..).try_for_each(|message| self.handle(Input::Live(message)))
+                }
+                Some(Ok((id, answer))) = self.calls.join_next() => {
+                    self.handle(Input::Answered { id, answer })
+                }
+                Some(Ok((id, result))) = self.publishes.join_next() => {
+                    self.handle(match result {
+                        Ok(sequence) => Input::Published { id, sequence },
+                        Err(failure) => Input::PublishFailed { id, failure },
+                    })
+                }
+                frame = next_frame(&mut self.fetch) => self.fetched(frame),
+                _ = tick.tick() => match self.link.is_empty() {
+                    true => Ok(()),
+                    false => self.handle(Input::Tick),
+                },
+            };
+            if let Err(broken) = handled.and_then(|()| self.settle())
+                && !self.recover(&broken)
+            {
+                return;
+            }
+        }
+    }
+
+    fn request(&mut self, request: Request) -> Result<(), Broken> {
+        match request {
+            Request::Command { command, updates } => {
+                let ticket = Ticket(self.next_ticket);
+                self.next_ticket += 1;
+                self.commands.insert(ticket, updates);
+                self.handle(Input::Command(ticket, command))?;
+            }
+            Request::Look(look) => look(&self.engine, &self.store),
+            Request::GoOnline => self.go_online(),
+        }
+        Ok(())
+    }
+
+    fn go_online(&mut self) {
+        if !self.link.is_empty() {
+            return;
+        }
+        let account = self.engine.account();
+        let tls = match tls::client_config(account.gateway.authority, self.clock) {
+            Ok(tls) => tls,
+            Err(error) => {
+                let reason = format!("TLS cannot be set up on this machine: {error}");
+                return self.notice(Notice::Offline { reason });
+            }
+        };
+        let link = Link {
+            access: self.access.clone(),
+            tls,
+            device: account.device,
+            live: self.live.0.clone(),
+            events: self.link_events.0.clone(),
+            refresh: Arc::clone(&self.refresh),
+        };
+        self.link.spawn(link.keep());
+    }
+
+    fn key_request(&mut self, request: KeyRequest) -> Result<(), Broken> {
+        // Nobody waits for an answer any more: nothing is lost.
+        match request {
+            KeyRequest::OpenSession { now, answer } => {
+                let _ = answer.send(self.engine.account().session_request(now));
+            }
+            KeyRequest::SignNonce { nonce, answer } => {
+                let _ = answer.send(self.engine.account().sign_nats_nonce(&nonce).ok());
+            }
+            KeyRequest::KeepSession(session) => self.engine.set_session(session, &mut OsRng)?,
+        }
+        Ok(())
+    }
+
+    fn linked(&mut self, event: LinkEvent) -> Result<(), Broken> {
+        self.forget_outstanding();
+        match event {
+            LinkEvent::Up { connection, rooms } => {
+                self.refreshing = false;
+                self.connection.send_replace(Some(connection));
+                self.notice(Notice::Online);
+                self.handle(Input::Online { rooms })
+            }
+            LinkEvent::Down { reason } => {
+                self.connection.send_replace(None);
+                self.notice(Notice::Offline { reason });
+                self.handle(Input::Offline)
+            }
+        }
+    }
+
+    /// The engine forgets it, too: what came in late would answer the wrong
+    /// question.
+    fn forget_outstanding(&mut self) {
+        self.publishes = JoinSet::new();
+        self.fetch = None;
+    }
+
+    fn fetched(&mut self, frame: Option<wire::FetchFrame>) -> Result<(), Broken> {
+        if frame.as_ref().is_none_or(|frame| frame.last) {
+            self.fetch = None;
+        }
+        self.handle(match frame {
+            Some(frame) => Input::Fetched(frame),
+            None => Input::FetchFailed,
+        })
+    }
+
+    fn handle(&mut self, input: Input) -> Result<(), Broken> {
+        Ok(self.engine.handle(input, self.clock.now(), &mut OsRng)?)
+    }
+
+    /// Makes durable what the inputs since the last time have changed, in one
+    /// commit, then does what depends on it.
+    fn settle(&mut self) -> Result<(), Broken> {
+        let mut batch = WriteBatch::default();
+        let mut rest = Vec::new();
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Persist(changes) => batch.writes.extend(changes.writes),
+                output => rest.push(output),
+            }
+        }
+        if !batch.is_empty() {
+            block_in_place(|| self.store.commit(&batch))?;
+        }
+        rest.into_iter().for_each(|output| self.act(output));
+        self.settled.send_replace(self.is_settled());
+        Ok(())
+    }
+
+    /// Whether this device has heard all and said all that there is.
+    fn is_settled(&self) -> bool {
+        let nothing_outstanding =
+            self.publishes.is_empty() && self.fetch.is_none() && !self.refreshing;
+        nothing_outstanding && self.connection.borrow().is_some() && self.engine.is_settled()
+    }
+
+    fn act(&mut self, output: Output) {
+        match output {
+            // Gathered before.
+            Output::Persist(_) => {}
+            Output::Publish(publish) => {
+                let id = publish.id;
+                let message = nats::Message {
+                    subject: publish.subject,
+                    message_id: publish.message_id,
+                    expected_last_sequence: publish.expected_last_sequence,
+                    payload: publish.payload,
+                };
+                let connection = self.connection.borrow();
+                let answer = connection.as_ref().map(|c| c.publish(message));
+                self.publishes.spawn(async move {
+                    match answer {
+                        Some(answer) => (id, answer.await),
+                        None => (id, Err(PublishFailure::Lost)),
+                    }
+                });
+            }
+            Output::Fetch(request) => {
+                let connection = self.connection.borrow();
+                // A channel that is closed at once says that it failed.
+                self.fetch = Some(match &*connection {
+                    Some(connection) => connection.fetch(request),
+                    None => mpsc::channel(1).1,
+                });
+            }
+            Output::Call { id, path, body } => {
+                let access = self.access.clone();
+                self.calls.spawn(async move {
+                    let answer = access.post(path, body).await;
+                    (id, answer.map_err(call_failure))
+                });
+            }
+            Output::RefreshGrants => {
+                self.refreshing = true;
+                self.refresh.notify_one();
+            }
+            Output::Event(event) => self.event(event),
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Done { ticket, room } => {
+                self.update(ticket, Ok(Progress::Done { room }));
+                self.commands.remove(&ticket);
+            }
+            Event::Failed { ticket, reason } => {
+                self.update(ticket, Err(reason));
+                self.commands.remove(&ticket);
+            }
+            Event::Queued {
+                ticket,
+                first,
+                last,
+            } => self.update(ticket, Ok(Progress::Queued { first, last })),
+            Event::UploadBegun { ticket, file } => {
+                self.update(ticket, Ok(Progress::UploadBegun(file)));
+            }
+            event => self.notice(Notice::Event(event)),
+        }
+    }
+
+    fn update(&self, ticket: Ticket, update: Result<Progress, String>) {
+        if let Some(updates) = self.commands.get(&ticket) {
+            // Nobody waits for this command any more: nothing is lost.
+            let _ = updates.send(update);
+        }
+    }
+
+    fn notice(&self, notice: Notice) {
+        // Nobody listens any more: nothing is lost.
+        let _ = self.notices.send(notice);
+    }
+
+    /// Goes offline and opens store and engine again; whether that worked.
+    fn recover(&mut self, broken: &Broken) -> bool {
+        self.link = JoinSet::new();
+        self.connection.send_replace(None);
+        self.calls = JoinSet::new();
+        self.forget_outstanding();
+        for updates in std::mem::take(&mut self.commands).into_values() {
+            let _ = updates.send(Err(broken.to_string()));
+        }
+        let reopened = block_in_place(|| self.reopen());
+        let reason = match &reopened {
+            Ok(_) => broken.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.notice(Notice::StoreFailed { reason });
+        match reopened {
+            Ok(engine) => self.engine = engine,
+            Err(_) => return false,
+        }
+        true
+    }
+
+    fn reopen(&mut self) -> Result<Engine, HomeError> {
+        self.store.reopen()?;
+        Ok(Engine::open(&self.store, self.lock.unlock()?)?)
+    }
+}
+
+async fn next_frame(
+    fetch: &mut Option<mpsc::Receiver<wire::FetchFrame>>,
+) -> Option<wire::FetchFrame> {
+    match fetch {
+        Some(frames) => frames.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn call_failure(error: GatewayError) -> CallFailure {
+    match error {
+        GatewayError::Refused(error) => CallFailure::Refused(error),
+        error => {
+            tracing::info!("a call failed: {error}");
+            CallFailure::Unreachable
+        }
+    }
+}

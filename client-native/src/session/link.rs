@@ -1,0 +1,175 @@
+//! Keeps one connection to NATS in force: gets a JWT, connects, gets the next
+//! one before it expires, and tries again, ever more slowly, when that fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use sotto_client_core::io::LiveMessage;
+use sotto_proto::{DeviceId, RoomAddress, wire};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use crate::access::{Access, KeyRequest};
+use crate::gateway::GatewayError;
+use crate::nats::{ConnectError, Connection, Settings};
+
+/// The first pause between two attempts; doubled up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// What lasted this long needs no pause after it.
+const CALM: Duration = Duration::from_secs(10);
+/// The shortest life of a connection that is replaced for its JWT's sake.
+const REFRESH_MIN: Duration = Duration::from_secs(5);
+
+/// What became of the link.
+pub(super) enum LinkEvent {
+    /// A new connection is in force; an earlier one is not any more.
+    Up {
+        connection: Connection,
+        rooms: Vec<RoomAddress>,
+    },
+    /// There is none.
+    Down { reason: String },
+}
+
+/// What a link needs.
+pub(super) struct Link {
+    pub(super) access: Access,
+    pub(super) tls: rustls::ClientConfig,
+    pub(super) device: DeviceId,
+    pub(super) live: mpsc::Sender<LiveMessage>,
+    pub(super) events: mpsc::Sender<LinkEvent>,
+    /// Told when the grants have changed.
+    pub(super) refresh: Arc<Notify>,
+}
+
+/// Why joining failed; each sentence says what to do.
+#[derive(Debug, thiserror::Error)]
+enum JoinError {
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    #[error(transparent)]
+    Nats(#[from] ConnectError),
+}
+
+/// A connection with what its JWT says.
+struct Joined {
+    connection: Connection,
+    rooms: Vec<RoomAddress>,
+    refresh_at: Instant,
+}
+
+impl Link {
+    /// Runs until nobody listens to the events.
+    pub(super) async fn keep(self) {
+        let mut pause = PAUSE;
+        // The connection in force, also while its successor is being made.
+        let mut current: Option<Connection> = None;
+        loop {
+            let began = Instant::now();
+            let (event, next) = match self.join().await {
+                Ok(joined) => {
+                    let Joined {
+                        connection,
+                        rooms,
+                        refresh_at,
+                    } = joined;
+                    current = Some(connection.clone());
+                    (Some(LinkEvent::Up { connection, rooms }), refresh_at)
+                }
+                Err(error) => {
+                    tracing::info!("not connected: {error}");
+                    let reason = error.to_string();
+                    let down = current.is_none().then_some(LinkEvent::Down { reason });
+                    (down, Instant::now())
+                }
+            };
+            if let Some(event) = event
+                && !self.tell(event).await
+            {
+                return;
+            }
+            if !self.until_change(&mut current, next).await {
+                return;
+            }
+            if began.elapsed() > CALM {
+                pause = PAUSE;
+                continue;
+            }
+            let pausing_until = Instant::now() + jittered(pause);
+            pause = (2 * pause).min(PAUSE_MAX);
+            if !self.until_change(&mut current, pausing_until).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits until it is time to join again; whether anybody still listens.
+    async fn until_change(&self, current: &mut Option<Connection>, time: Instant) -> bool {
+        let closed = async {
+            match &*current {
+                Some(connection) => connection.closed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = closed => {
+                *current = None;
+                let reason = "the connection to the message server was lost: trying again".to_owned();
+                self.tell(LinkEvent::Down { reason }).await
+            }
+            () = sleep_until(time) => true,
+            () = self.refresh.notified() => true,
+            () = self.events.closed() => false,
+        }
+    }
+
+    async fn tell(&self, event: LinkEvent) -> bool {
+        self.events.send(event).await.is_ok()
+    }
+
+    async fn join(&self) -> Result<Joined, JoinError> {
+        let info = self.access.server_info().await?;
+        let jwt = self.access.call(&wire::JwtRequest {}).await?;
+        let lifetime = u64::try_from(jwt.expires_ms.saturating_sub(jwt.now_ms)).unwrap_or_default();
+        // By this machine's monotonic clock, so that its idea of the time does
+        // not matter.
+        let refresh_in = Duration::from_millis(lifetime / 4 * 3).max(REFRESH_MIN);
+        let refresh_at = Instant::now() + refresh_in;
+        let rooms: Vec<RoomAddress> = jwt
+            .rooms
+            .iter()
+            .filter_map(|room| RoomAddress::try_from(room).ok())
+            .collect();
+        let settings = Settings {
+            urls: info.nats_urls,
+            tls: self.tls.clone(),
+            device: self.device,
+            jwt: jwt.jwt,
+            rooms: rooms.clone(),
+        };
+        let keys = self.access.keys().clone();
+        let sign = move |nonce| sign_nonce(keys.clone(), nonce);
+        let connection = Connection::open(settings, sign, self.live.clone()).await?;
+        Ok(Joined {
+            connection,
+            rooms,
+            refresh_at,
+        })
+    }
+}
+
+async fn sign_nonce(keys: mpsc::Sender<KeyRequest>, nonce: Vec<u8>) -> Option<Vec<u8>> {
+    let (answer, signature) = oneshot::channel();
+    keys.send(KeyRequest::SignNonce { nonce, answer })
+        .await
+        .ok()?;
+    signature.await.ok().flatten()
+}
+
+/// Not all devices come back at the same moment.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::thread_rng().gen_range(0.5..1.0))
+}
