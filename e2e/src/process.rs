@@ -32,6 +32,23 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     })
 }
 
+/// The nats-server that `cargo xtask setup` unpacks, or the one that
+/// `SOTTO_NATS_SERVER` names.
+///
+/// # Errors
+/// When there is none.
+pub fn nats_server() -> anyhow::Result<PathBuf> {
+    if let Some(path) = env::var_os("SOTTO_NATS_SERVER") {
+        return Ok(path.into());
+    }
+    let here = env::current_exe().context("finding this program")?;
+    let mut candidates = here
+        .ancestors()
+        .map(|folder| folder.join("tools/nats-server"));
+    let found = candidates.find(|path| path.is_file());
+    found.context("nats-server is not there: run `cargo xtask setup` first")
+}
+
 /// What a finished program left behind.
 #[derive(Debug)]
 pub struct Outcome {
@@ -118,6 +135,19 @@ impl Running {
     /// Never for a process of this system.
     pub fn pid(&self) -> anyhow::Result<Pid> {
         Pid::from_raw(self.child.id().try_into()?).context("not a process id")
+    }
+
+    /// Types one line to it.
+    ///
+    /// # Errors
+    /// When it does not read any more.
+    pub fn type_line(&mut self, line: &str) -> anyhow::Result<()> {
+        let stdin = self
+            .child
+            .stdin
+            .as_mut()
+            .context("its input was given already")?;
+        writeln!(stdin, "{line}").with_context(|| format!("typing to {}", self.name))
     }
 
     /// Every line until now.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,16 +12,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use async_nats::{Client, ConnectOptions, Event, Message, Subscriber};
 use futures::StreamExt;
+use serde_json::Value;
 use sotto_jwt_accounts::claims::{ConnectionType, Limit, Permissions, Subjects, User};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::OrgName;
 use sotto_service::{Layout, ServerConfig, tls};
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::process::PATIENCE;
 
 /// Messages that may wait to be written down before any is lost.
 const WAITING: usize = 1 << 17;
-/// What the tap says to itself when it is to stop.
-const LAST: &str = "tap.last";
+/// What the tap says to itself to learn that everything before has come.
+const MARK: &str = "tap.mark";
 
 /// What went by.
 #[derive(Debug, Clone, Default)]
@@ -34,9 +38,8 @@ pub struct Recorded {
     pub largest: (usize, String),
     /// How many by the first token of their subject.
     pub kinds: BTreeMap<String, u64>,
-    /// How often something was, or may have been, missed: connections lost
-    /// and slow readings.
-    pub gaps: u64,
+    /// How many of the tap's own marks.
+    marks: u64,
 }
 
 /// A connection that records.
@@ -45,7 +48,7 @@ pub struct Tap {
     client: Client,
     folder: PathBuf,
     gaps: Arc<AtomicU64>,
-    recording: JoinHandle<anyhow::Result<Recorded>>,
+    recorded: watch::Receiver<Recorded>,
 }
 
 impl Tap {
@@ -65,12 +68,14 @@ impl Tap {
         client.flush().await.context("subscribing the tap")?;
         std::fs::create_dir_all(folder).context("making the tap's folder")?;
         let files = Files::create(folder).context("making the tap's files")?;
-        let recording = tokio::spawn(record(everything, files));
+        let (sender, recorded) = watch::channel(Recorded::default());
+        // An error closes the channel, which whoever waits for a mark notices.
+        tokio::spawn(record(everything, files, sender));
         Ok(Self {
             client,
             folder: folder.to_owned(),
             gaps,
-            recording,
+            recorded,
         })
     }
 
@@ -79,23 +84,43 @@ impl Tap {
         &self.folder
     }
 
-    /// A connection with the same rights, to ask JetStream with.
-    pub fn client(&self) -> &Client {
-        &self.client
+    /// How often something was, or may have been, missed: connections lost
+    /// and slow readings.
+    pub fn gaps(&self) -> u64 {
+        self.gaps.load(Ordering::Relaxed)
     }
 
-    /// Stops when everything that went by until now is written down.
+    /// How many messages a stream holds.
     ///
     /// # Errors
-    /// When something could not be written.
-    pub async fn close(self) -> anyhow::Result<Recorded> {
-        self.client
-            .publish(LAST, "".into())
+    /// When JetStream does not say.
+    pub async fn stream_messages(&self, stream: &str) -> anyhow::Result<u64> {
+        let subject = format!("$JS.API.STREAM.INFO.{stream}");
+        let answer = self
+            .client
+            .request(subject, "".into())
             .await
-            .context("stopping the tap")?;
-        let mut recorded = self.recording.await.context("the tap's recording")??;
-        recorded.gaps = self.gaps.load(Ordering::Relaxed);
-        Ok(recorded)
+            .context("asking JetStream")?;
+        let answer: Value = serde_json::from_slice(&answer.payload)?;
+        let messages = answer.pointer("/state/messages").and_then(Value::as_u64);
+        messages.with_context(|| format!("JetStream says {answer}"))
+    }
+
+    /// What went by until now, all of it written down.
+    ///
+    /// # Errors
+    /// When something could not be written, or the tap is cut off.
+    pub async fn recorded(&mut self) -> anyhow::Result<Recorded> {
+        let before = self.recorded.borrow().marks;
+        self.client
+            .publish(MARK, "".into())
+            .await
+            .context("marking the tap's recording")?;
+        let marked = self.recorded.wait_for(|recorded| recorded.marks > before);
+        let recorded = timeout(PATIENCE, marked)
+            .await
+            .context("the tap hears nothing")?;
+        Ok(recorded.context("the tap could not write")?.clone())
     }
 }
 
@@ -106,7 +131,7 @@ struct Files {
 }
 
 impl Files {
-    fn create(folder: &Path) -> std::io::Result<Self> {
+    fn create(folder: &Path) -> io::Result<Self> {
         let file = |name| File::create(folder.join(name)).map(BufWriter::new);
         Ok(Self {
             subjects: file("subjects")?,
@@ -114,26 +139,36 @@ impl Files {
             payloads: file("payloads")?,
         })
     }
+
+    fn write(&mut self, message: &Message, headers: &[u8]) -> io::Result<()> {
+        let reply = message.reply.as_deref().unwrap_or_default();
+        writeln!(self.subjects, "{} {reply}", message.subject)?;
+        self.headers.write_all(headers)?;
+        self.payloads.write_all(&message.payload)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.subjects.flush()?;
+        self.headers.flush()?;
+        self.payloads.flush()
+    }
 }
 
-async fn record(mut everything: Subscriber, mut files: Files) -> anyhow::Result<Recorded> {
+async fn record(
+    mut everything: Subscriber,
+    mut files: Files,
+    sender: watch::Sender<Recorded>,
+) -> io::Result<()> {
     let mut recorded = Recorded::default();
     while let Some(message) = everything.next().await {
-        if message.subject.as_str() == LAST {
-            break;
+        if message.subject.as_str() == MARK {
+            recorded.marks += 1;
+            files.flush()?;
+            sender.send_replace(recorded.clone());
+            continue;
         }
         let headers = header_block(&message);
-        let reply = message.reply.as_deref().unwrap_or_default();
-        writeln!(files.subjects, "{} {reply}", message.subject).context("writing the tap")?;
-        files
-            .headers
-            .write_all(&headers)
-            .context("writing the tap")?;
-        files
-            .payloads
-            .write_all(&message.payload)
-            .context("writing the tap")?;
-
+        files.write(&message, &headers)?;
         let size = headers.len() + message.payload.len();
         recorded.messages += 1;
         recorded.bytes += size as u64;
@@ -148,10 +183,7 @@ async fn record(mut everything: Subscriber, mut files: Files) -> anyhow::Result<
             recorded.largest = (size, message.subject.to_string());
         }
     }
-    files.subjects.flush()?;
-    files.headers.flush()?;
-    files.payloads.flush()?;
-    Ok(recorded)
+    Ok(())
 }
 
 /// The headers as they stand on the wire.
@@ -174,7 +206,7 @@ async fn connect(server: &Layout, org: &OrgName, gaps: Arc<AtomicU64>) -> anyhow
     let operator = User {
         issuer_account: signer.account().to_owned(),
         permissions: Permissions {
-            publish: Subjects::only(vec![LAST.to_owned(), "$JS.API.STREAM.INFO.*".to_owned()]),
+            publish: Subjects::only(vec![MARK.to_owned(), "$JS.API.STREAM.INFO.*".to_owned()]),
             subscribe: Subjects::only(vec![">".to_owned()]),
         },
         subs: Limit::Unlimited,
