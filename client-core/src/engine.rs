@@ -95,8 +95,9 @@ struct Link {
     fetch: sync::FetchState,
     /// Rooms whose commit lost a race: the stream must be read before another try.
     lost_race: BTreeSet<RoomId>,
-    /// What failed for now and waits for the next tick.
+    /// The directory is to be looked at.
     me_due: bool,
+    ticks: u32,
     next_id: u64,
 }
 

@@ -28,8 +28,9 @@ pub const FILE_CHUNKS: u32 = 8_400;
 /// A file's or a room's name, in bytes of UTF-8.
 pub const DISPLAY_NAME: usize = 255;
 
-/// A ratchet tree or Welcome that travels inline with its invitation.
-pub const INLINE_TREE: usize = 262_144;
+/// A ratchet tree that travels inline, once with each invitation; a larger one
+/// is shared as a blob.
+pub const INLINE_TREE: usize = 65_536;
 
 /// A ratchet tree or GroupInfo in all, however it travels.
 pub const RATCHET_TREE: usize = 16 * 1024 * 1024;

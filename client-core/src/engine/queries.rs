@@ -154,3 +154,32 @@ impl Engine {
         Some(safety_number(user, &self.known_identity(user)?))
     }
 }
+
+impl std::fmt::Debug for Engine {
+    /// Only what holds no secret: ids, numbers, what is outstanding.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let record = |room: &Room| {
+            let record = &room.record;
+            let sent = format!("{}/{}", record.sent, record.counter);
+            let after = (record.messages_after, record.handshakes_after);
+            let pending = (
+                room.commit.is_some(),
+                record.wanted.len(),
+                record.invites.len(),
+            );
+            (record.phase, sent, after, pending, room.flight.frames.len())
+        };
+        f.debug_struct("Engine")
+            .field("device", &self.account.device)
+            .field("online", &self.link.online)
+            .field("calls", &self.link.calls)
+            .field("publishes", &self.link.publishes)
+            .field("fetch", &self.link.fetch)
+            .field("me_due", &self.link.me_due)
+            .field(
+                "rooms",
+                &self.rooms.values().map(record).collect::<Vec<_>>(),
+            )
+            .finish_non_exhaustive()
+    }
+}

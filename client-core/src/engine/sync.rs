@@ -20,8 +20,12 @@ use crate::room::{Phase, Room};
 /// Payload bytes asked for in one catch-up request.
 const FETCH_BYTES: u32 = 4 * 1024 * 1024;
 
+/// Ticks between two looks at the directory, for own devices that were linked
+/// elsewhere meanwhile.
+const LOOK_EVERY_TICKS: u32 = 12;
+
 /// Where catching up stands.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct FetchState {
     /// There may be something that was not seen yet.
     pub(super) behind: bool,
@@ -48,6 +52,7 @@ impl Engine {
 
     pub(super) fn offline(&mut self) {
         self.forget_outstanding();
+        self.link.calls.clear();
         self.link.online = false;
     }
 
@@ -64,6 +69,8 @@ impl Engine {
         self.link.fetch.failed = false;
         self.link.refreshing = false;
         self.link.lost_race.clear();
+        self.link.ticks = (self.link.ticks + 1) % LOOK_EVERY_TICKS;
+        self.link.me_due |= self.link.ticks == 0;
         self.ask_me();
         self.touch_all();
     }

@@ -1,0 +1,276 @@
+//! What the gateway knows and answers: roles, devices, key packages and the
+//! public keys of open rooms.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use prost::Message;
+use sotto_client_core::io::{CallFailure, Timestamp};
+use sotto_proto::api::Call;
+use sotto_proto::signed::{DeviceCertificate, JoinGrant, key_bytes};
+use sotto_proto::wire::{self, ApiErrorCode, JoinRule, Signed};
+use sotto_proto::{DeviceId, OrgName, RoomAddress, RoomId, Shard, UserName};
+
+/// How long a grant is good for, in ms.
+const GRANT_MS: i64 = 86_400_000;
+
+/// The directory of one org, and the gateway's signing key.
+pub struct Directory {
+    pub(crate) key: SigningKey,
+    devices: BTreeMap<DeviceId, (DeviceCertificate, Signed)>,
+    rooms: BTreeMap<RoomId, (RoomAddress, JoinRule)>,
+    roles: BTreeSet<(RoomId, UserName)>,
+    key_packages: BTreeMap<DeviceId, Vec<Bytes>>,
+    last_resorts: BTreeMap<DeviceId, Bytes>,
+    group_infos: BTreeMap<RoomId, wire::GroupInfoPut>,
+}
+
+impl Directory {
+    pub(crate) fn new(key: SigningKey) -> Self {
+        Self {
+            key,
+            devices: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            roles: BTreeSet::new(),
+            key_packages: BTreeMap::new(),
+            last_resorts: BTreeMap::new(),
+            group_infos: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn server(&self) -> wire::ServerInfo {
+        wire::ServerInfo {
+            server_name: "sim".to_owned(),
+            gateway_key: key_bytes(&self.key.verifying_key()),
+            ..wire::ServerInfo::default()
+        }
+    }
+
+    pub(crate) fn enrol(&mut self, enrolment: &wire::DeviceEnrol) -> Option<DeviceId> {
+        let signed = enrolment.certificate.clone()?;
+        let certificate = DeviceCertificate::verify(&signed).ok()?;
+        let device = certificate.device;
+        self.devices.insert(device, (certificate, signed));
+        Some(device)
+    }
+
+    /// Whether a device's user may read a room.
+    pub(crate) fn may_read(&self, device: DeviceId, room: RoomId) -> bool {
+        self.devices
+            .get(&device)
+            .is_some_and(|(certificate, _)| self.roles.contains(&(room, certificate.user.clone())))
+    }
+
+    pub(crate) fn rooms_of(&self, device: DeviceId) -> Vec<RoomAddress> {
+        let rooms = self
+            .rooms
+            .iter()
+            .filter(|(room, _)| self.may_read(device, **room));
+        rooms.map(|(_, (address, _))| address.clone()).collect()
+    }
+
+    /// Answers a call as the gateway would.
+    pub(crate) fn answer(
+        &mut self,
+        device: DeviceId,
+        path: &str,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<Bytes, CallFailure> {
+        let Some((caller, _)) = self.devices.get(&device).cloned() else {
+            return Err(refused(ApiErrorCode::Denied, "unknown device"));
+        };
+        match path {
+            wire::MeRequest::PATH => Ok(self.me(&caller).encode_to_vec().into()),
+            wire::KeyPackagesUpload::PATH => {
+                let upload: wire::KeyPackagesUpload = read(body)?;
+                let kept = self.key_packages.entry(device).or_default();
+                kept.extend(upload.key_packages);
+                let unused = u32::try_from(kept.len()).unwrap_or(u32::MAX);
+                if !upload.last_resort.is_empty() {
+                    self.last_resorts.insert(device, upload.last_resort);
+                }
+                Ok(wire::KeyPackagesUploaded { unused }.encode_to_vec().into())
+            }
+            wire::RoomCreate::PATH => self.create(&caller, &read(body)?),
+            wire::RoomGrant::PATH => self.grant(&caller, &read(body)?),
+            wire::KeyPackagesClaim::PATH => self.claim(&caller, &read(body)?, now),
+            wire::RoomJoin::PATH => self.join(&caller, &read(body)?, now),
+            wire::GroupInfoPut::PATH => {
+                let put: wire::GroupInfoPut = read(body)?;
+                if let Ok(room) = RoomId::try_from(&put.room) {
+                    self.group_infos.insert(room, put);
+                }
+                Ok(Bytes::new())
+            }
+            _ => Err(refused(ApiErrorCode::NotFound, "no such call")),
+        }
+    }
+
+    fn me(&self, caller: &DeviceCertificate) -> wire::Me {
+        let own = self
+            .devices
+            .values()
+            .filter(|(device, _)| device.user == caller.user);
+        wire::Me {
+            org: caller.org.to_string(),
+            user: caller.user.to_string(),
+            rooms: self
+                .rooms_of(caller.device)
+                .iter()
+                .map(Into::into)
+                .collect(),
+            devices: own.map(|(_, signed)| signed.clone()).collect(),
+            projects: vec!["field".to_owned()],
+            key_packages: self.key_packages.get(&caller.device).map_or(0, Vec::len) as u32,
+        }
+    }
+
+    fn create(
+        &mut self,
+        caller: &DeviceCertificate,
+        request: &wire::RoomCreate,
+    ) -> Result<Bytes, CallFailure> {
+        let room = room(&request.room)?;
+        let project = request
+            .project
+            .parse()
+            .map_err(|_| refused(ApiErrorCode::Malformed, "project"))?;
+        let address = RoomAddress {
+            shard: Shard(0),
+            project,
+            room,
+        };
+        self.rooms
+            .entry(room)
+            .or_insert((address.clone(), request.join_rule()));
+        self.roles.insert((room, caller.user.clone()));
+        Ok(wire::RoomCreated {
+            address: Some((&address).into()),
+        }
+        .encode_to_vec()
+        .into())
+    }
+
+    fn grant(
+        &mut self,
+        caller: &DeviceCertificate,
+        request: &wire::RoomGrant,
+    ) -> Result<Bytes, CallFailure> {
+        let room = room(&request.room)?;
+        if !self.roles.contains(&(room, caller.user.clone())) {
+            return Err(refused(ApiErrorCode::Denied, "you may not invite here"));
+        }
+        let mut of_user = self
+            .devices
+            .values()
+            .filter(|(device, _)| device.user.as_str() == request.user);
+        let Some((first, signed)) = of_user.next() else {
+            return Err(refused(ApiErrorCode::NotFound, "there is no such user"));
+        };
+        let user = wire::User {
+            user: request.user.clone(),
+            identity_key: key_bytes(&first.identity_key),
+            devices: std::iter::once(signed)
+                .chain(of_user.map(|(_, signed)| signed))
+                .cloned()
+                .collect(),
+        };
+        self.roles.insert((room, first.user.clone()));
+        Ok(wire::RoomGranted { user: Some(user) }
+            .encode_to_vec()
+            .into())
+    }
+
+    fn claim(
+        &mut self,
+        caller: &DeviceCertificate,
+        request: &wire::KeyPackagesClaim,
+        now: Timestamp,
+    ) -> Result<Bytes, CallFailure> {
+        let room = room(&request.room)?;
+        if !self.roles.contains(&(room, caller.user.clone())) {
+            return Err(refused(ApiErrorCode::Denied, "you are not in this room"));
+        }
+        let mut answer = wire::KeyPackagesClaimed::default();
+        for bytes in &request.devices {
+            let Ok(device) = DeviceId::try_from(bytes) else {
+                continue;
+            };
+            let unused = self.key_packages.get_mut(&device).and_then(Vec::pop);
+            let Some(key_package) = unused.or_else(|| self.last_resorts.get(&device).cloned())
+            else {
+                continue;
+            };
+            let grant = self.join_grant(device, room, now);
+            answer.packages.push(wire::ClaimedKeyPackage {
+                device: bytes.clone(),
+                key_package,
+                grant,
+            });
+        }
+        Ok(answer.encode_to_vec().into())
+    }
+
+    fn join(
+        &mut self,
+        caller: &DeviceCertificate,
+        request: &wire::RoomJoin,
+        now: Timestamp,
+    ) -> Result<Bytes, CallFailure> {
+        let room = room(&request.room)?;
+        let Some((address, JoinRule::Open)) = self.rooms.get(&room).cloned() else {
+            return Err(refused(ApiErrorCode::Denied, "this room is by invitation"));
+        };
+        self.roles.insert((room, caller.user.clone()));
+        let Some(info) = self.group_infos.get(&room).cloned() else {
+            return Err(refused(
+                ApiErrorCode::Unavailable,
+                "its public key is not there yet",
+            ));
+        };
+        let answer = wire::RoomJoinable {
+            address: Some((&address).into()),
+            group_info: info.group_info,
+            ratchet_tree: info.ratchet_tree,
+            commit_sequence: info.commit_sequence,
+            grant: self.join_grant(caller.device, room, now),
+        };
+        Ok(answer.encode_to_vec().into())
+    }
+
+    fn join_grant(&self, device: DeviceId, room: RoomId, now: Timestamp) -> Option<Signed> {
+        let (certificate, _) = self.devices.get(&device)?;
+        let grant = JoinGrant {
+            org: certificate.org.clone(),
+            room,
+            user: certificate.user.clone(),
+            device,
+            identity_key: certificate.identity_key,
+            policy_version: 1,
+            not_after_ms: now.0 + GRANT_MS,
+        };
+        Some(grant.sign(&self.key))
+    }
+}
+
+pub(crate) fn org() -> OrgName {
+    #[expect(clippy::expect_used, reason = "a constant")]
+    "acme".parse().expect("a valid name")
+}
+
+fn read<M: Message + Default>(body: &[u8]) -> Result<M, CallFailure> {
+    M::decode(body).map_err(|_| refused(ApiErrorCode::Malformed, "does not read"))
+}
+
+fn room(bytes: &Bytes) -> Result<RoomId, CallFailure> {
+    RoomId::try_from(bytes).map_err(|_| refused(ApiErrorCode::Malformed, "room id"))
+}
+
+fn refused(code: ApiErrorCode, message: &str) -> CallFailure {
+    CallFailure::Refused(wire::ApiError {
+        code: code.into(),
+        message: message.to_owned(),
+    })
+}

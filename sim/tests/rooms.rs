@@ -1,0 +1,303 @@
+//! Rooms without faults: who gets in, who does not, and what they see.
+
+use sotto_client_core::history::Content;
+use sotto_client_core::io::{Command, Event};
+use sotto_proto::{RoomId, limits, wire};
+use sotto_sim::World;
+
+fn send(world: &mut World, machine: usize, room: RoomId, text: &str) {
+    world.command(
+        machine,
+        Command::SendTexts {
+            room,
+            texts: vec![text.to_owned()],
+        },
+    );
+}
+
+fn invite(world: &mut World, machine: usize, room: RoomId, user: &str) {
+    let user = user.parse().unwrap();
+    let ticket = world.command(
+        machine,
+        Command::Invite {
+            room,
+            user,
+            role: wire::Role::User,
+        },
+    );
+    world.settle_connected();
+    assert_eq!(
+        world.done(machine, ticket),
+        Some(room),
+        "{:?}",
+        world.failure(machine, ticket)
+    );
+}
+
+/// Alice with a room, and Bob in it.
+fn alice_and_bob() -> (World, usize, usize, RoomId) {
+    let mut world = World::new(1);
+    let (alice, bob) = (world.sign_up("alice"), world.sign_up("bob"));
+    world.settle();
+    let room = world.create_room(alice, wire::JoinRule::Invite);
+    invite(&mut world, alice, room, "bob");
+    world.settle();
+    (world, alice, bob, room)
+}
+
+fn texts(world: &World, machine: usize, room: RoomId) -> Vec<String> {
+    world.machines[machine]
+        .texts(room)
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect()
+}
+
+#[test]
+fn two_people_read_each_other_and_the_rooms_name() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    send(&mut world, alice, room, "hello bob");
+    world.settle();
+    send(&mut world, bob, room, "hello alice");
+    world.settle();
+    for machine in [alice, bob] {
+        assert_eq!(texts(&world, machine, room), ["hello bob", "hello alice"]);
+        let summary = &world.machines[machine].engine().rooms()[0];
+        assert_eq!(summary.name.as_deref(), Some("the room"));
+        assert_eq!(summary.members.len(), 2);
+    }
+}
+
+#[test]
+fn what_waits_travels_in_one_frame() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    let before = world.streams.messages();
+    let many: Vec<String> = (0..100).map(|n| format!("message {n}")).collect();
+    world.command(
+        alice,
+        Command::SendTexts {
+            room,
+            texts: many.clone(),
+        },
+    );
+    world.settle();
+    assert_eq!(texts(&world, bob, room), many);
+    assert_eq!(world.streams.messages(), before + 1);
+}
+
+#[test]
+fn a_linked_device_is_in_every_room_and_reads_on() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    send(&mut world, alice, room, "before");
+    world.settle();
+    let second = world.link_device(bob);
+    world.settle();
+    send(&mut world, alice, room, "after");
+    world.settle();
+    assert_eq!(texts(&world, second, room), ["after"]);
+    assert_eq!(texts(&world, bob, room), ["before", "after"]);
+    assert_eq!(world.machines[second].engine().rooms()[0].members.len(), 3);
+}
+
+#[test]
+fn a_device_that_was_off_gets_everything_once_in_order_with_one_request() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    world.disconnect(bob);
+    let sent: Vec<String> = (0..50).map(|n| format!("{n}")).collect();
+    for text in &sent {
+        send(&mut world, alice, room, text);
+        world.settle_connected();
+    }
+    world.machines[bob].events.clear();
+    world.connect(bob);
+    world.settle();
+    assert_eq!(texts(&world, bob, room), sent);
+    let caught_up = world.machines[bob]
+        .events
+        .iter()
+        .find(|e| matches!(e, Event::CaughtUp { .. }));
+    assert_eq!(caught_up, Some(&Event::CaughtUp { requests: 1 }));
+}
+
+#[test]
+fn an_open_room_is_joined_without_an_invitation() {
+    let mut world = World::new(2);
+    let (alice, bob) = (world.sign_up("alice"), world.sign_up("bob"));
+    world.settle();
+    let room = world.create_room(alice, wire::JoinRule::Open);
+    world.settle();
+    let ticket = world.command(bob, Command::Join { room });
+    world.settle();
+    assert_eq!(
+        world.done(bob, ticket),
+        Some(room),
+        "{:?}",
+        world.machines[bob].events
+    );
+    send(&mut world, bob, room, "I am in");
+    world.settle();
+    assert_eq!(texts(&world, alice, room), ["I am in"]);
+    let summary = &world.machines[bob].engine().rooms()[0];
+    assert_eq!(
+        summary.name.as_deref(),
+        Some("the room"),
+        "an owner tells newcomers"
+    );
+}
+
+#[test]
+fn two_who_join_at_once_both_get_in() {
+    let mut world = World::new(3);
+    let alice = world.sign_up("alice");
+    let others = ["bob", "carol", "dave"].map(|user| world.sign_up(user));
+    world.settle();
+    let room = world.create_room(alice, wire::JoinRule::Open);
+    world.settle();
+    for machine in others {
+        world.command(machine, Command::Join { room });
+    }
+    world.settle();
+    world.settle();
+    for machine in others {
+        let rooms = world.machines[machine].engine().rooms();
+        assert!(rooms[0].member, "{:?}", world.machines[machine].events);
+        assert_eq!(rooms[0].members.len(), 4);
+    }
+}
+
+#[test]
+fn an_invite_room_cannot_be_joined() {
+    let (mut world, _, _, room) = alice_and_bob();
+    let carol = world.sign_up("carol");
+    let ticket = world.command(carol, Command::Join { room });
+    world.settle();
+    assert_eq!(
+        world.failure(carol, ticket),
+        Some("this room is by invitation")
+    );
+    assert!(world.machines[carol].engine().rooms().is_empty());
+}
+
+#[test]
+fn only_an_owner_invites() {
+    let (mut world, _, bob, room) = alice_and_bob();
+    world.sign_up("carol");
+    let user = "carol".parse().unwrap();
+    let ticket = world.command(
+        bob,
+        Command::Invite {
+            room,
+            user,
+            role: wire::Role::User,
+        },
+    );
+    assert!(
+        world
+            .failure(bob, ticket)
+            .unwrap()
+            .contains("only an owner")
+    );
+}
+
+#[test]
+fn an_unknown_user_is_a_clear_error_and_nothing_stays() {
+    let (mut world, alice, _, room) = alice_and_bob();
+    let user = "nobody".parse().unwrap();
+    let ticket = world.command(
+        alice,
+        Command::Invite {
+            room,
+            user,
+            role: wire::Role::User,
+        },
+    );
+    world.settle();
+    assert_eq!(world.failure(alice, ticket), Some("there is no such user"));
+    assert!(world.machines[alice].engine().is_settled());
+}
+
+#[test]
+fn the_longest_text_is_sent_and_a_longer_one_refused_with_nothing_queued() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    let longest = "é".repeat(limits::TEXT / 2);
+    send(&mut world, alice, room, &longest);
+    let texts_too_long = vec!["fine".to_owned(), "x".repeat(limits::TEXT + 1)];
+    let ticket = world.command(
+        alice,
+        Command::SendTexts {
+            room,
+            texts: texts_too_long,
+        },
+    );
+    world.settle();
+    assert!(
+        world
+            .failure(alice, ticket)
+            .unwrap()
+            .contains("65537 bytes")
+    );
+    assert_eq!(texts(&world, bob, room), [longest]);
+}
+
+#[test]
+fn a_file_is_announced_with_its_key_after_its_chunks() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    let content = b"file content";
+    let upload = sotto_client_core::io::NewUpload {
+        room,
+        name: "notes.txt".to_owned(),
+        size: content.len() as u64,
+        sha256: [3; 32],
+        path: "/somewhere".to_owned(),
+    };
+    world.command(alice, Command::BeginUpload(upload));
+    let (file, sealed) = {
+        let engine = world.machines[alice].engine();
+        let file = engine.uploads().next().unwrap().file;
+        (file, engine.seal_chunk(file, 0, content).unwrap())
+    };
+    world.crash(alice);
+    world.settle();
+    assert_eq!(
+        world.machines[alice]
+            .engine()
+            .uploads()
+            .next()
+            .unwrap()
+            .next,
+        0
+    );
+    world.command(alice, Command::AdvanceUpload { file, next: 1 });
+    world.settle();
+    assert_eq!(world.machines[alice].engine().uploads().count(), 0);
+    let history = world.machines[bob].history(room);
+    let Content::File(announced) = &history.last().unwrap().content else {
+        panic!("no file")
+    };
+    assert_eq!(announced.name, "notes.txt");
+    assert_eq!(
+        sotto_client_core::files::open_chunk(announced, 0, &sealed).unwrap(),
+        content
+    );
+}
+
+#[test]
+fn a_large_tree_travels_as_chunks() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    for _ in 0..45 {
+        world.link_device(alice);
+    }
+    world.settle();
+    world.settle();
+    let last = world.link_device(alice);
+    world.settle();
+    let members = world.machines[alice].engine().rooms()[0].members.len();
+    assert_eq!(members, 48);
+    assert!(
+        world.streams.blobs() > 0,
+        "the tree should have passed the inline limit"
+    );
+    send(&mut world, bob, room, "many of you");
+    world.settle();
+    assert_eq!(texts(&world, last, room), ["many of you"]);
+}
