@@ -149,7 +149,9 @@ pub async fn add_org(args: &OrgAddArgs) -> anyhow::Result<()> {
             inbox_prefix: SYSTEM_INBOX,
         };
         let system = nats::connect(&layout, &config, login).await?;
-        push_account(&system, &keys.account_jwt(&args.name)?).await?;
+        for account in keys.account_jwts(&args.name)? {
+            push_account(&system, &account).await?;
+        }
     }
     config.orgs.push(org_config((&args.name, &args.project)));
     config.save(&layout)?;

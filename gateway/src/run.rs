@@ -33,13 +33,12 @@ pub async fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let port = listener.local_addr()?.port();
     let tls = tls::server_config(&layout)?;
 
-    let opening = open(&layout, &config, port);
+    let opening = open(&layout, &config, port, Arc::new(SystemClock));
     let Some(opened) = stop.run_until_cancelled(opening).await else {
         return Ok(());
     };
-    let (gateway, first_invites) = opened?;
-    let gateway = Arc::new(gateway);
-    let _withdrawing = withdraw_when_used(&gateway, first_invites);
+    // Its tasks go on until the gateway stops.
+    let Opened { gateway, _tasks } = opened?;
 
     let url = format!("https://{}:{port}", host(&config));
     tracing::info!(%url, orgs = config.orgs.len(), "serving");
@@ -49,19 +48,31 @@ pub async fn run(args: &ServerArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The gateway with all of its orgs open, and each org's first invite.
-async fn open(
+/// A gateway with all of its orgs, and the tasks that go with them.
+pub struct Opened {
+    /// Ready to be served.
+    pub gateway: Arc<Gateway>,
+    /// One per org: removes the first invite once it is used.
+    _tasks: JoinSet<()>,
+}
+
+/// Connects to NATS and opens every org; `port` is where the gateway listens.
+///
+/// # Errors
+/// When something in the directory does not read or NATS cannot be reached.
+pub async fn open(
     layout: &Layout,
     config: &ServerConfig,
     port: u16,
-) -> anyhow::Result<(Gateway, Vec<(OrgName, FirstInvite)>)> {
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<Opened> {
     let key = provision::read_gateway_key(layout)?;
     let passwords = provision::read_passwords(layout)?;
     let keys = KeyStore::open(&layout.accounts())?;
     let authority = tls::authority_fingerprint(layout)?;
 
     let mut orgs = Vec::new();
-    let mut first_invites = Vec::new();
+    let mut tasks = JoinSet::new();
     for OrgConfig { name, project } in &config.orgs {
         let address = GatewayAddress {
             host: host(config),
@@ -71,24 +82,26 @@ async fn open(
         };
         let opened = async {
             let org = open_org(layout, config, &keys, &key, name).await?;
-            let now_ms = SystemClock.now_ms();
+            let now_ms = clock.now_ms();
             first_start::create(&org, key.verifying_key(), project, now_ms).await?;
             let file = layout.first_invite(name);
             let invite = FirstInvite::offer(&org, file, &address, now_ms).await?;
-            anyhow::Ok((org, invite))
+            anyhow::Ok((Arc::new(org), invite))
         };
         let cannot = || format!("cannot serve the organisation `{name}`");
         let (org, invite) = opened.await.with_context(cannot)?;
-        orgs.push(org);
-        first_invites.push((name.clone(), invite));
+        orgs.push(Arc::clone(&org));
+        tasks.spawn(async move { invite.withdraw_when_used(&org).await });
     }
     let server = Server {
         name: config.server_name.clone(),
         nats_url: config.nats_url(),
         shards: config.shards,
     };
-    let gateway = Gateway::new(server, key, passwords, orgs, Box::new(SystemClock));
-    Ok((gateway, first_invites))
+    Ok(Opened {
+        gateway: Arc::new(Gateway::new(server, key, passwords, orgs, clock)),
+        _tasks: tasks,
+    })
 }
 
 async fn open_org(
@@ -106,21 +119,6 @@ async fn open_org(
     };
     let client = nats::connect(layout, config, login).await?;
     Ok(Org::open(name.clone(), client, key.clone(), signer).await?)
-}
-
-/// One waiting task per org; they end with the set.
-fn withdraw_when_used(
-    gateway: &Arc<Gateway>,
-    first_invites: Vec<(OrgName, FirstInvite)>,
-) -> JoinSet<()> {
-    let mut waiting = JoinSet::new();
-    for (name, invite) in first_invites {
-        if let Ok(org) = gateway.org(name.as_str()) {
-            let org = Arc::clone(org);
-            waiting.spawn(async move { invite.withdraw_when_used(&org).await });
-        }
-    }
-    waiting
 }
 
 /// As it stands in a URL: IPv6 in brackets.

@@ -1,0 +1,82 @@
+//! What a device gets from the gateway opens NATS, and only for its holder.
+
+use std::sync::Arc;
+
+use async_nats::{Client, ConnectOptions, Event, ServerError};
+use nkeys::KeyPair;
+use sotto_gateway::clock::Clock;
+use sotto_proto::wire::{JoinRule, JwtRequest};
+use sotto_proto::{RoomAddress, limits, reply_prefix};
+use sotto_service::tls;
+use tokio::sync::mpsc;
+
+use super::person::{Device, Person};
+use super::server::{PATIENCE, Server};
+
+/// Connects with a JWT and a key; the refusals that the server reports.
+async fn connect(
+    server: &Server,
+    device: &Device,
+    jwt: &str,
+    key: Arc<KeyPair>,
+) -> Result<(Client, mpsc::UnboundedReceiver<String>), async_nats::ConnectError> {
+    let (refused, refusals) = mpsc::unbounded_channel();
+    let client = ConnectOptions::with_jwt(jwt.to_owned(), move |nonce| {
+        let key = Arc::clone(&key);
+        async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
+    })
+    .custom_inbox_prefix(reply_prefix(device.id))
+    .tls_client_config(tls::client_config(&server.directory.layout).unwrap())
+    .tls_first()
+    .event_callback(move |event| {
+        if let Event::ServerError(ServerError::Other(error)) = event {
+            let _ = refused.send(error);
+        }
+        async {}
+    })
+    .connect(server.directory.config.nats_url())
+    .await?;
+    Ok((client, refusals))
+}
+
+#[tokio::test]
+async fn nats_takes_the_jwt_from_its_device_only() {
+    let server = Server::start().await;
+    let alice = Person::first(&server, "acme", "alice").await;
+    let room = alice.create_room(&server, JoinRule::Invite).await;
+    let answer = alice.call(&server, &JwtRequest {}).await.unwrap();
+    let lifetime = answer.expires_ms - server.clock.now_ms();
+    let hour = limits::JWT.as_millis() as i64;
+    assert!((hour - 1_000..=hour).contains(&lifetime), "{lifetime}");
+
+    let key = Arc::new(KeyPair::from_seed(&alice.device.nats.seed().unwrap()).unwrap());
+    let (client, mut refusals) = connect(&server, &alice.device, &answer.jwt, key)
+        .await
+        .unwrap();
+    let address = RoomAddress::try_from(&answer.rooms[0]).unwrap();
+    assert_eq!(address.room, room);
+    let allowed = address.messages().to_string();
+    client.publish(allowed, "sealed".into()).await.unwrap();
+    let _live = client.subscribe(address.live_wildcard()).await.unwrap();
+    client.flush().await.unwrap();
+    assert!(refusals.try_recv().is_err());
+
+    client.publish("directory", "forged".into()).await.unwrap();
+    let refusal = tokio::time::timeout(PATIENCE, refusals.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        refusal.to_lowercase().contains("permissions violation"),
+        "{refusal}"
+    );
+    assert!(refusal.contains("directory"), "{refusal}");
+
+    // Somebody who got hold of the JWT, but not of the key.
+    let thief = Arc::new(KeyPair::new_user());
+    assert!(
+        connect(&server, &alice.device, &answer.jwt, thief)
+            .await
+            .is_err()
+    );
+}

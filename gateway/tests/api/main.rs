@@ -1,0 +1,25 @@
+//! The gateway's API over real TLS, on a real nats-server, driven by real
+//! OPAQUE clients.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
+
+mod bodies;
+mod device_sessions;
+mod jwt;
+mod key_packages;
+mod linking;
+mod login;
+mod open_rooms;
+mod person;
+mod program;
+mod rooms;
+mod server;
+mod signup;
+mod unauthorized;

@@ -1,0 +1,287 @@
+//! A server directory, a nats-server on it, and gateways over TLS.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prost::Message;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use reqwest::{Body, StatusCode};
+use sotto_gateway::clock::Clock;
+use sotto_gateway::gateway::Gateway;
+use sotto_gateway::org::Org;
+use sotto_gateway::provision::{self, InitArgs};
+use sotto_gateway::run::{self, Opened};
+use sotto_gateway::server;
+use sotto_jwt_accounts::keystore::KeyStore;
+use sotto_proto::api::{self, Call};
+use sotto_proto::{InviteLink, InviteToken, wire};
+use sotto_service::{Layout, ServerConfig, private_files, tls};
+use tokio_util::sync::CancellationToken;
+
+/// How long anything here may take.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A clock that the test turns.
+pub struct TestClock(AtomicI64);
+
+impl TestClock {
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_millis() as i64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now_ms(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A new server directory with the orgs `acme` (project `field`) and `other`
+/// (project `lab`), and nats-server on it.
+pub struct Directory {
+    _folder: tempfile::TempDir,
+    pub layout: Layout,
+    pub config: ServerConfig,
+    nats: Child,
+}
+
+impl Directory {
+    pub async fn start() -> Self {
+        tls::install_provider();
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("server");
+        let nats_listen = free_address();
+        provision::init(&init_args(&dir, nats_listen)).unwrap();
+        let layout = Layout::new(&dir);
+        let config = ServerConfig::load(&layout).unwrap();
+        write_nats_config(&layout, &config);
+        let nats = Command::new(nats_server())
+            .arg("--config")
+            .arg(layout.nats_config())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nats-server is installed by `cargo xtask setup`");
+        Self {
+            _folder: folder,
+            layout,
+            config,
+            nats,
+        }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = self.nats.kill();
+        let _ = self.nats.wait();
+    }
+}
+
+pub fn init_args(dir: &Path, nats_listen: std::net::SocketAddr) -> InitArgs {
+    InitArgs {
+        dir: dir.to_owned(),
+        orgs: vec!["acme".parse().unwrap(), "other".parse().unwrap()],
+        projects: vec!["field".parse().unwrap(), "lab".parse().unwrap()],
+        server_name: "test".to_owned(),
+        public_host: "127.0.0.1".to_owned(),
+        gateway_listen: "127.0.0.1:0".parse().unwrap(),
+        nats_listen,
+        shards: 1.try_into().unwrap(),
+    }
+}
+
+/// One gateway of a server directory.
+pub struct Server {
+    pub directory: Arc<Directory>,
+    pub clock: Arc<TestClock>,
+    pub gateway: Arc<Gateway>,
+    url: String,
+    http: reqwest::Client,
+    stop: CancellationToken,
+    _opened: Opened,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::start_on(Arc::new(Directory::start().await)).await
+    }
+
+    pub async fn start_on(directory: Arc<Directory>) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let clock = Arc::new(TestClock(AtomicI64::new(now.as_millis() as i64)));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let Directory { layout, config, .. } = &*directory;
+        let opened = run::open(layout, config, port, clock.clone())
+            .await
+            .unwrap();
+        let gateway = Arc::clone(&opened.gateway);
+        let tls = tls::server_config(layout).unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(server::serve(
+            listener,
+            tls,
+            Arc::clone(&gateway),
+            stop.clone(),
+        ));
+        Self {
+            clock,
+            gateway,
+            url: format!("https://127.0.0.1:{port}"),
+            http: https(layout),
+            stop,
+            directory,
+            _opened: opened,
+        }
+    }
+
+    pub fn org(&self, name: &str) -> Arc<Org> {
+        Arc::clone(self.gateway.org(name).unwrap())
+    }
+
+    /// The invite that the first start wrote down.
+    pub fn first_invite(&self, org: &str) -> InviteLink {
+        let path = self.directory.layout.first_invite(&org.parse().unwrap());
+        private_files::read_text(&path, 4_096)
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    pub fn first_token(&self, org: &str) -> InviteToken {
+        self.first_invite(org).invite
+    }
+
+    /// One call, with a session's token or without.
+    pub async fn call<C: Call>(
+        &self,
+        token: Option<&[u8]>,
+        call: &C,
+    ) -> Result<C::Answer, wire::ApiError> {
+        let body = call.encode_to_vec();
+        let (status, answer) = self.post(C::PATH, token, body).await;
+        if status == StatusCode::OK {
+            Ok(C::Answer::decode(answer.as_slice()).unwrap())
+        } else {
+            Err(wire::ApiError::decode(answer.as_slice()).unwrap())
+        }
+    }
+
+    /// Any body to any path; the status and the answer, always protobuf.
+    pub async fn post(
+        &self,
+        path: &str,
+        token: Option<&[u8]>,
+        body: impl Into<Body>,
+    ) -> (StatusCode, Vec<u8>) {
+        let mut request = self
+            .http
+            .post(format!("{}{path}", self.url))
+            .header(CONTENT_TYPE, api::CONTENT_TYPE)
+            .body(body);
+        if let Some(token) = token {
+            let token = data_encoding::BASE64URL_NOPAD.encode(token);
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let content_type = answer.headers().get(CONTENT_TYPE).cloned();
+        assert_eq!(content_type.unwrap(), api::CONTENT_TYPE, "{path}");
+        (status, answer.bytes().await.unwrap().to_vec())
+    }
+
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// An HTTPS client that knows only this server's authority.
+pub fn https(layout: &Layout) -> reqwest::Client {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls::client_config(layout).unwrap())
+        .no_proxy()
+        .build()
+        .unwrap()
+}
+
+pub fn code<T: std::fmt::Debug>(answer: Result<T, wire::ApiError>) -> wire::ApiErrorCode {
+    answer.expect_err("this should have been refused").code()
+}
+
+pub fn free_address() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+fn nats_server() -> PathBuf {
+    if let Some(path) = std::env::var_os("SOTTO_NATS_SERVER") {
+        return path.into();
+    }
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let installed = workspace.join("target/tools/nats-server");
+    if installed.exists() {
+        installed
+    } else {
+        "nats-server".into()
+    }
+}
+
+fn write_nats_config(layout: &Layout, config: &ServerConfig) {
+    let keys = KeyStore::open(&layout.accounts()).unwrap();
+    let preload: String = keys
+        .resolver_preload()
+        .unwrap()
+        .iter()
+        .map(|account| format!("  {}: {}\n", account.id, account.jwt))
+        .collect();
+    let quoted = |path: PathBuf| format!("{:?}", path.display().to_string());
+    let text = format!(
+        r#"
+server_name: test
+listen: "{listen}"
+max_control_line: 1048576
+tls {{
+  cert_file: {certificate}
+  key_file: {key}
+  min_version: "1.3"
+  handshake_first: true
+}}
+jetstream {{
+  store_dir: {store}
+  sync_interval: always
+}}
+operator: {operator}
+system_account: {system}
+resolver {{
+  type: full
+  dir: {jwts}
+  allow_delete: false
+}}
+resolver_preload {{
+{preload}}}
+"#,
+        listen = config.nats.listen,
+        certificate = quoted(layout.server_certificate()),
+        key = quoted(layout.server_key()),
+        store = quoted(layout.jetstream()),
+        operator = keys.operator_jwt(),
+        system = keys.system_account(),
+        jwts = quoted(layout.account_jwts()),
+    );
+    private_files::write(&layout.nats_config(), text.as_bytes()).unwrap();
+}
