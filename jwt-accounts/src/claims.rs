@@ -62,8 +62,62 @@ pub struct Account {
     /// that user are void.
     #[serde(default)]
     pub revocations: BTreeMap<String, i64>,
+    /// Subjects that other accounts may import.
+    #[serde(default)]
+    pub exports: Vec<Export>,
+    /// Subjects of other accounts that users of this one reach.
+    #[serde(default)]
+    pub imports: Vec<Import>,
     /// What users may do whose own claims say nothing.
     pub default_permissions: Permissions,
+}
+
+/// A subject that other accounts may import.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Export {
+    /// For people.
+    pub name: String,
+    /// Here and, by default, there.
+    pub subject: String,
+    /// Which way messages go.
+    #[serde(rename = "type")]
+    pub direction: Direction,
+    /// Of a service: how many answers a request has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_type: Option<Answers>,
+}
+
+/// A subject of another account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Import {
+    /// For people.
+    pub name: String,
+    /// Here and there.
+    pub subject: String,
+    /// Public key of the account that exports it.
+    pub account: String,
+    /// Which way messages go.
+    #[serde(rename = "type")]
+    pub direction: Direction,
+}
+
+/// Which way messages cross from one account to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From the exporting to the importing account.
+    Stream,
+    /// From the importing to the exporting account, and answers back.
+    Service,
+}
+
+/// How many answers a request to a service has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answers {
+    /// One.
+    Singleton,
+    /// Several.
+    Stream,
 }
 
 /// Bounds of an account.

@@ -1,5 +1,7 @@
 //! Which subjects each kind of client may use (DESIGN section 6).
 //!
+//! Devices are users of their own account, which reaches the org's by imports
+//! only (see `accounts`); relays and gateways are users of the org's account.
 //! A device never gets a `$JS.API` grant: `DIRECT.GET` cannot be restricted by
 //! subject, so with it a device could read every room of a stream.
 
@@ -10,7 +12,10 @@ use sotto_proto::{
 
 use crate::claims::{ConnectionType, Limit, Permissions, Subjects, User};
 
-/// Inbox prefix of every relay; devices can neither publish nor subscribe there.
+/// How the reply subject of a device's request begins when it reaches the
+/// org's account: the server answers there what goes to the device.
+pub const IMPORTED_REPLY: &str = "_R_.";
+/// Inbox prefix of every relay.
 pub const RELAY_INBOX: &str = "_INBOX.relay";
 /// Inbox prefix of every gateway.
 pub const GATEWAY_INBOX: &str = "_INBOX.gateway";
@@ -44,7 +49,7 @@ pub fn device(account: &str, device: DeviceId, rooms: &[RoomAddress]) -> User {
 /// What a relay may do: keep the org's streams, read the directory, hear every
 /// device's requests and answer them. It cannot write to a room.
 pub fn relay(account: &str, shards: u8) -> User {
-    let mut publish = vec!["_INBOX.*.>".to_owned(), "$JS.API.INFO".to_owned()];
+    let mut publish = vec![format!("{IMPORTED_REPLY}>"), "$JS.API.INFO".to_owned()];
     let shards = (0..shards).map(Shard);
     let mail_and_blobs = shards.flat_map(|shard| [mail_stream(shard), blob_stream(shard)]);
     let others = [INBOX_STREAM, DIRECTORY_STREAM].map(str::to_owned);
@@ -67,9 +72,6 @@ pub fn gateway(account: &str, buckets: &[&str]) -> User {
     for bucket in buckets {
         publish.extend(keep_and_read(&format!("KV_{bucket}")));
         publish.push(format!("$KV.{bucket}.>"));
-        // Listing and watching a bucket's keys takes an ephemeral consumer.
-        publish.push(format!("$JS.API.CONSUMER.CREATE.KV_{bucket}.>"));
-        publish.push(format!("$JS.API.CONSUMER.DELETE.KV_{bucket}.>"));
     }
     let subscribe = vec![directory_live(), format!("{GATEWAY_INBOX}.>")];
     user(account, publish, subscribe, SERVICE_SUBSCRIPTIONS)

@@ -1,10 +1,11 @@
 //! The secret keys of one server on disk: the operator, the system account and
-//! one account per org, each with an identity key and a signing key.
+//! two accounts per org, each with an identity key and a signing key.
 //!
 //! ```text
-//! operator/      identity.seed  signing.seed  operator.jwt
-//! system/        identity.seed  signing.seed  account.jwt
-//! orgs/<org>/    identity.seed  signing.seed  account.jwt
+//! operator/              identity.seed  signing.seed  operator.jwt
+//! system/                identity.seed  signing.seed  account.jwt
+//! orgs/<org>/org/        identity.seed  signing.seed  account.jwt
+//! orgs/<org>/devices/    identity.seed  signing.seed  account.jwt
 //! ```
 //!
 //! Only signing keys are read in daily work; identity seeds may be moved
@@ -16,18 +17,18 @@ mod files;
 use std::path::{Path, PathBuf};
 
 use nkeys::{KeyPair, KeyPairType};
-use sotto_proto::{OrgName, limits};
+use sotto_proto::OrgName;
 use zeroize::Zeroizing;
 
-use crate::claims::{
-    Account, AccountLimits, Claims, ClaimsError, Limit, Operator, Permissions, User, Verified,
-};
-use crate::grants;
-use crate::signer::{AccountSigner, Credentials};
+use crate::claims::{Account, Claims, ClaimsError, Operator, Verified};
+use crate::signer::{AccountSigner, Credentials, Signer};
+use crate::{accounts, grants};
 
 const OPERATOR: &str = "operator";
 const SYSTEM: &str = "system";
 const ORGS: &str = "orgs";
+const ORG: &str = "org";
+const DEVICES: &str = "devices";
 const IDENTITY_SEED: &str = "identity.seed";
 const SIGNING_SEED: &str = "signing.seed";
 const OPERATOR_JWT: &str = "operator.jwt";
@@ -96,7 +97,7 @@ impl KeyStore {
         let operator = KeyPair::new_operator();
         let signing = KeyPair::new_operator();
         let system = NewAccount::draw();
-        let system_claims = system.claims("SYS", system_limits());
+        let system_account = accounts::system(system.signing.public_key());
         let claims = Claims {
             subject: operator.public_key(),
             name: "sotto".to_owned(),
@@ -117,7 +118,7 @@ impl KeyStore {
             folder.write(OPERATOR_JWT, &operator_jwt)?;
             folder.finish()?;
             let folder = files::NewDir::within(new, SYSTEM)?;
-            system.write(&folder, &system_claims.sign(&signing, now_s)?)?;
+            system.write(&folder, "SYS", system_account, &signing, now_s)?;
             folder.finish()?;
             files::NewDir::within(new, ORGS)?.finish()
         })?;
@@ -151,16 +152,26 @@ impl KeyStore {
         })
     }
 
-    /// Draws the keys of an org's account.
+    /// Draws the keys of an org's accounts.
     ///
     /// # Errors
     /// [`KeyStoreError::Exists`], [`KeyStoreError::Io`].
     pub fn add_org(&self, org: &OrgName, now_ms: i64) -> Result<(), KeyStoreError> {
-        let account = NewAccount::draw();
-        let claims = account.claims(org.as_str(), org_limits());
-        let jwt = claims.sign(&self.signing, now_ms.div_euclid(1_000))?;
+        let (keys, device_keys) = (NewAccount::draw(), NewAccount::draw());
+        let account = accounts::org(keys.signing.public_key());
+        let devices = accounts::devices(
+            device_keys.signing.public_key(),
+            &keys.identity.public_key(),
+        );
+        let now_s = now_ms.div_euclid(1_000);
         files::create_dir(&self.org_dir(org), |new| {
-            account.write(&files::NewDir::at(new), &jwt)
+            let folder = files::NewDir::within(new, ORG)?;
+            keys.write(&folder, org.as_str(), account, &self.signing, now_s)?;
+            folder.finish()?;
+            let folder = files::NewDir::within(new, DEVICES)?;
+            let name = format!("{org} devices");
+            device_keys.write(&folder, &name, devices, &self.signing, now_s)?;
+            folder.finish()
         })
     }
 
@@ -190,12 +201,13 @@ impl KeyStore {
         &self.system.jwt
     }
 
-    /// The JWT of an org's account, for [`crate::push_account`].
+    /// The JWTs of an org's accounts, each for [`crate::push_account`], in this
+    /// order.
     ///
     /// # Errors
     /// When there is no such org, or its files do not read.
-    pub fn account_jwt(&self, org: &OrgName) -> Result<String, KeyStoreError> {
-        Ok(self.account(org)?.jwt)
+    pub fn account_jwts(&self, org: &OrgName) -> Result<[String; 2], KeyStoreError> {
+        Ok([self.account(org, ORG)?.jwt, self.account(org, DEVICES)?.jwt])
     }
 
     /// What signs the users of an org.
@@ -203,10 +215,14 @@ impl KeyStore {
     /// # Errors
     /// When there is no such org, or its files do not read.
     pub fn account_signer(&self, org: &OrgName) -> Result<AccountSigner, KeyStoreError> {
-        signer(&self.org_dir(org), self.account(org)?)
+        let signer_of = |which| signer(&self.org_dir(org).join(which), self.account(org, which)?);
+        Ok(AccountSigner {
+            org: signer_of(ORG)?,
+            devices: signer_of(DEVICES)?,
+        })
     }
 
-    /// The system account and every org's account.
+    /// The system account and every org's accounts.
     ///
     /// # Errors
     /// When an org's files do not read.
@@ -216,8 +232,10 @@ impl KeyStore {
             jwt: self.system.jwt.clone(),
         }];
         for org in self.orgs()? {
-            let StoredAccount { id, jwt, .. } = self.account(&org)?;
-            accounts.push(PreloadedAccount { id, jwt });
+            for which in [ORG, DEVICES] {
+                let StoredAccount { id, jwt, .. } = self.account(&org, which)?;
+                accounts.push(PreloadedAccount { id, jwt });
+            }
         }
         Ok(accounts)
     }
@@ -229,12 +247,12 @@ impl KeyStore {
     pub fn system_credentials(&self, now_ms: i64) -> Result<Credentials, KeyStoreError> {
         let dir = self.dir.join(SYSTEM);
         let signer = signer(&dir, read_account(&dir, &self.signing)?)?;
-        let user: User = grants::system(signer.account());
+        let user = grants::system(&signer.account);
         Ok(signer.credentials("system", user, now_ms)?)
     }
 
-    /// Voids every JWT of a NATS user key issued until now, and stores the
-    /// account's new JWT; [`crate::push_account`] puts it in force.
+    /// Voids every JWT of a device's NATS key issued until now, and stores the
+    /// new JWT of the devices' account; [`crate::push_account`] puts it in force.
     ///
     /// # Errors
     /// When there is no such org, or its files do not read or write.
@@ -245,20 +263,21 @@ impl KeyStore {
         now_ms: i64,
     ) -> Result<String, KeyStoreError> {
         let now_s = now_ms.div_euclid(1_000);
-        let mut claims = self.account(org)?.claims;
+        let mut claims = self.account(org, DEVICES)?.claims;
         let revocations = &mut claims.nats.revocations;
         revocations.insert(nats_key.to_owned(), now_s);
         let jwt = claims.sign(&self.signing, now_s)?;
-        files::replace(&self.org_dir(org).join(ACCOUNT_JWT), &jwt)?;
+        let path = self.org_dir(org).join(DEVICES).join(ACCOUNT_JWT);
+        files::replace(&path, &jwt)?;
         Ok(jwt)
     }
 
-    fn account(&self, org: &OrgName) -> Result<StoredAccount, KeyStoreError> {
+    fn account(&self, org: &OrgName, which: &str) -> Result<StoredAccount, KeyStoreError> {
         let dir = self.org_dir(org);
         if !dir.is_dir() {
             return Err(KeyStoreError::UnknownOrg(org.clone()));
         }
-        read_account(&dir, &self.signing)
+        read_account(&dir.join(which), &self.signing)
     }
 
     fn org_dir(&self, org: &OrgName) -> PathBuf {
@@ -288,68 +307,36 @@ impl NewAccount {
         }
     }
 
-    fn claims(&self, name: &str, limits: AccountLimits) -> Claims<Account> {
-        Claims {
+    fn write(
+        &self,
+        folder: &files::NewDir,
+        name: &str,
+        account: Account,
+        operator: &KeyPair,
+        now_s: i64,
+    ) -> Result<(), KeyStoreError> {
+        let claims = Claims {
             subject: self.identity.public_key(),
             name: name.to_owned(),
             expires_s: None,
-            nats: Account {
-                limits,
-                signing_keys: vec![self.signing.public_key()],
-                revocations: Default::default(),
-                default_permissions: Permissions::nothing(),
-            },
-        }
-    }
-
-    fn write(&self, folder: &files::NewDir, jwt: &str) -> Result<(), KeyStoreError> {
+            nats: account,
+        };
         folder.write(IDENTITY_SEED, &seed(&self.identity)?)?;
         folder.write(SIGNING_SEED, &seed(&self.signing)?)?;
-        folder.write(ACCOUNT_JWT, jwt)
+        folder.write(ACCOUNT_JWT, &claims.sign(operator, now_s)?)
     }
 }
 
-/// An org: bounded per message; on disk as much as the server has. Nothing is
-/// imported, exported, bridged or kept in memory.
-fn org_limits() -> AccountLimits {
-    AccountLimits {
-        conn: Limit::Unlimited,
-        leaf: Limit::AtMost(0),
-        subs: Limit::Unlimited,
-        payload: Limit::AtMost(limits::NATS_MESSAGE as u64),
-        data: Limit::Unlimited,
-        imports: Limit::AtMost(0),
-        exports: Limit::AtMost(0),
-        wildcard_exports: false,
-        mem_storage: Limit::AtMost(0),
-        disk_storage: Limit::Unlimited,
-        streams: Limit::Unlimited,
-        consumers: Limit::Unlimited,
-        max_ack_pending: Limit::Unlimited,
-        mem_max_stream_bytes: Limit::Unlimited,
-        disk_max_stream_bytes: Limit::Unlimited,
-        max_bytes_required: false,
-    }
-}
-
-/// The system account: no JetStream.
-fn system_limits() -> AccountLimits {
-    AccountLimits {
-        payload: Limit::Unlimited,
-        disk_storage: Limit::AtMost(0),
-        streams: Limit::AtMost(0),
-        consumers: Limit::AtMost(0),
-        ..org_limits()
-    }
-}
-
-fn signer(dir: &Path, account: StoredAccount) -> Result<AccountSigner, KeyStoreError> {
+fn signer(dir: &Path, account: StoredAccount) -> Result<Signer, KeyStoreError> {
     let path = dir.join(SIGNING_SEED);
     let key = read_key(&path, KeyPairType::Account)?;
     if account.claims.nats.signing_keys != [key.public_key()] {
         return Err(KeyStoreError::Damaged(path));
     }
-    Ok(AccountSigner::new(account.id, key))
+    Ok(Signer {
+        account: account.id,
+        key,
+    })
 }
 
 fn read_account(dir: &Path, operator: &KeyPair) -> Result<StoredAccount, KeyStoreError> {

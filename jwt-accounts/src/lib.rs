@@ -9,6 +9,7 @@
 //! This crate must never let a device have a `$JS.API` grant, print a seed, or
 //! believe a directory event that it does not fully understand.
 
+mod accounts;
 pub mod claims;
 pub mod directory;
 pub mod grants;

@@ -1,4 +1,4 @@
-//! Making user JWTs in the name of one account.
+//! Making user JWTs in the name of an org's accounts.
 
 use std::fmt;
 
@@ -10,10 +10,18 @@ use crate::claims::{Claims, ClaimsError, User};
 use crate::grants;
 use crate::policy::NatsAccess;
 
-/// Signs users of one account with its signing key.
+/// Signs the users of an org: devices in the devices' account, the rest in the
+/// org's own.
+#[derive(Debug)]
 pub struct AccountSigner {
-    account: String,
-    key: KeyPair,
+    pub(crate) org: Signer,
+    pub(crate) devices: Signer,
+}
+
+/// An account's signing key. `Debug` shows only whose it is.
+pub(crate) struct Signer {
+    pub account: String,
+    pub key: KeyPair,
 }
 
 /// What a device connects with, beside its own nkey.
@@ -29,13 +37,14 @@ pub struct DeviceJwt {
 pub struct Credentials(Zeroizing<String>);
 
 impl AccountSigner {
-    pub(crate) fn new(account: String, key: KeyPair) -> Self {
-        Self { account, key }
+    /// Public key of the org's account, which holds its streams.
+    pub fn account(&self) -> &str {
+        &self.org.account
     }
 
-    /// The account's public key.
-    pub fn account(&self) -> &str {
-        &self.account
+    /// Public key of the account that devices are users of.
+    pub fn device_account(&self) -> &str {
+        &self.devices.account
     }
 
     /// What a device may do for the next hour.
@@ -52,10 +61,10 @@ impl AccountSigner {
             // The device's id; who the user is does not concern nats-server.
             name: certificate.device.to_string(),
             expires_s: Some(expires_s),
-            nats: grants::device(&self.account, certificate.device, access.rooms()),
+            nats: grants::device(&self.devices.account, certificate.device, access.rooms()),
         };
         Ok(DeviceJwt {
-            jwt: claims.sign(&self.key, now_s)?,
+            jwt: claims.sign(&self.devices.key, now_s)?,
             expires_ms: expires_s.saturating_mul(1_000),
         })
     }
@@ -65,7 +74,7 @@ impl AccountSigner {
     /// # Errors
     /// When the signing key does not sign.
     pub fn relay(&self, shards: u8, now_ms: i64) -> Result<Credentials, ClaimsError> {
-        self.credentials("relay", grants::relay(&self.account, shards), now_ms)
+        self.credentials("relay", grants::relay(self.account(), shards), now_ms)
     }
 
     /// Credentials, with a new nkey, of a gateway with these key-value buckets.
@@ -73,14 +82,27 @@ impl AccountSigner {
     /// # Errors
     /// When the signing key does not sign.
     pub fn gateway(&self, buckets: &[&str], now_ms: i64) -> Result<Credentials, ClaimsError> {
-        self.credentials("gateway", grants::gateway(&self.account, buckets), now_ms)
+        self.credentials("gateway", grants::gateway(self.account(), buckets), now_ms)
     }
 
-    /// Credentials, with a new nkey, that do not expire.
+    /// Credentials of a user of the org's account, with a new nkey, that do not
+    /// expire.
     ///
     /// # Errors
     /// When the signing key does not sign.
     pub fn credentials(
+        &self,
+        name: &str,
+        user: User,
+        now_ms: i64,
+    ) -> Result<Credentials, ClaimsError> {
+        self.org.credentials(name, user, now_ms)
+    }
+}
+
+impl Signer {
+    /// Signs a user with a new nkey.
+    pub(crate) fn credentials(
         &self,
         name: &str,
         user: User,
@@ -99,9 +121,9 @@ impl AccountSigner {
     }
 }
 
-impl fmt::Debug for AccountSigner {
+impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccountSigner")
+        f.debug_struct("Signer")
             .field("account", &self.account)
             .finish_non_exhaustive()
     }

@@ -16,11 +16,6 @@ const FILE_MAX: u64 = 4 * 1024 * 1024;
 pub(super) struct NewDir(PathBuf);
 
 impl NewDir {
-    /// The folder that [`create_dir`] is making.
-    pub(super) fn at(path: &Path) -> Self {
-        Self(path.to_owned())
-    }
-
     /// Makes a folder in a new one.
     pub(super) fn within(parent: &Path, name: &str) -> Result<Self, KeyStoreError> {
         let path = parent.join(name);

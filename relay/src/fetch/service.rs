@@ -112,7 +112,7 @@ fn address(request: &Message) -> Option<(DeviceId, String)> {
         return None;
     };
     let reply = request.reply.as_ref()?;
-    plan::is_own_reply(device, reply).then(|| (device, reply.to_string()))
+    plan::is_device_reply(reply).then(|| (device, reply.to_string()))
 }
 
 fn release(per_device: &mut BTreeMap<DeviceId, usize>, device: DeviceId) {

@@ -1,0 +1,243 @@
+//! A real nats-server in operator mode, with one org, for the tests here.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "shared by several tests, each of which uses a part"
+)]
+
+mod directory;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use async_nats::{Client, ConnectOptions, Event, jetstream};
+use nkeys::KeyPair;
+use sotto_jwt_accounts::keystore::KeyStore;
+use sotto_jwt_accounts::{AccountSigner, Credentials, grants, policy, push_account};
+use sotto_proto::{OrgName, Shard, mail_stream, mail_stream_subjects, reply_prefix};
+use tokio::sync::mpsc;
+
+pub use directory::{Directory, Person};
+
+/// How long anything here may take.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct Server {
+    pub url: String,
+    pub keys: KeyStore,
+    pub org: OrgName,
+    pub signer: AccountSigner,
+    child: Child,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts it with an org `acme` that only the resolver's preload knows.
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = KeyStore::create(&dir.path().join("accounts"), now_ms()).unwrap();
+        let org: OrgName = "acme".parse().unwrap();
+        keys.add_org(&org, now_ms()).unwrap();
+        let config = dir.path().join("nats.conf");
+        fs::write(&config, configuration(dir.path(), &keys)).unwrap();
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        let child = Command::new(binary())
+            .arg("--config")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("nats-server is installed by `cargo xtask setup`");
+        let ports = dir.path().join(format!("nats-server_{}.ports", child.id()));
+        let url = await_url(&ports, dir.path()).await;
+        let signer = keys.account_signer(&org).unwrap();
+        Self {
+            url,
+            keys,
+            org,
+            signer,
+            child,
+            _dir: dir,
+        }
+    }
+
+    /// A client of the system account.
+    pub async fn system(&self) -> Client {
+        let credentials = self.keys.system_credentials(now_ms()).unwrap();
+        self.service(&credentials, grants::SYSTEM_INBOX).await
+    }
+
+    /// A client with the relay's grants.
+    pub async fn relay(&self) -> Client {
+        let credentials = self.signer.relay(1, now_ms()).unwrap();
+        self.service(&credentials, grants::RELAY_INBOX).await
+    }
+
+    /// A client with the gateway's grants.
+    pub async fn gateway(&self, buckets: &[&str]) -> Client {
+        let credentials = self.signer.gateway(buckets, now_ms()).unwrap();
+        self.service(&credentials, grants::GATEWAY_INBOX).await
+    }
+
+    pub async fn service(&self, credentials: &Credentials, inbox: &str) -> Client {
+        let options = ConnectOptions::with_credentials(credentials.expose()).unwrap();
+        let options = options.custom_inbox_prefix(inbox);
+        options.connect(&self.url).await.unwrap()
+    }
+
+    /// The stream of shard 0, made with the relay's grants.
+    pub async fn mail_stream(&self) -> jetstream::stream::Stream {
+        let js = jetstream::new(self.relay().await);
+        let subjects = mail_stream_subjects(Shard(0));
+        js.create_stream(jetstream::stream::Config {
+            name: mail_stream(Shard(0)),
+            subjects: vec![subjects.clone()],
+            allow_direct: true,
+            republish: Some(jetstream::stream::Republish {
+                source: subjects.clone(),
+                destination: format!("live.{subjects}"),
+                headers_only: false,
+            }),
+            ..Default::default()
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Connects a device whose nkey is `key` with what the directory lets it do.
+    pub async fn device(&self, directory: &Directory, who: &Person) -> Probe {
+        let jwt = self.device_jwt(directory, who);
+        let inbox = reply_prefix(who.device);
+        Probe::connect(&self.url, jwt, who.nats_key(), &inbox)
+            .await
+            .unwrap()
+    }
+
+    pub fn device_jwt(&self, directory: &Directory, who: &Person) -> String {
+        let access = policy::nats_access(&directory.state, who.device, now_ms()).unwrap();
+        self.signer.device_jwt(&access, now_ms()).unwrap().jwt
+    }
+
+    pub async fn push(&self, jwt: &str) {
+        push_account(&self.system().await, jwt).await.unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client whose refusals can be awaited.
+pub struct Probe {
+    pub client: Client,
+    pub events: mpsc::UnboundedReceiver<Event>,
+}
+
+impl Probe {
+    /// Connects as the holder of a JWT and its key.
+    pub async fn connect(
+        url: &str,
+        jwt: String,
+        key: KeyPair,
+        inbox: &str,
+    ) -> Result<Self, async_nats::ConnectError> {
+        let key = Arc::new(key);
+        let options = ConnectOptions::with_jwt(jwt, move |nonce| {
+            let key = Arc::clone(&key);
+            async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
+        });
+        Self::with_options(url, options, inbox).await
+    }
+
+    pub async fn with_credentials(url: &str, credentials: &Credentials, inbox: &str) -> Self {
+        let options = ConnectOptions::with_credentials(credentials.expose()).unwrap();
+        Self::with_options(url, options, inbox).await.unwrap()
+    }
+
+    async fn with_options(
+        url: &str,
+        options: ConnectOptions,
+        inbox: &str,
+    ) -> Result<Self, async_nats::ConnectError> {
+        let (sender, events) = mpsc::unbounded_channel();
+        let options = options
+            .custom_inbox_prefix(inbox)
+            .event_callback(move |event| {
+                let sender = sender.clone();
+                async move {
+                    let _ = sender.send(event);
+                }
+            });
+        let client = options.connect(url).await?;
+        Ok(Self { client, events })
+    }
+
+    /// Waits for the server's refusal of something.
+    pub async fn refusal(&mut self) -> String {
+        loop {
+            let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
+            let event = event.expect("the server refuses").expect("connected");
+            if let Event::ServerError(error) = event {
+                return error.to_string();
+            }
+        }
+    }
+}
+
+pub fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap()
+}
+
+fn configuration(dir: &Path, keys: &KeyStore) -> String {
+    let dir = dir.display();
+    let mut preload = String::new();
+    for account in keys.resolver_preload().unwrap() {
+        preload.push_str(&format!("  {}: {}\n", account.id, account.jwt));
+    }
+    format!(
+        "listen: \"127.0.0.1:-1\"\n\
+         ports_file_dir: \"{dir}\"\n\
+         max_control_line: 128KB\n\
+         jetstream {{ store_dir: \"{dir}/jetstream\", sync_interval: always }}\n\
+         operator: {operator}\n\
+         system_account: {system}\n\
+         resolver {{ type: full, dir: \"{dir}/jwt\", allow_delete: false }}\n\
+         resolver_preload {{\n{preload}}}\n",
+        operator = keys.operator_jwt(),
+        system = keys.system_account(),
+    )
+}
+
+fn binary() -> PathBuf {
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/nats-server");
+    match std::env::var_os("SOTTO_NATS_SERVER") {
+        Some(path) => path.into(),
+        None if installed.exists() => installed,
+        None => "nats-server".into(),
+    }
+}
+
+async fn await_url(ports: &Path, dir: &Path) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = fs::read_to_string(ports).unwrap_or_default();
+        let found = text.split('"').find(|part| part.starts_with("nats://"));
+        if let Some(url) = found {
+            return url.to_owned();
+        }
+        let log = || fs::read_to_string(dir.join("log")).unwrap_or_default();
+        assert!(Instant::now() < deadline, "no nats-server: {}", log());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
