@@ -3,6 +3,7 @@
 //! Whatever answers is not trusted to be sane: bodies are bounded before they
 //! are read, and anything unexpected is one clear error.
 
+use std::error::Error;
 use std::io;
 use std::time::Duration;
 
@@ -197,36 +198,34 @@ impl Gateway {
 
     fn failed(&self, error: &reqwest::Error) -> GatewayError {
         let server = server(&self.address);
-        let (root, certificate) = root_cause(error);
-        match certificate {
+        match certificate_error(error) {
             Some(reason) => GatewayError::Impostor { server, reason },
             None => GatewayError::Unreachable {
                 server,
-                reason: root,
+                reason: root_cause(error).to_string(),
             },
         }
     }
 }
 
-/// The innermost error's text, and the certificate error's when there is one.
-fn root_cause(error: &reqwest::Error) -> (String, Option<String>) {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    let mut root = error.to_string();
-    while let Some(error) = next {
-        root = error.to_string();
-        let inside = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        let tls = match inside {
-            Some(inside) => inside.downcast_ref::<rustls::Error>(),
-            None => error.downcast_ref::<rustls::Error>(),
-        };
-        if let Some(rustls::Error::InvalidCertificate(reason)) = tls {
-            return (root, Some(reason.to_string()));
-        }
-        next = error.source();
+/// Why the server's certificate was refused, if that is behind an error.
+fn certificate_error(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(rustls::Error::InvalidCertificate(reason)) = error.downcast_ref() {
+        return Some(reason.to_string());
     }
-    (root, None)
+    // An `io::Error` around another error skips it in `source`.
+    let inside = error.downcast_ref().and_then(io::Error::get_ref);
+    match inside {
+        Some(inside) => certificate_error(inside),
+        None => certificate_error(error.source()?),
+    }
+}
+
+fn root_cause<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
 }
 
 fn server(address: &GatewayAddress) -> String {

@@ -34,6 +34,27 @@ impl GatewayAddress {
     }
 }
 
+impl fmt::Display for GatewayAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            host, port, org, ..
+        } = self;
+        write!(
+            f,
+            "sotto://{host}:{port}/{org}?ca={}",
+            text(&self.authority)
+        )
+    }
+}
+
+impl FromStr for GatewayAddress {
+    type Err = LinkError;
+
+    fn from_str(text: &str) -> Result<Self, LinkError> {
+        Ok(Parts::parse(text, "", "a gateway's address")?.gateway)
+    }
+}
+
 /// "Sign up here, with this."
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InviteLink {
@@ -123,7 +144,8 @@ fn write_head(f: &mut fmt::Formatter<'_>, gateway: &GatewayAddress, kind: &str) 
     write!(f, "sotto://{host}:{port}/{org}/{kind}/")
 }
 
-/// What both kinds of link consist of: `sotto://host:port/org/kind/id?ca=…[&key=…]`.
+/// What every kind of link consists of: `sotto://host:port/org/kind/id?ca=…[&key=…]`,
+/// where the address of a gateway has neither kind nor id.
 struct Parts {
     gateway: GatewayAddress,
     id: String,
@@ -143,6 +165,7 @@ impl Parts {
             .unwrap_or_default();
         let (org, id) = match *path.as_slice() {
             [org, found, id] if found == kind => (org, id),
+            [org] if kind.is_empty() => (org, ""),
             [_, "invite" | "link", _] => return Err(LinkError::OtherKind(kind_name)),
             _ => return Err(LinkError::Damaged("path")),
         };
@@ -197,6 +220,11 @@ mod tests {
     #[test]
     fn links_survive_text() {
         for host in ["127.0.0.1", "chat.example.org", "[::1]"] {
+            let address = gateway(host);
+            assert_eq!(
+                address.to_string().parse::<GatewayAddress>().unwrap(),
+                address
+            );
             let invite = InviteLink {
                 gateway: gateway(host),
                 invite: InviteToken::try_from(&[3u8; 16][..]).unwrap(),
@@ -211,6 +239,10 @@ mod tests {
             assert_eq!(
                 link.to_string().parse::<InviteLink>(),
                 Err(LinkError::OtherKind("an invitation"))
+            );
+            assert_eq!(
+                invite.to_string().parse::<GatewayAddress>(),
+                Err(LinkError::OtherKind("a gateway's address"))
             );
         }
     }
