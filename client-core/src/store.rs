@@ -26,6 +26,9 @@ pub enum StoreError {
     Io(String),
 }
 
+/// Keys with their values.
+pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A durable map from opaque keys to opaque values.
 pub trait Store: Send {
     /// The value under a key.
@@ -38,7 +41,7 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError>;
+    fn scan(&self, prefix: &[u8]) -> Result<Pairs, StoreError>;
 
     /// Applies the whole batch or nothing. When this returns `Ok` the batch
     /// survives a `kill -9` and a power cut.
@@ -79,7 +82,7 @@ impl Store for MemoryStore {
         Ok(self.pairs.get(key).cloned())
     }
 
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn scan(&self, prefix: &[u8]) -> Result<Pairs, StoreError> {
         let from = self.pairs.range(prefix.to_vec()..);
         let pairs = from.take_while(|(key, _)| key.starts_with(prefix));
         Ok(pairs

@@ -1,5 +1,6 @@
 //! The run itself: whose turn it is, and what goes wrong.
 
+use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use opaque_ke::{RegistrationRequest, ServerRegistration, ServerSetup};
 use rand::seq::SliceRandom;
@@ -7,13 +8,14 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use sotto_client_core::account::Account;
 use sotto_client_core::io::{
-    CallFailure, Command, Event, Input, Output, Publish, PublishFailure, Ticket, Timestamp,
+    CallFailure, Command, Event, Input, Output, Publish, PublishFailure, PublishId, Ticket,
+    Timestamp,
 };
 use sotto_client_core::link::{NewDevice, OldDevice};
 use sotto_client_core::signup;
 use sotto_client_core::vault::Vault;
 use sotto_proto::password::{PasswordSuite, credential_identifier};
-use sotto_proto::{GatewayAddress, InviteLink, InviteToken, RoomId, UserName, wire};
+use sotto_proto::{GatewayAddress, InviteLink, InviteToken, RoomId, Subject, UserName, wire};
 
 use crate::directory::{Directory, org};
 use crate::{Machine, Streams};
@@ -209,6 +211,22 @@ impl World {
             })
     }
 
+    /// Stores a payload that no engine made.
+    pub fn inject(&mut self, subject: Subject, payload: &[u8]) {
+        let payload = Bytes::copy_from_slice(payload);
+        let publish = Publish {
+            id: PublishId(0),
+            subject,
+            message_id: format!("injected at {}", self.now.0),
+            expected_last_sequence: None,
+            payload,
+        };
+        self.now.0 += 1;
+        if let Ok((_, Some(live))) = self.streams.store(&publish, self.now) {
+            self.republish(&live);
+        }
+    }
+
     /// Connects a device, as after a reconnection.
     pub fn connect(&mut self, machine: usize) {
         let rooms = self.directory.rooms_of(self.machines[machine].device);
@@ -382,7 +400,6 @@ impl World {
     }
 
     fn republish(&mut self, message: &sotto_client_core::io::LiveMessage) {
-        use sotto_proto::Subject;
         for machine in 0..self.machines.len() {
             let device = self.machines[machine].device;
             let hears = match &message.subject {

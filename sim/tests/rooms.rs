@@ -1,5 +1,7 @@
 //! Rooms without faults: who gets in, who does not, and what they see.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
 use sotto_client_core::history::Content;
 use sotto_client_core::io::{Command, Event};
 use sotto_proto::{RoomId, limits, wire};
@@ -300,4 +302,55 @@ fn a_large_tree_travels_as_chunks() {
     send(&mut world, bob, room, "many of you");
     world.settle();
     assert_eq!(texts(&world, last, room), ["many of you"]);
+}
+
+#[test]
+fn what_was_encrypted_too_many_epochs_ago_is_encrypted_again() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    world.disconnect(alice);
+    send(&mut world, alice, room, "from long ago");
+    send(&mut world, alice, room, "and one more");
+    for _ in 0..4 {
+        world.link_device(bob);
+        world.connect(bob);
+        let new = world.machines.len() - 1;
+        world.connect(new);
+        world.settle_connected();
+    }
+    assert_eq!(texts(&world, bob, room), [""; 0]);
+    world.connect(alice);
+    world.settle();
+    assert_eq!(texts(&world, bob, room), ["from long ago", "and one more"]);
+    assert_eq!(
+        texts(&world, alice, room),
+        ["from long ago", "and one more"]
+    );
+}
+
+#[test]
+fn a_message_that_is_no_message_is_passed_over() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    let address = world.machines[alice].engine().rooms()[0]
+        .address
+        .clone()
+        .unwrap();
+    for (subject, payload) in [
+        (address.messages(), &b"garbage"[..]),
+        (address.handshakes(), b"garbage"),
+        (address.messages(), b""),
+    ] {
+        world.inject(subject, payload);
+    }
+    send(&mut world, alice, room, "still here");
+    let carol = world.sign_up("carol");
+    world.connect(carol);
+    world.settle();
+    invite(&mut world, alice, room, "carol");
+    world.settle();
+    send(&mut world, bob, room, "welcome");
+    world.settle();
+    assert_eq!(texts(&world, bob, room), ["still here", "welcome"]);
+    assert_eq!(texts(&world, carol, room), ["welcome"]);
+    let skipped = |event: &&Event| matches!(event, Event::Skipped { .. });
+    assert_eq!(world.machines[bob].events.iter().filter(skipped).count(), 3);
 }

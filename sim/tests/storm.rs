@@ -1,6 +1,8 @@
 //! Messages through loss, crashes and broken connections, by many seeds.
 //! `SOTTO_SEEDS` runs more of them, `SOTTO_SEED` just one.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
 use std::collections::BTreeMap;
 
 use rand::{Rng, SeedableRng};
