@@ -26,7 +26,7 @@ const SECRET_MAX: u64 = 4_096;
 /// What a new server is to be.
 #[derive(Debug, clap::Args)]
 pub struct InitArgs {
-    /// The directory to make; it may exist as long as it is empty.
+    /// The directory to make.
     #[arg(long, env = "SOTTO_SERVER_DIR", value_name = "DIR")]
     pub dir: PathBuf,
 

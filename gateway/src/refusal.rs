@@ -50,6 +50,9 @@ pub enum Refusal {
     /// A limit of number or rate.
     #[error("{0}")]
     TooMany(String),
+    /// What is asked for is allowed but not there yet.
+    #[error("{0}")]
+    NotYet(String),
     /// The gateway cannot reach its own storage.
     #[error("the gateway is not able to answer now: try again in a moment")]
     Unavailable,
@@ -85,7 +88,7 @@ impl Refusal {
             Self::UnknownCall | Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::NameTaken | Self::Conflict(_) => StatusCode::CONFLICT,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotYet(_) | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -101,7 +104,7 @@ impl Refusal {
             Self::UnknownCall | Self::NotFound(_) => ApiErrorCode::NotFound,
             Self::Conflict(_) => ApiErrorCode::Conflict,
             Self::TooMany(_) => ApiErrorCode::TooMany,
-            Self::Unavailable => ApiErrorCode::Unavailable,
+            Self::NotYet(_) | Self::Unavailable => ApiErrorCode::Unavailable,
         }
     }
 }

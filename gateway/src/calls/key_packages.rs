@@ -1,6 +1,8 @@
 //! Key packages: devices leave them here, members take one per device out to
 //! add it to a room.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use sotto_jwt_accounts::policy::{self, Read};
@@ -44,8 +46,8 @@ impl Serve for KeyPackagesUpload {
 impl Serve for KeyPackagesClaim {
     type Caller = EnrolledDevice;
 
-    /// Everything is checked before anything is taken out. A device that has
-    /// left nothing here is not in the answer.
+    /// A device that is not enrolled, whose user has no role in the room, or
+    /// that has left nothing here, is not in the answer.
     async fn serve(
         self,
         gateway: &Gateway,
@@ -56,19 +58,20 @@ impl Serve for KeyPackagesClaim {
         if self.devices.len() > CLAIM {
             return Err(Refusal::malformed("number of devices"));
         }
+        let devices = self.devices.iter().map(DeviceId::try_from);
+        let devices: BTreeSet<DeviceId> = devices.collect::<Result<_, _>>()?;
         let state = org.state()?;
         let _may_add = policy::check(&state, &user, Read, &room)?;
-        let mut grants = Vec::with_capacity(self.devices.len());
-        for device in &self.devices {
-            let device = DeviceId::try_from(device)?;
-            let found = state.device(device).ok_or_else(|| {
-                Refusal::NotFound(format!(
-                    "device {device} is not enrolled, or not any more: look its user up again"
-                ))
-            })?;
-            let permit = policy::check(&state, &found.certificate.user, Read, &room)?;
-            let signed = grant::join(&permit, found, gateway.key(), gateway.now_ms())?;
-            grants.push((device, signed));
+        let mut grants = Vec::with_capacity(devices.len());
+        for device in devices {
+            let permitted = state.device(device).and_then(|found| {
+                let permit = policy::check(&state, &found.certificate.user, Read, &room);
+                Some((permit.ok()?, found))
+            });
+            if let Some((permit, found)) = permitted {
+                let signed = grant::join(&permit, found, gateway.key(), gateway.now_ms())?;
+                grants.push((device, signed));
+            }
         }
         let claims = grants.into_iter().map(async |(device, grant)| {
             let package = take(&org, device).await?;

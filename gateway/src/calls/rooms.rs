@@ -106,7 +106,7 @@ impl Serve for RoomJoin {
         let device = state.device(device).ok_or(Refusal::SessionExpired)?;
         let grant = grant::join(&permit, device, gateway.key(), now_ms)?;
         let key = group_infos::find(&org, &permit).await?.ok_or_else(|| {
-            Refusal::NotFound(
+            Refusal::NotYet(
                 "no member of the room has stored its public key yet: try again when one was online"
                     .to_owned(),
             )

@@ -32,7 +32,10 @@ async fn whoever_has_a_role_in_the_project_joins() {
     let alice = Person::first(&server, "acme", "alice").await;
     let bob = alice.invite_new(&server, "bob").await;
     let room = alice.create_room(&server, JoinRule::Open).await;
-    assert_eq!(join(&server, &bob, room).await, Err(ApiErrorCode::NotFound));
+    assert_eq!(
+        join(&server, &bob, room).await,
+        Err(ApiErrorCode::Unavailable)
+    );
 
     let tree: Vec<u8> = (0..3_000_000u32)
         .map(|n| n.to_le_bytes()[n as usize % 4])

@@ -17,7 +17,7 @@ async fn the_first_invite_makes_an_owner_and_goes_away() {
     assert_eq!(me.projects, ["field"]);
     let state = server.org("acme").state().unwrap();
     let device = state.device(alice.device.id).unwrap();
-    assert_eq!(me.devices, [device.signed.clone()]);
+    assert_eq!(me.devices, std::slice::from_ref(&device.signed));
     assert!(state.has_owner());
 
     let file = server.directory.layout.first_invite(&alice.org);
