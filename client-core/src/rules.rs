@@ -88,7 +88,10 @@ impl From<&DeviceCertificate> for Member {
 
 /// Who made a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "one at a time, never in a collection")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, never in a collection"
+)]
 pub(crate) enum Committer {
     Member(Member),
     /// Nobody yet: an external commit, which adds its sender.

@@ -222,6 +222,13 @@ secret_id!(
     "rendezvous id"
 );
 
+impl RoomId {
+    /// The first id in order, for ranges.
+    pub const FIRST: Self = Self([0; 16]);
+    /// The last id in order, for ranges.
+    pub const LAST: Self = Self([0xff; 16]);
+}
+
 impl FileId {
     /// The id of a public blob: the first half of its SHA-256, so that the same
     /// bytes have the same id.

@@ -81,6 +81,12 @@ impl Streams {
         self.mail.len()
     }
 
+    /// Everything on rooms' and inboxes' subjects.
+    pub fn stored(&self) -> impl Iterator<Item = (Subject, Bytes)> + '_ {
+        let all = self.mail.iter().chain(&self.inbox);
+        all.map(|message| (message.subject.clone(), message.payload.clone()))
+    }
+
     /// How many chunks are kept.
     pub fn blobs(&self) -> usize {
         self.blobs.len()

@@ -214,6 +214,9 @@ impl Engine {
             .keys(Key::Post(0)..=Key::Post(u64::MAX))
         {
             let Key::Post(number) = key else { continue };
+            if self.is_publishing(&Publishing::Post(number)) {
+                continue;
+            }
             let post = self.provider.records().get::<Post>(&key).ok().flatten();
             let ready = post.and_then(|post| Some((post.subject.parse().ok()?, post)));
             let Some((subject, post)): Option<(Subject, Post)> = ready else {
@@ -236,12 +239,7 @@ impl Engine {
         expected_last_sequence: Option<u64>,
         payload: &[u8],
     ) {
-        if self
-            .link
-            .publishes
-            .values()
-            .any(|outstanding| *outstanding == publishing)
-        {
+        if self.is_publishing(&publishing) {
             return;
         }
         let id = PublishId(self.link.next_id());
@@ -253,6 +251,13 @@ impl Engine {
             expected_last_sequence,
             payload: Bytes::copy_from_slice(payload),
         }));
+    }
+
+    fn is_publishing(&self, publishing: &Publishing) -> bool {
+        self.link
+            .publishes
+            .values()
+            .any(|outstanding| outstanding == publishing)
     }
 
     pub(super) fn may_publish(&self, room: RoomId) -> bool {

@@ -300,7 +300,8 @@ impl Engine {
                 wire::ratchet_tree::Place::Inline(_) => None,
             }
         };
-        records.all_keys().into_iter().filter_map(read).collect()
+        let all = Key::Invitation(RoomId::FIRST)..=Key::Invitation(RoomId::LAST);
+        records.keys(all).into_iter().filter_map(read).collect()
     }
 
     fn missing_trees(&self) -> Vec<wire::BlobRange> {
