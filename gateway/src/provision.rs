@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use data_encoding::HEXLOWER;
@@ -13,6 +13,7 @@ use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_jwt_accounts::push_account;
 use sotto_proto::{OrgName, ProjectName};
 use sotto_service::config::{GatewayConfig, NatsConfig};
+use sotto_service::readiness::Ready;
 use sotto_service::{Layout, OrgConfig, ServerConfig, nats, private_files, tls};
 use zeroize::Zeroizing;
 
@@ -20,8 +21,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::passwords::Passwords;
 use crate::storage::BUCKETS;
 
-/// Longest file of the gateway's own secrets, in bytes.
-const SECRET_MAX: u64 = 4_096;
+/// Longest of the small files read here, in bytes.
+const FILE_MAX: u64 = 4_096;
 
 /// What a new server is to be.
 #[derive(Debug, clap::Args)]
@@ -140,9 +141,9 @@ pub async fn add_org(args: &OrgAddArgs) -> anyhow::Result<()> {
     }
     let keys = KeyStore::open(&layout.accounts())?;
     create_org(&layout, &keys, &config, &args.name)?;
-    // nats-server knows the account from now on when it runs; when it does
-    // not, the relay hands it over at the next start.
-    if layout.relay_ready().exists() {
+    // A running nats-server is told now; one that does not run finds the
+    // accounts when the relay starts it.
+    if relay_runs(&layout) {
         let login = nats::Login {
             name: "sotto-gateway org add",
             credentials: &layout.system_creds(),
@@ -164,7 +165,7 @@ pub async fn add_org(args: &OrgAddArgs) -> anyhow::Result<()> {
 /// When the file does not read.
 pub fn read_gateway_key(layout: &Layout) -> anyhow::Result<SigningKey> {
     let path = layout.gateway_key();
-    let text = Zeroizing::new(private_files::read_text(&path, SECRET_MAX)?);
+    let text = Zeroizing::new(private_files::read_text(&path, FILE_MAX)?);
     let seed = HEXLOWER.decode(text.trim().as_bytes()).map(Zeroizing::new);
     let seed = seed.ok().and_then(|seed| {
         let seed: Result<[u8; 32], _> = seed.as_slice().try_into();
@@ -182,7 +183,7 @@ pub fn read_gateway_key(layout: &Layout) -> anyhow::Result<SigningKey> {
 /// # Errors
 /// When the file does not read.
 pub fn read_passwords(layout: &Layout) -> anyhow::Result<Passwords> {
-    let text = private_files::read_text(&layout.opaque_setup(), SECRET_MAX)?;
+    let text = private_files::read_text(&layout.opaque_setup(), FILE_MAX)?;
     Ok(Passwords::from_text(&Zeroizing::new(text))?)
 }
 
@@ -214,6 +215,13 @@ fn create_org(
     let gateway = signer.gateway(BUCKETS, now_ms)?;
     private_files::write(&layout.gateway_creds(org), gateway.expose().as_bytes())?;
     Ok(())
+}
+
+/// Whether the process that announced itself as the relay is still there.
+fn relay_runs(layout: &Layout) -> bool {
+    let text = private_files::read_text(&layout.relay_ready(), FILE_MAX).ok();
+    let ready = text.and_then(|text| serde_json::from_str::<Ready>(&text).ok());
+    ready.is_some_and(|ready| Path::new("/proc").join(ready.pid.to_string()).exists())
 }
 
 fn org_config((name, project): (&OrgName, &ProjectName)) -> OrgConfig {

@@ -11,6 +11,7 @@
 )]
 
 mod bodies;
+mod crash;
 mod device_sessions;
 mod jwt;
 mod key_packages;

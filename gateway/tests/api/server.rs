@@ -3,8 +3,8 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost::Message;
@@ -46,7 +46,7 @@ pub struct Directory {
     _folder: tempfile::TempDir,
     pub layout: Layout,
     pub config: ServerConfig,
-    nats: Child,
+    nats: Mutex<Child>,
 }
 
 impl Directory {
@@ -59,13 +59,7 @@ impl Directory {
         let layout = Layout::new(&dir);
         let config = ServerConfig::load(&layout).unwrap();
         write_nats_config(&layout, &config);
-        let nats = Command::new(nats_server())
-            .arg("--config")
-            .arg(layout.nats_config())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nats-server is installed by `cargo xtask setup`");
+        let nats = Mutex::new(spawn_nats_server(&layout));
         Self {
             _folder: folder,
             layout,
@@ -75,10 +69,21 @@ impl Directory {
     }
 }
 
+impl Directory {
+    /// Kills nats-server with SIGKILL and starts it again.
+    pub fn crash_nats_server(&self) {
+        let mut nats = self.nats.lock().unwrap();
+        nats.kill().unwrap();
+        nats.wait().unwrap();
+        *nats = spawn_nats_server(&self.layout);
+    }
+}
+
 impl Drop for Directory {
     fn drop(&mut self) {
-        let _ = self.nats.kill();
-        let _ = self.nats.wait();
+        let nats = self.nats.get_mut().unwrap();
+        let _ = nats.kill();
+        let _ = nats.wait();
     }
 }
 
@@ -226,6 +231,16 @@ pub fn code<T: std::fmt::Debug>(answer: Result<T, wire::ApiError>) -> wire::ApiE
 pub fn free_address() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
+}
+
+fn spawn_nats_server(layout: &Layout) -> Child {
+    Command::new(nats_server())
+        .arg("--config")
+        .arg(layout.nats_config())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("nats-server is installed by `cargo xtask setup`")
 }
 
 fn nats_server() -> PathBuf {
