@@ -271,33 +271,43 @@ async fn nothing_is_answered_outside_the_devices_own_prefix() {
     let _relay = server.start().await;
     let org = Org::found(&server).await;
     let (alice, bob) = (org.sign_up("alice").await, org.sign_up("bob").await);
-    let room = org.room(&alice).await;
+    let (hers, his) = (org.room(&alice).await, org.room(&bob).await);
     let alices = org.connect(&alice).await;
     let bobs = org.connect(&bob).await;
-    store(&alices, &room.messages(), "for alice").await;
+    store(&alices, &hers.messages(), "for alice").await;
     let stray = format!("{}.stray", reply_prefix(bob.id));
-    let mut at_bob = bobs.subscribe(stray.clone()).await.unwrap();
+    let mut heard = bobs.subscribe(stray.clone()).await.unwrap();
+    let mut live = bobs.subscribe(his.live_wildcard()).await.unwrap();
     bobs.flush().await.unwrap();
 
-    let ask = async |reply: String| {
+    for reply in [
+        stray,
+        his.messages().live(),
+        his.messages().to_string(),
+        Subject::Inbox(bob.id).to_string(),
+        Subject::Fetch(bob.id).to_string(),
+        "directory".to_owned(),
+    ] {
         let subject = Subject::Fetch(alice.id).to_string();
-        let request = rooms(vec![cursor(&room, 0, 0)]).encode_to_vec().into();
-        alices
-            .publish_with_reply(subject, reply, request)
-            .await
-            .unwrap();
-    };
-    ask(stray).await;
-    ask("live.somewhere".to_owned()).await;
+        let request = rooms(vec![cursor(&hers, 0, 0)]).encode_to_vec().into();
+        alices.publish_with_reply(subject, reply, request).await.unwrap();
+    }
     // The requests of one connection are taken in order: when this one is
-    // answered, the relay is done with the others.
-    let frames = fetch(&alices, &alice, &rooms(vec![cursor(&room, 0, 0)])).await;
+    // answered, the relay has passed over the others.
+    let frames = fetch(&alices, &alice, &rooms(vec![cursor(&hers, 0, 0)])).await;
     assert_eq!(messages(&frames).len(), 1);
-    // Bob's own request is answered on the same connection after anything stray.
-    let frames = fetch(&bobs, &bob, &FetchRequest::default()).await;
+    let request = FetchRequest {
+        inbox_after: Some(0),
+        ..rooms(vec![cursor(&his, 0, 0)])
+    };
+    // And whatever reached Bob would have done so before this.
+    let frames = fetch(&bobs, &bob, &request).await;
     assert_eq!(refusal(&frames), FetchRefusal::None);
-    let stray = futures::poll!(at_bob.next());
-    assert!(stray.is_pending(), "{stray:?}");
+    assert_eq!(messages(&frames), Vec::<&StoredMessage>::new());
+    for subscription in [&mut heard, &mut live] {
+        let message = futures::poll!(subscription.next());
+        assert!(message.is_pending(), "{message:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -333,7 +343,8 @@ async fn many_requests_at_once_are_all_answered() {
         store(&client, &room.messages(), vec![1; 10_000]).await;
     }
     let request = rooms(vec![cursor(&room, 0, 0)]);
-    let answers = (0..40).map(|_| fetch(&client, &alice, &request));
+    // More than are served at once; as many as a device may have subscriptions.
+    let answers = (0..14).map(|_| fetch(&client, &alice, &request));
     let answers = within(futures::future::join_all(answers)).await;
     let (served, refused): (Vec<_>, Vec<_>) = answers
         .iter()
