@@ -212,6 +212,11 @@ fn create_org(
     let signer = keys.account_signer(org)?;
     let relay = signer.relay(config.shards.get(), now_ms)?;
     private_files::write(&layout.relay_creds(org), relay.expose().as_bytes())?;
+    let answering = signer.relay_of_devices(now_ms)?;
+    private_files::write(
+        &layout.relay_devices_creds(org),
+        answering.expose().as_bytes(),
+    )?;
     let gateway = signer.gateway(BUCKETS, now_ms)?;
     private_files::write(&layout.gateway_creds(org), gateway.expose().as_bytes())?;
     Ok(())

@@ -31,7 +31,9 @@ impl Serve for GroupInfoPut {
             group_info: self.group_info,
             ratchet_tree: self.ratchet_tree,
         };
-        group_infos::store(&org, &permit, &key).await?;
+        // A task of its own: a client that hangs up must not leave chunks behind.
+        let storing = tokio::spawn(async move { group_infos::store(&org, &permit, &key).await });
+        storing.await.map_err(Refusal::unavailable)??;
         Ok(GroupInfoStored {})
     }
 }

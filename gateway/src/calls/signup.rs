@@ -5,7 +5,7 @@
 //! got lost on the way must not cost the invite.
 
 use bytes::Bytes;
-use sotto_jwt_accounts::directory::{Actor, Command, InviteHash, Scope, State};
+use sotto_jwt_accounts::directory::{self, Actor, Command, InviteHash, Scope, State};
 use sotto_proto::signed::DeviceCertificate;
 use sotto_proto::wire::{
     InviteCreate, InviteCreated, Session, Signed, SignupFinish, SignupStart, SignupStarted,
@@ -64,13 +64,15 @@ impl Serve for SignupFinish {
                 return Err(Refusal::NameTaken);
             }
         } else {
-            let invite = check_invite(org, &self.invite, now_ms).await?;
-            accounts::store(org, &user, identity_key, &record).await?;
+            let actor = Actor::User(user.clone());
             let enrol = Command::Enrol {
-                invite,
+                invite: check_invite(org, &self.invite, now_ms).await?,
                 certificate: signed,
             };
-            org.append(Actor::User(user.clone()), enrol, now_ms).await?;
+            // What the directory would refuse must leave no record behind.
+            directory::decide(&*org.state()?, &actor, enrol.clone(), now_ms)?;
+            accounts::store(org, &user, identity_key, &record).await?;
+            org.append(actor, enrol, now_ms).await?;
         }
         sessions::open(org, &user, Some(certificate.device), now_ms).await
     }

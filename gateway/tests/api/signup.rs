@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nkeys::KeyPair;
 use sotto_proto::InviteToken;
 use sotto_proto::wire::{ApiErrorCode, InviteCreate, MeRequest, Role};
 
@@ -144,6 +145,24 @@ async fn a_certificate_of_somebody_else_opens_nothing() {
     assert!(matches!(login, Login::WrongAtClient(_)));
     let login = log_in(&server, ("acme", "alice"), PASSWORD, Duration::ZERO).await;
     assert!(matches!(login, Login::Finished(Ok(_))));
+}
+
+#[tokio::test]
+async fn a_refused_sign_up_leaves_nothing_behind() {
+    let server = Server::start().await;
+    let invite = server.first_token("acme");
+    let mut alice = Person::new("acme", "alice");
+    let mut finish = alice.signup(&server, &invite, "first").await.unwrap();
+    let account = Device {
+        nats: KeyPair::new_account(),
+        ..Device::new()
+    };
+    finish.certificate = Some(alice.certificate(&server, &account));
+    assert_eq!(code(server.call(None, &finish).await), ApiErrorCode::Denied);
+    // A record of the refused one would stand in the way of this one.
+    let finish = alice.signup(&server, &invite, PASSWORD).await.unwrap();
+    alice.token = server.call(None, &finish).await.unwrap().token;
+    alice.call(&server, &MeRequest {}).await.unwrap();
 }
 
 #[tokio::test]
