@@ -94,6 +94,17 @@ impl Home {
         }
     }
 
+    /// Fails when no account is here.
+    ///
+    /// # Errors
+    /// [`HomeError::NoAccount`].
+    pub fn check_occupied(&self) -> Result<(), HomeError> {
+        match self.key_file().exists() {
+            true => Ok(()),
+            false => Err(HomeError::NoAccount(self.shown())),
+        }
+    }
+
     /// Makes the device's store and writes the account to it, durably.
     ///
     /// # Errors

@@ -1,1 +1,77 @@
-fn main() {}
+//! `sotto`: the client at a terminal, and `sotto up`, a private server on one
+//! machine. Decides nothing about rooms, keys or messages.
+
+mod arguments;
+mod commands;
+mod device;
+mod output;
+mod secrets;
+mod times;
+
+use std::io;
+use std::panic;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use sotto_client_native::gateway::GatewayError;
+use sotto_client_native::{sled_store, tls};
+use tracing_subscriber::EnvFilter;
+
+use arguments::Arguments;
+use device::Away;
+use output::Output;
+
+fn main() -> ExitCode {
+    tls::install_provider();
+    quiet_panics_of_sled();
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.global.json);
+    match start(arguments, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = exit_code(&error);
+            output.fail(&format!("{error:#}"), code);
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn start(arguments: Arguments, output: Output) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_env("SOTTO_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
+    let runtime = tokio::runtime::Runtime::new().context("cannot start")?;
+    let result = runtime.block_on(commands::run(arguments, output));
+    // A prompt that still waits for a key must not hold the program.
+    runtime.shutdown_background();
+    result
+}
+
+/// sled panics over damaged files; the store makes an error of it, which is
+/// all that a person should see.
+fn quiet_panics_of_sled() {
+    let shown = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if !sled_store::guards_this_thread() {
+            shown(info);
+        }
+    }));
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let unreachable = matches!(error.downcast_ref(), Some(GatewayError::Unreachable { .. }));
+    match unreachable || error.is::<Away>() {
+        true => 3,
+        false => 1,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,96 @@
+//! `sotto sync`: sends what is queued, files too, and gets what is new.
+
+use std::cell::Cell;
+
+use serde_json::json;
+use sotto_client_native::files::Upload;
+use tokio::time::{Instant, sleep_until};
+
+use crate::device::{Context, Device};
+
+pub async fn run(context: &Context) -> anyhow::Result<()> {
+    let mut device = context.open()?;
+    let before = totals(&device).await?;
+    device.settle("Getting what is new").await?;
+    let uploads = device.session.look(|engine, _| {
+        let uploads = engine.uploads().map(|upload| upload.file);
+        uploads.collect::<Vec<_>>()
+    });
+    for file in uploads.await? {
+        let reopened = Upload::reopen(&device.session, file);
+        let upload = context
+            .output
+            .patiently("Reading the file", reopened)
+            .await?;
+        let name = upload.name().to_owned();
+        if !transfer(context, &mut device, upload).await? {
+            return Err(device.reports.away("the file stays queued"));
+        }
+        context.output.say(
+            &json!({ "event": "file_sent", "file": file, "name": name }),
+            format_args!("Sent {name}."),
+        )?;
+    }
+    let after = totals(&device).await?;
+    let received = after.history.saturating_sub(before.history);
+    context.output.say(
+        &json!({
+            "event": "synced", "requests": device.reports.requests, "received": received,
+            "queued": after.queued,
+        }),
+        match (received, before.queued) {
+            (0, 0) => "Nothing new.".to_owned(),
+            (0, _) => "Sent what was queued.".to_owned(),
+            (new, _) => format!("{new} new: `sotto rooms` shows where."),
+        },
+    )?;
+    device.session.stop().await;
+    Ok(())
+}
+
+/// Sends a file, or what is missing of it; whether it got through before
+/// nothing had moved for as long as a person wants to wait.
+pub async fn transfer(
+    context: &Context,
+    device: &mut Device,
+    upload: Upload,
+) -> anyhow::Result<bool> {
+    let (output, wait) = (context.output, context.global.wait);
+    let bar = output.transfer(upload.name(), upload.size());
+    let moved = Cell::new(Instant::now());
+    let Device {
+        session, reports, ..
+    } = device;
+    let transfer = upload.transfer(session, |stored| {
+        bar.set_position(stored);
+        moved.set(Instant::now());
+    });
+    let stuck = async {
+        while moved.get().elapsed() < wait {
+            sleep_until(moved.get() + wait).await;
+        }
+    };
+    let transferred = async {
+        tokio::select! {
+            result = transfer => result.map(|()| true),
+            () = stuck => Ok(false),
+        }
+    };
+    let transferred = reports.meanwhile(transferred).await;
+    bar.finish_and_clear();
+    Ok(transferred??)
+}
+
+/// Sums over all rooms.
+struct Totals {
+    history: u64,
+    queued: u64,
+}
+
+async fn totals(device: &Device) -> anyhow::Result<Totals> {
+    let rooms = device.session.look(|engine, _| engine.rooms()).await?;
+    Ok(Totals {
+        history: rooms.iter().map(|room| room.history_length).sum(),
+        queued: rooms.iter().map(|room| room.queued).sum(),
+    })
+}

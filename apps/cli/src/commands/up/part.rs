@@ -1,0 +1,128 @@
+//! One process of a private server: started, watched, started again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+use sotto_service::readiness::Ready;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::output::Output;
+
+/// How long a process may take until it serves.
+const START: Duration = Duration::from_secs(60);
+/// How long it may take to stop before it is killed.
+const STOP: Duration = Duration::from_secs(20);
+/// How often the ready file is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+/// The first pause before a process is started again; doubled up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_millis(100);
+/// The longest such pause.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// What ran this long was no failure to start.
+const CALM: Duration = Duration::from_secs(30);
+
+/// A process that is to run.
+pub struct Part {
+    name: &'static str,
+    program: PathBuf,
+    server: PathBuf,
+    ready_file: PathBuf,
+    child: Option<Child>,
+}
+
+impl Part {
+    pub fn new(name: &'static str, program: PathBuf, server: &Path, ready_file: PathBuf) -> Self {
+        Self {
+            name,
+            program,
+            server: server.to_owned(),
+            ready_file,
+            child: None,
+        }
+    }
+
+    /// Starts it. It stops by itself when this process is gone: its standard
+    /// input ends then.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        let child = Command::new(&self.program)
+            .arg("run")
+            .arg("--dir")
+            .arg(&self.server)
+            .arg("--exit-with-parent")
+            .env(
+                "SOTTO_LOG",
+                std::env::var("SOTTO_LOG").unwrap_or("warn".to_owned()),
+            )
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            // Ctrl-C is for this process, which stops the others in order.
+            .process_group(0)
+            .spawn();
+        self.child =
+            Some(child.with_context(|| format!("cannot start {}", self.program.display()))?);
+        Ok(())
+    }
+
+    /// Waits until it says that it serves.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START;
+        let child = self.child.as_mut().context("it was not started")?;
+        while Instant::now() < deadline {
+            if let Some(status) = child.try_wait()? {
+                bail!("the {} ended ({status}): see above", self.name);
+            }
+            let ready = fs::read(&self.ready_file).ok();
+            let ready = ready.and_then(|text| serde_json::from_slice::<Ready>(&text).ok());
+            if ready.is_some_and(|ready| Some(ready.pid) == child.id()) {
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
+        bail!(
+            "the {} does not serve after {} s",
+            self.name,
+            START.as_secs()
+        )
+    }
+
+    /// Starts it again whenever it ends.
+    pub async fn keep(&mut self, output: Output) -> anyhow::Result<()> {
+        let mut pause = PAUSE;
+        loop {
+            let began = Instant::now();
+            let child = self.child.as_mut().context("it was not started")?;
+            let status = child.wait().await?;
+            if began.elapsed() > CALM {
+                pause = PAUSE;
+            }
+            output.say(
+                &json!({ "event": "restarting", "part": self.name, "status": status.to_string() }),
+                format_args!("The {} ended ({status}): starting it again.", self.name),
+            )?;
+            sleep(pause).await;
+            pause = (2 * pause).min(PAUSE_MAX);
+            self.start()?;
+        }
+    }
+
+    /// Stops it.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        // The end of its standard input asks it to stop.
+        drop(child.stdin.take());
+        if timeout(STOP, child.wait()).await.is_err() {
+            child
+                .kill()
+                .await
+                .with_context(|| format!("cannot stop the {}", self.name))?;
+        }
+        Ok(())
+    }
+}
