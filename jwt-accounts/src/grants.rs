@@ -22,8 +22,9 @@ pub const GATEWAY_INBOX: &str = "_INBOX.gateway";
 /// Inbox prefix of whoever commands the server in the system account.
 pub const SYSTEM_INBOX: &str = "_INBOX.system";
 
-/// Subscriptions of a device beside those of its rooms: inbox, replies, spare.
-const DEVICE_SUBSCRIPTIONS: u64 = 16;
+/// Subscriptions of a device beside those of its rooms: its inbox, and one for
+/// each answer that it waits for.
+const DEVICE_SUBSCRIPTIONS: u64 = 1_024;
 /// Subscriptions of a relay or gateway.
 const SERVICE_SUBSCRIPTIONS: u64 = 10_000;
 
@@ -61,6 +62,14 @@ pub fn relay(account: &str, shards: u8) -> User {
         directory_live(),
         format!("{RELAY_INBOX}.>"),
     ];
+    user(account, publish, subscribe, SERVICE_SUBSCRIPTIONS)
+}
+
+/// What a relay may do among the devices: hear their requests, and answer
+/// below the devices' own reply prefixes.
+pub fn relay_of_devices(account: &str) -> User {
+    let publish = vec!["_INBOX.*.>".to_owned()];
+    let subscribe = vec!["fetch.*".to_owned()];
     user(account, publish, subscribe, SERVICE_SUBSCRIPTIONS)
 }
 

@@ -77,6 +77,15 @@ impl AccountSigner {
         self.credentials("relay", grants::relay(self.account(), shards), now_ms)
     }
 
+    /// Credentials, with a new nkey, of a relay in the devices' account.
+    ///
+    /// # Errors
+    /// When the signing key does not sign.
+    pub fn relay_of_devices(&self, now_ms: i64) -> Result<Credentials, ClaimsError> {
+        let user = grants::relay_of_devices(self.device_account());
+        self.devices.credentials("relay", user, now_ms)
+    }
+
     /// Credentials, with a new nkey, of a gateway with these key-value buckets.
     ///
     /// # Errors

@@ -275,6 +275,36 @@ async fn a_request_is_answered_to_the_device_only() {
 }
 
 #[tokio::test]
+async fn after_a_crash_of_the_server_everything_goes_on() {
+    let mut case = Case::new().await;
+    let alice = case.alice().await;
+    let mut live = alice
+        .client
+        .subscribe(case.hers.live_wildcard())
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        let subject = case.hers.messages().to_string();
+        eventually(async || alice.client.request(subject.clone(), "x".into()).await.ok()).await;
+        let message = tokio::time::timeout(PATIENCE, live.next()).await;
+        assert_eq!(message.unwrap().unwrap().payload, "x");
+        case.server.kill_and_restart().await;
+    }
+}
+
+/// Tries until it works.
+async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    let trying = async {
+        loop {
+            if let Some(done) = attempt().await {
+                return done;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, trying).await.unwrap()
+}
+
+#[tokio::test]
 async fn a_message_has_a_largest_size_with_its_headers() {
     let mut case = Case::new().await;
     let mut headers = HeaderMap::new();
@@ -310,7 +340,7 @@ async fn subscriptions_are_bounded() {
     let case = Case::new().await;
     let mut alice = case.alice().await;
     let mut kept = Vec::new();
-    for _ in 0..19 {
+    for _ in 0..=1_024 + 2 {
         kept.push(
             alice
                 .client

@@ -35,7 +35,7 @@ pub struct Server {
     pub org: OrgName,
     pub signer: AccountSigner,
     child: Child,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Server {
@@ -45,18 +45,7 @@ impl Server {
         let keys = KeyStore::create(&dir.path().join("accounts"), now_ms()).unwrap();
         let org: OrgName = "acme".parse().unwrap();
         keys.add_org(&org, now_ms()).unwrap();
-        let config = dir.path().join("nats.conf");
-        fs::write(&config, configuration(dir.path(), &keys)).unwrap();
-        let log = fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new(binary())
-            .arg("--config")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("nats-server is installed by `cargo xtask setup`");
-        let ports = dir.path().join(format!("nats-server_{}.ports", child.id()));
-        let url = await_url(&ports, dir.path()).await;
+        let (child, url) = launch(dir.path(), &keys, "127.0.0.1:-1").await;
         let signer = keys.account_signer(&org).unwrap();
         Self {
             url,
@@ -64,8 +53,16 @@ impl Server {
             org,
             signer,
             child,
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// Kills it, as `kill -9` does, and starts it again where it was.
+    pub async fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let listen = self.url.strip_prefix("nats://").unwrap().to_owned();
+        (self.child, self.url) = launch(self.dir.path(), &self.keys, &listen).await;
     }
 
     /// A client of the system account.
@@ -199,14 +196,29 @@ pub fn now_ms() -> i64 {
     i64::try_from(now.as_millis()).unwrap()
 }
 
-fn configuration(dir: &Path, keys: &KeyStore) -> String {
+async fn launch(dir: &Path, keys: &KeyStore, listen: &str) -> (Child, String) {
+    let config = dir.join("nats.conf");
+    fs::write(&config, configuration(dir, keys, listen)).unwrap();
+    let child = Command::new(binary())
+        .arg("--config")
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(dir.join("log")).unwrap())
+        .spawn()
+        .expect("nats-server is installed by `cargo xtask setup`");
+    let ports = dir.join(format!("nats-server_{}.ports", child.id()));
+    let url = await_url(&ports, dir).await;
+    (child, url)
+}
+
+fn configuration(dir: &Path, keys: &KeyStore, listen: &str) -> String {
     let dir = dir.display();
     let mut preload = String::new();
     for account in keys.resolver_preload().unwrap() {
         preload.push_str(&format!("  {}: {}\n", account.id, account.jwt));
     }
     format!(
-        "listen: \"127.0.0.1:-1\"\n\
+        "listen: \"{listen}\"\n\
          ports_file_dir: \"{dir}\"\n\
          max_control_line: 128KB\n\
          jetstream {{ store_dir: \"{dir}/jetstream\", sync_interval: always }}\n\
