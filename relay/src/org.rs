@@ -1,5 +1,6 @@
 //! What the relay does for one org: its streams, its directory, its catch-up.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -14,8 +15,8 @@ use sotto_service::{Layout, ServerConfig};
 use crate::fetch::FetchService;
 use crate::streams;
 
-/// Connects to the org's account, makes its streams, reads its directory, and
-/// hears what devices ask from then on.
+/// Connects to the org's two accounts, makes its streams, reads its directory,
+/// and hears what devices ask from then on.
 ///
 /// # Errors
 /// When one of them cannot be done.
@@ -25,16 +26,20 @@ pub async fn start(
     org: &OrgName,
     gateway: VerifyingKey,
 ) -> Result<FetchService> {
-    let login = Login {
-        name: "sotto-relay",
-        credentials: &layout.relay_creds(org),
-        inbox_prefix: RELAY_INBOX,
+    let connect = async |credentials: &Path| {
+        let login = Login {
+            name: "sotto-relay",
+            credentials,
+            inbox_prefix: RELAY_INBOX,
+        };
+        nats::connect(layout, config, login).await
     };
-    let client = nats::connect(layout, config, login).await?;
+    let client = connect(&layout.relay_creds(org)).await?;
+    let devices = connect(&layout.relay_devices_creds(org)).await?;
     let jetstream = jetstream::new(client.clone());
     streams::ensure(&jetstream, (0..config.shards.get()).map(Shard)).await?;
     let directory = DirectoryLog::open(&jetstream, org.clone(), gateway)
         .await
         .context("the directory cannot be read")?;
-    Ok(FetchService::start(client, Arc::new(directory)).await?)
+    Ok(FetchService::start(devices, client, Arc::new(directory)).await?)
 }

@@ -127,6 +127,11 @@ impl Layout {
         self.creds().join(format!("{org}.relay.creds"))
     }
 
+    /// Credentials of the relay in the account of an org's devices.
+    pub fn relay_devices_creds(&self, org: &OrgName) -> PathBuf {
+        self.creds().join(format!("{org}.relay-devices.creds"))
+    }
+
     /// Credentials of the gateway in an org's account.
     pub fn gateway_creds(&self, org: &OrgName) -> PathBuf {
         self.creds().join(format!("{org}.gateway.creds"))

@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use prost::Message;
 use sotto_jwt_accounts::directory::State;
-use sotto_jwt_accounts::grants::IMPORTED_REPLY;
 use sotto_jwt_accounts::policy::{self, Permit, Read};
 use sotto_proto::wire::{FetchRefusal, FetchRequest};
-use sotto_proto::{DeviceId, FileId, RoomAddress, RoomId, limits};
+use sotto_proto::{DeviceId, FileId, RoomAddress, RoomId, limits, reply_prefix};
 
 /// Longest request that is looked at, in bytes: the most rooms, and as much
 /// again for files.
@@ -62,11 +61,13 @@ pub struct ChunkPlan {
     pub index: u32,
 }
 
-/// Whether an answer may go to `reply`: only where the server has put the
-/// reply subject of a request that came from the devices' account. It hands
-/// the answer on to the device, and nothing that is stored hears it.
-pub fn is_device_reply(reply: &str) -> bool {
-    let rest = reply.strip_prefix(IMPORTED_REPLY);
+/// Whether an answer to `device` may go to `reply`: only below its own prefix,
+/// which only it can subscribe to. Elsewhere a device could flood another one,
+/// or put words into `live.…`.
+pub fn is_own_reply(device: DeviceId, reply: &str) -> bool {
+    let rest = reply
+        .strip_prefix(&reply_prefix(device))
+        .and_then(|rest| rest.strip_prefix('.'));
     rest.is_some_and(|rest| {
         let token = |token: &str| {
             !token.is_empty()

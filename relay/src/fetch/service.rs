@@ -42,7 +42,7 @@ pub struct FetchService {
 
 /// What answering takes.
 struct Answerer {
-    client: Client,
+    devices: Client,
     reader: Reader,
     directory: Arc<DirectoryLog>,
     active: Semaphore,
@@ -50,19 +50,22 @@ struct Answerer {
 
 impl FetchService {
     /// Requests that arrive from now on will be answered by [`Self::run`].
+    /// `devices` is connected to the account of the org's devices, `org` to
+    /// the one that holds the streams.
     ///
     /// # Errors
     /// When the connection is closed.
     pub async fn start(
-        client: Client,
+        devices: Client,
+        org: Client,
         directory: Arc<DirectoryLog>,
     ) -> Result<Self, ConnectionClosed> {
-        let requests = client.queue_subscribe(SUBJECTS, QUEUE_GROUP.to_owned());
+        let requests = devices.queue_subscribe(SUBJECTS, QUEUE_GROUP.to_owned());
         let requests = requests.await.map_err(|_| ConnectionClosed)?;
-        client.flush().await.map_err(|_| ConnectionClosed)?;
+        devices.flush().await.map_err(|_| ConnectionClosed)?;
         let answerer = Arc::new(Answerer {
-            reader: Reader::new(client.clone()),
-            client,
+            devices,
+            reader: Reader::new(org),
             directory,
             active: Semaphore::new(ACTIVE),
         });
@@ -91,7 +94,7 @@ impl FetchService {
                     if running.len() >= WAITING || waiting >= WAITING_PER_DEVICE {
                         let refusal = Answer::refusal(FetchRefusal::Unavailable);
                         // What cannot be sent is asked for again.
-                        let _ = exchange::send(&answerer.client, &reply, &refusal).await;
+                        let _ = exchange::send(&answerer.devices, &reply, &refusal).await;
                         continue;
                     }
                     per_device.insert(device, waiting + 1);
@@ -112,7 +115,7 @@ fn address(request: &Message) -> Option<(DeviceId, String)> {
         return None;
     };
     let reply = request.reply.as_ref()?;
-    plan::is_device_reply(reply).then(|| (device, reply.to_string()))
+    plan::is_own_reply(device, reply).then(|| (device, reply.to_string()))
 }
 
 fn release(per_device: &mut BTreeMap<DeviceId, usize>, device: DeviceId) {
@@ -132,12 +135,12 @@ impl Answerer {
         };
         let answered = match self.plan(device, request).await {
             Ok(plan) => {
-                let exchange = Exchange::new(&self.client, &self.reader, device, reply, &plan);
+                let exchange = Exchange::new(&self.devices, &self.reader, device, reply, &plan);
                 exchange.run(plan).await
             }
             Err(refusal) => {
                 tracing::debug!(%device, ?refusal, "refused a catch-up request");
-                exchange::send(&self.client, reply, &Answer::refusal(refusal)).await
+                exchange::send(&self.devices, reply, &Answer::refusal(refusal)).await
             }
         };
         if let Err(error) = answered {

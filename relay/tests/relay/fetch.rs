@@ -290,7 +290,10 @@ async fn nothing_is_answered_outside_the_devices_own_prefix() {
     ] {
         let subject = Subject::Fetch(alice.id).to_string();
         let request = rooms(vec![cursor(&hers, 0, 0)]).encode_to_vec().into();
-        alices.publish_with_reply(subject, reply, request).await.unwrap();
+        alices
+            .publish_with_reply(subject, reply, request)
+            .await
+            .unwrap();
     }
     // The requests of one connection are taken in order: when this one is
     // answered, the relay has passed over the others.

@@ -1,12 +1,15 @@
 //! Crashes, restarts and stops.
 
+use std::time::Duration;
+
 use async_nats::Client;
 use async_nats::jetstream;
+use prost::Message;
 use rustix::process::{Signal, kill_process};
 use sotto_proto::wire::{FetchRequest, RoomCursor};
 use sotto_proto::{RoomAddress, Subject};
 
-use crate::org::{Device, Org, fetch, store};
+use crate::org::{Device, Org, store, try_fetch};
 use crate::server::{Server, eventually, is_alive};
 
 /// What the room holds, as a device is told.
@@ -19,7 +22,11 @@ async fn payloads(client: &Client, device: &Device, room: &RoomAddress) -> Vec<S
         max_bytes: u32::MAX,
         ..FetchRequest::default()
     };
-    let frames = fetch(client, device, &request).await;
+    let frames = eventually("catch-up is answered", async || {
+        let request = request.encode_to_vec().into();
+        try_fetch(client, device, request, Duration::from_secs(5)).await
+    })
+    .await;
     let messages = frames.iter().flat_map(|frame| &frame.messages);
     messages
         .map(|message| String::from_utf8(message.payload.to_vec()).unwrap())

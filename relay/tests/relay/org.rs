@@ -1,6 +1,7 @@
 //! An org with people in it, and their devices' connections.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::{Client, ConnectOptions};
@@ -18,7 +19,7 @@ use sotto_proto::wire::{FetchFrame, FetchRequest, JoinRule};
 use sotto_proto::{DeviceId, InviteToken, RoomAddress, RoomId, Subject, UserName, reply_prefix};
 use sotto_service::tls;
 
-use crate::server::{GATEWAY_SEED, Server, now_ms, within};
+use crate::server::{GATEWAY_SEED, PATIENCE, Server, now_ms, within};
 
 /// The org of a [`Server`], written to as its gateway does.
 pub struct Org<'a> {
@@ -148,6 +149,18 @@ pub async fn fetch(client: &Client, device: &Device, request: &FetchRequest) -> 
 }
 
 pub async fn fetch_raw(client: &Client, device: &Device, request: Bytes) -> Vec<FetchFrame> {
+    let answer = try_fetch(client, device, request, PATIENCE).await;
+    answer.expect("the relay does not answer to the end")
+}
+
+/// As a device does while the server may be gone: none when no one hears, or
+/// nothing comes for so long.
+pub async fn try_fetch(
+    client: &Client,
+    device: &Device,
+    request: Bytes,
+    patience: Duration,
+) -> Option<Vec<FetchFrame>> {
     let inbox = client.new_inbox();
     let mut answers = client.subscribe(inbox.clone()).await.unwrap();
     let subject = Subject::Fetch(device.id).to_string();
@@ -157,14 +170,19 @@ pub async fn fetch_raw(client: &Client, device: &Device, request: Bytes) -> Vec<
         .unwrap();
     let mut frames: Vec<FetchFrame> = Vec::new();
     loop {
-        let answer = within(answers.next()).await.unwrap();
+        let answer = tokio::time::timeout(patience, answers.next())
+            .await
+            .ok()??;
+        if answer.status.is_some() {
+            return None;
+        }
         assert!(answer.length <= sotto_proto::limits::NATS_MESSAGE);
         let frame = FetchFrame::decode(answer.payload).unwrap();
         assert_eq!(frame.part as usize, frames.len());
         let last = frame.last;
         frames.push(frame);
         if last {
-            return frames;
+            return Some(frames);
         }
     }
 }

@@ -82,6 +82,10 @@ impl Server {
             signer.relay(1, now).unwrap().expose(),
         );
         files(
+            layout.relay_devices_creds(&org),
+            signer.relay_of_devices(now).unwrap().expose(),
+        );
+        files(
             layout.gateway_creds(&org),
             signer.gateway(&[], now).unwrap().expose(),
         );
