@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use sotto_proto::{DeviceLink, GatewayAddress, InviteLink, OrgName, ProjectName, RoomId, UserName};
 
 /// Sotto: messages and files that only their readers can read, over a server
@@ -186,17 +186,18 @@ pub enum Room {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = false, args = ["text", "stdin", "file"])]
+#[command(group = ArgGroup::new("what").required(true))]
 pub struct Send {
     /// Its name or id.
     pub room: String,
     /// The text.
+    #[arg(group = "what")]
     pub text: Option<String>,
     /// Send every line of standard input as a text; empty lines are left out.
-    #[arg(long)]
+    #[arg(long, group = "what")]
     pub stdin: bool,
     /// Send this file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, group = "what", value_name = "FILE")]
     pub file: Option<PathBuf>,
 }
 
@@ -244,14 +245,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// A number and a unit: `90s`, `15m`, `12h`, `7d`.
 fn duration(text: &str) -> Result<Duration, String> {
     let problem = || "give a number and a unit, such as 90s, 15m, 12h or 7d".to_owned();
-    let unit = match text.chars().last() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3_600,
-        Some('d') => 86_400,
-        _ => return Err(problem()),
-    };
-    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+    let mut fitting = units.into_iter();
+    let (number, unit) = fitting
+        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))
+        .ok_or_else(problem)?;
     let number: u64 = number.parse().map_err(|_| problem())?;
     let seconds = number.checked_mul(unit).filter(|&seconds| seconds > 0);
     seconds.map(Duration::from_secs).ok_or_else(problem)

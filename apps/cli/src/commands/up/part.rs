@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde_json::json;
 use sotto_service::readiness::Ready;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::output::Output;
@@ -33,6 +33,8 @@ pub struct Part {
     server: PathBuf,
     ready_file: PathBuf,
     child: Option<Child>,
+    /// Held as long as it is to run: waiting for a child closes its own.
+    lifeline: Option<ChildStdin>,
 }
 
 impl Part {
@@ -43,6 +45,7 @@ impl Part {
             server: server.to_owned(),
             ready_file,
             child: None,
+            lifeline: None,
         }
     }
 
@@ -63,8 +66,10 @@ impl Part {
             // Ctrl-C is for this process, which stops the others in order.
             .process_group(0)
             .spawn();
-        self.child =
-            Some(child.with_context(|| format!("cannot start {}", self.program.display()))?);
+        let mut child =
+            child.with_context(|| format!("cannot start {}", self.program.display()))?;
+        self.lifeline = child.stdin.take();
+        self.child = Some(child);
         Ok(())
     }
 
@@ -116,7 +121,7 @@ impl Part {
             return Ok(());
         };
         // The end of its standard input asks it to stop.
-        drop(child.stdin.take());
+        drop(self.lifeline.take());
         if timeout(STOP, child.wait()).await.is_err() {
             child
                 .kill()
