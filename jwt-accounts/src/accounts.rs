@@ -3,7 +3,8 @@
 //! An org has two. Its own account holds the streams, the directory and what
 //! gateways keep; relays and gateways are users of it. Devices are users of
 //! another one without any JetStream, which reaches the first by the imports
-//! below and in no other way.
+//! below and in no other way. A relay is a user of both: devices ask it for
+//! catch-up in their own account.
 //!
 //! Why: whoever publishes to a stream names the subject that the server
 //! acknowledges to, and the server publishes there without asking for the
@@ -17,26 +18,22 @@ use std::collections::BTreeMap;
 
 use sotto_proto::limits;
 
-use crate::claims::{
-    Account, AccountLimits, Answers, Direction, Export, Import, Limit, Permissions,
-};
+use crate::claims::{Account, AccountLimits, Direction, Export, Import, Limit, Permissions};
 
 /// Subjects that cross from the devices' account to the org's, or back.
-const CROSSINGS: [(&str, Direction, Option<Answers>); 5] = [
-    ("r.>", Direction::Service, Some(Answers::Singleton)),
-    ("blob.>", Direction::Service, Some(Answers::Singleton)),
-    ("inbox.*", Direction::Service, Some(Answers::Singleton)),
-    ("fetch.*", Direction::Service, Some(Answers::Stream)),
-    ("live.>", Direction::Stream, None),
+const CROSSINGS: [(&str, Direction); 4] = [
+    ("r.>", Direction::Service),
+    ("blob.>", Direction::Service),
+    ("inbox.*", Direction::Service),
+    ("live.>", Direction::Stream),
 ];
 
 /// An org's own account, whose users this key signs.
 pub(crate) fn org(signing_key: String) -> Account {
-    let exports = CROSSINGS.map(|(subject, direction, response_type)| Export {
+    let exports = CROSSINGS.map(|(subject, direction)| Export {
         name: subject.to_owned(),
         subject: subject.to_owned(),
         direction,
-        response_type,
     });
     let limits = AccountLimits {
         exports: Limit::AtMost(exports.len() as u64),
@@ -54,7 +51,7 @@ pub(crate) fn org(signing_key: String) -> Account {
 
 /// The account of an org's devices, whose users this key signs.
 pub(crate) fn devices(signing_key: String, org_account: &str) -> Account {
-    let imports = CROSSINGS.map(|(subject, direction, _)| Import {
+    let imports = CROSSINGS.map(|(subject, direction)| Import {
         name: subject.to_owned(),
         subject: subject.to_owned(),
         account: org_account.to_owned(),

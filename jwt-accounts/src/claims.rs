@@ -82,9 +82,6 @@ pub struct Export {
     /// Which way messages go.
     #[serde(rename = "type")]
     pub direction: Direction,
-    /// Of a service: how many answers a request has.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub response_type: Option<Answers>,
 }
 
 /// A subject of another account.
@@ -107,17 +104,8 @@ pub struct Import {
 pub enum Direction {
     /// From the exporting to the importing account.
     Stream,
-    /// From the importing to the exporting account, and answers back.
+    /// From the importing to the exporting account, and one answer back.
     Service,
-}
-
-/// How many answers a request to a service has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answers {
-    /// One.
-    Singleton,
-    /// Several.
-    Stream,
 }
 
 /// Bounds of an account.

@@ -1,7 +1,7 @@
 //! Which subjects each kind of client may use (DESIGN section 6).
 //!
 //! Devices are users of their own account, which reaches the org's by imports
-//! only (see `accounts`); relays and gateways are users of the org's account.
+//! only (see `accounts`); gateways are users of the org's account, relays of both.
 //! A device never gets a `$JS.API` grant: `DIRECT.GET` cannot be restricted by
 //! subject, so with it a device could read every room of a stream.
 
@@ -12,9 +12,6 @@ use sotto_proto::{
 
 use crate::claims::{ConnectionType, Limit, Permissions, Subjects, User};
 
-/// How the reply subject of a device's request begins when it reaches the
-/// org's account: the server answers there what goes to the device.
-pub const IMPORTED_REPLY: &str = "_R_.";
 /// Inbox prefix of every relay.
 pub const RELAY_INBOX: &str = "_INBOX.relay";
 /// Inbox prefix of every gateway.
@@ -47,26 +44,22 @@ pub fn device(account: &str, device: DeviceId, rooms: &[RoomAddress]) -> User {
     user(account, publish, subscribe, subscriptions)
 }
 
-/// What a relay may do: keep the org's streams, read the directory, hear every
-/// device's requests and answer them. It cannot write to a room.
+/// What a relay may do in the org's account: keep and read its streams, the
+/// directory's among them. It can write to none.
 pub fn relay(account: &str, shards: u8) -> User {
-    let mut publish = vec![format!("{IMPORTED_REPLY}>"), "$JS.API.INFO".to_owned()];
+    let mut publish = vec!["$JS.API.INFO".to_owned()];
     let shards = (0..shards).map(Shard);
     let mail_and_blobs = shards.flat_map(|shard| [mail_stream(shard), blob_stream(shard)]);
     let others = [INBOX_STREAM, DIRECTORY_STREAM].map(str::to_owned);
     for stream in mail_and_blobs.chain(others) {
         publish.extend(keep_and_read(&stream));
     }
-    let subscribe = vec![
-        "fetch.*".to_owned(),
-        directory_live(),
-        format!("{RELAY_INBOX}.>"),
-    ];
+    let subscribe = vec![directory_live(), format!("{RELAY_INBOX}.>")];
     user(account, publish, subscribe, SERVICE_SUBSCRIPTIONS)
 }
 
-/// What a relay may do among the devices: hear their requests, and answer
-/// below the devices' own reply prefixes.
+/// What a relay may do in the account of the org's devices: hear what they ask
+/// for, and answer below their own reply prefixes.
 pub fn relay_of_devices(account: &str) -> User {
     let publish = vec!["_INBOX.*.>".to_owned()];
     let subscribe = vec!["fetch.*".to_owned()];

@@ -69,7 +69,8 @@ impl AccountSigner {
         })
     }
 
-    /// Credentials, with a new nkey, of a relay that may keep this many shards.
+    /// Credentials, with a new nkey, of a relay that may keep this many shards,
+    /// in the org's account.
     ///
     /// # Errors
     /// When the signing key does not sign.

@@ -94,6 +94,7 @@ async fn a_relay_reads_rooms_but_cannot_write_them() {
         subject.as_str(),
         "inbox.x",
         "directory",
+        "_INBOX.x.y",
         "$KV.sessions.x",
         "$JS.API.DIRECT.GET.KV_sessions",
         "$JS.API.DIRECT.GET.MAIL-1",
@@ -109,6 +110,35 @@ async fn a_relay_reads_rooms_but_cannot_write_them() {
         let refusal = relay.refusal().await;
         assert!(
             refusal.contains(&format!("Publish to \"{subject}\"")),
+            "{refusal}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_relay_among_devices_only_answers() {
+    let server = Server::start().await;
+    let credentials = server.signer.relay_of_devices(now_ms()).unwrap();
+    let mut relay = Probe::with_credentials(&server.url, &credentials, grants::RELAY_INBOX).await;
+    for subject in [
+        "r.0.field.x.msg",
+        "inbox.x",
+        "live.r.x",
+        "fetch.x",
+        "$JS.API.INFO",
+    ] {
+        relay.client.publish(subject, "x".into()).await.unwrap();
+        let refusal = relay.refusal().await;
+        assert!(
+            refusal.contains(&format!("Publish to \"{subject}\"")),
+            "{refusal}"
+        );
+    }
+    for subject in [">", "live.>", "r.>", "_INBOX.>"] {
+        let _refused = relay.client.subscribe(subject).await.unwrap();
+        let refusal = relay.refusal().await;
+        assert!(
+            refusal.contains(&format!("Subscription to \"{subject}\"")),
             "{refusal}"
         );
     }
@@ -136,7 +166,7 @@ async fn orgs_do_not_hear_each_other() {
         server.push(&jwt).await;
     }
     let theirs = server.keys.account_signer(&org).unwrap();
-    let theirs = theirs.relay(1, now_ms()).unwrap();
+    let theirs = theirs.relay_of_devices(now_ms()).unwrap();
     let theirs = server.service(&theirs, grants::RELAY_INBOX).await;
     let mut heard = theirs.subscribe("fetch.*").await.unwrap();
     theirs.flush().await.unwrap();

@@ -71,7 +71,13 @@ impl Server {
         self.service(&credentials, grants::SYSTEM_INBOX).await
     }
 
-    /// A client with the relay's grants.
+    /// A client with the relay's grants in the devices' account.
+    pub async fn relay_of_devices(&self) -> Client {
+        let credentials = self.signer.relay_of_devices(now_ms()).unwrap();
+        self.service(&credentials, grants::RELAY_INBOX).await
+    }
+
+    /// A client with the relay's grants in the org's account.
     pub async fn relay(&self) -> Client {
         let credentials = self.signer.relay(1, now_ms()).unwrap();
         self.service(&credentials, grants::RELAY_INBOX).await
