@@ -193,3 +193,226 @@ fn parse(request: &Bytes) -> Option<Request> {
         max_bytes: request.max_bytes.min(limits::FETCH_BYTES),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+    use proptest::prelude::*;
+    use sotto_jwt_accounts::directory::{Actor, Command, Event, InviteHash, Role, Scope, decide};
+    use sotto_proto::UserName;
+    use sotto_proto::signed::DeviceCertificate;
+    use sotto_proto::wire::{BlobRange, JoinRule, RoomCursor};
+
+    use super::*;
+
+    const ALICE: [u8; 16] = [1; 16];
+    const HERS: [u8; 16] = [11; 16];
+    const HIS: [u8; 16] = [12; 16];
+
+    fn device(id: [u8; 16]) -> DeviceId {
+        DeviceId::try_from(&id[..]).unwrap()
+    }
+
+    fn room(id: [u8; 16]) -> RoomId {
+        RoomId::try_from(&id[..]).unwrap()
+    }
+
+    fn run(state: &mut State, actor: &Actor, command: Command) {
+        for change in decide(state, actor, command, 0).unwrap() {
+            let event = Event {
+                index: 0,
+                previous: None,
+                at_ms: 0,
+                actor: actor.clone(),
+                change,
+            };
+            state.apply(&event).unwrap();
+        }
+    }
+
+    /// Alice and Bob, each with a device and a room of their own.
+    fn org() -> State {
+        let mut state = State::default();
+        let gateway = &Actor::Gateway;
+        let found = Command::CreateOrg {
+            org: "acme".parse().unwrap(),
+            gateway_key: SigningKey::from_bytes(&[9; 32]).verifying_key(),
+        };
+        run(&mut state, gateway, found);
+        let project = "field".parse().unwrap();
+        run(&mut state, gateway, Command::CreateProject { project });
+        for (name, number, hold) in [("alice", 1, HERS), ("bob", 2, HIS)] {
+            let user: UserName = name.parse().unwrap();
+            let invite = InviteHash([number; 32]);
+            let issue = Command::IssueInvite {
+                invite,
+                expires_ms: 1,
+                scope: Scope::Org,
+                role: Role::Owner,
+            };
+            run(&mut state, gateway, issue);
+            let identity = SigningKey::from_bytes(&[number; 32]);
+            let certificate = DeviceCertificate {
+                org: "acme".parse().unwrap(),
+                user: user.clone(),
+                device: device([number; 16]),
+                identity_key: identity.verifying_key(),
+                signature_key: SigningKey::from_bytes(&[number + 100; 32]).verifying_key(),
+                nats_key: nkeys::KeyPair::new_user().public_key(),
+                not_before_ms: 0,
+                not_after_ms: 1,
+            };
+            let certificate = certificate.sign(&identity);
+            let actor = Actor::User(user);
+            run(
+                &mut state,
+                &actor,
+                Command::Enrol {
+                    invite,
+                    certificate,
+                },
+            );
+            let create = Command::CreateRoom {
+                room: room(hold),
+                project: "field".parse().unwrap(),
+                join_rule: JoinRule::Invite,
+                shards: std::num::NonZeroU8::MIN,
+            };
+            run(&mut state, &actor, create);
+        }
+        state
+    }
+
+    fn cursor(id: [u8; 16]) -> RoomCursor {
+        RoomCursor {
+            room: room(id).to_bytes(),
+            messages_after: 3,
+            handshakes_after: 4,
+        }
+    }
+
+    fn range(id: [u8; 16], first: u32, count: u32) -> BlobRange {
+        BlobRange {
+            room: room(id).to_bytes(),
+            file: room(id).to_bytes(),
+            first,
+            count,
+        }
+    }
+
+    fn planned(request: &FetchRequest) -> Result<Plan, FetchRefusal> {
+        plan(device(ALICE), &request.encode_to_vec().into(), &org())
+    }
+
+    #[test]
+    fn own_rooms_are_planned_and_others_refused_once() {
+        let request = FetchRequest {
+            rooms: vec![cursor(HIS), cursor(HERS), cursor([99; 16])],
+            blobs: vec![range(HIS, 0, 5), range(HERS, 7, 2)],
+            inbox_after: Some(8),
+            max_bytes: u32::MAX,
+        };
+        let plan = planned(&request).unwrap();
+        assert_eq!(plan.refused_rooms, [room(HIS), room([99; 16])]);
+        let [hers] = plan.rooms.as_slice() else {
+            panic!("{:?}", plan.rooms)
+        };
+        assert_eq!(
+            (hers.address.room, hers.permit.object()),
+            (room(HERS), &room(HERS))
+        );
+        assert_eq!((hers.messages_after, hers.handshakes_after), (3, 4));
+        let indices: Vec<u32> = plan.chunks.iter().map(|chunk| chunk.index).collect();
+        assert_eq!((indices, plan.more_chunks), (vec![7, 8], false));
+        assert_eq!(plan.inbox_after, Some(8));
+        assert_eq!(plan.max_bytes, limits::FETCH_BYTES as usize);
+    }
+
+    #[test]
+    fn no_request_makes_the_relay_look_for_chunks_without_end() {
+        let request = FetchRequest {
+            blobs: vec![
+                range(HERS, u32::MAX - 2, u32::MAX),
+                range(HERS, 0, u32::MAX),
+            ],
+            ..FetchRequest::default()
+        };
+        let plan = planned(&request).unwrap();
+        assert_eq!((plan.chunks.len(), plan.more_chunks), (CHUNKS_MAX, true));
+    }
+
+    #[test]
+    fn an_unknown_device_is_refused() {
+        let refusal = plan(device([77; 16]), &Bytes::new(), &org());
+        assert_eq!(refusal, Err(FetchRefusal::UnknownDevice));
+    }
+
+    #[test]
+    fn a_request_that_breaks_a_limit_is_malformed() {
+        let twice = FetchRequest {
+            rooms: vec![cursor(HERS), cursor(HERS)],
+            ..FetchRequest::default()
+        };
+        let many = FetchRequest {
+            blobs: vec![range(HERS, 0, 1); limits::FETCH_ROOMS + 1],
+            ..FetchRequest::default()
+        };
+        for request in [twice, many] {
+            assert_eq!(planned(&request), Err(FetchRefusal::Malformed));
+        }
+    }
+
+    #[test]
+    fn the_largest_request_is_looked_at() {
+        let id = |n: u16| {
+            [&n.to_be_bytes()[..], &[1; 14]]
+                .concat()
+                .try_into()
+                .unwrap()
+        };
+        let rooms = (0..limits::FETCH_ROOMS as u16).map(|n| RoomCursor {
+            messages_after: u64::MAX,
+            handshakes_after: u64::MAX,
+            ..cursor(id(n))
+        });
+        let request = FetchRequest {
+            rooms: rooms.collect(),
+            blobs: vec![range(HERS, u32::MAX, u32::MAX); limits::FETCH_ROOMS],
+            inbox_after: Some(u64::MAX),
+            max_bytes: u32::MAX,
+        };
+        assert!(planned(&request).is_ok());
+    }
+
+    #[test]
+    fn only_a_devices_own_prefix_is_answered_to() {
+        let own = reply_prefix(device(ALICE));
+        for good in [format!("{own}.a"), format!("{own}.a.b-c_d")] {
+            assert!(is_own_reply(device(ALICE), &good), "{good}");
+        }
+        let other = reply_prefix(device([2; 16]));
+        for bad in [
+            String::new(),
+            own.clone(),
+            format!("{own}."),
+            format!("{own}x.a"),
+            format!("{own}.*"),
+            format!("{own}.a.>"),
+            format!("{own}.a..b"),
+            format!("{own}.a b"),
+            format!("{own}.a\r\nPUB x"),
+            format!("{own}.{}", "a".repeat(300)),
+            format!("{other}.a"),
+            "live.r.0.field.x.msg".to_owned(),
+        ] {
+            assert!(!is_own_reply(device(ALICE), &bad), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_planned_or_refused(bytes: Vec<u8>) {
+            let _ = plan(device(ALICE), &bytes.into(), &State::default());
+        }
+    }
+}
