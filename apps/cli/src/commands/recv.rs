@@ -44,6 +44,9 @@ pub async fn run(context: &Context, room: &str, follow: bool, all: bool) -> anyh
     Ok(())
 }
 
+/// Columns before a text: the time and who says it.
+const MARGIN: usize = 20;
+
 /// Shows a room's history from a position on.
 struct Reader<'a> {
     context: &'a Context,
@@ -101,20 +104,15 @@ impl Reader<'_> {
                 .output
                 .note(format_args!("— {} —", times::day(&moment)));
         }
-        let time = times::clock(&moment);
-        let user = &record.user;
         let text = match &record.content {
             // Later lines of a text stand below its first.
-            Content::Text(text) => text.replace('\n', "\n           "),
-            Content::File(file) => format!("[file] {}, {} bytes", file.name, file.size),
-            Content::RoomState(state) => {
-                format!("calls this room {}", state.name)
-            }
-            Content::Unknown { .. } => {
-                "said something that needs a newer version of sotto".to_owned()
-            }
+            Content::Text(text) => text.replace('\n', &format!("\n{:MARGIN$}", "")),
+            Content::File(file) => format!("[file {}, {} bytes]", file.name, file.size),
+            Content::RoomState(state) => format!("[calls this room {}]", state.name),
+            Content::Unknown { .. } => "[needs a newer version of sotto]".to_owned(),
         };
-        let line = format!("{time}  {user:<10} {text}");
+        let head = format!("{}  {}", times::clock(&moment), record.user);
+        let line = format!("{head:<width$}  {text}", width = MARGIN - 2);
         Ok(self.context.output.say(&as_json(self.room, record), line)?)
     }
 }
