@@ -136,6 +136,35 @@ impl Stranger {
         Ok(attempts)
     }
 
+    /// Has the server acknowledge something allowed *into the room*: whoever
+    /// publishes names the subject of the acknowledgement, and the server
+    /// publishes there with its own rights. Returns when that would have
+    /// happened; nothing may be stored.
+    ///
+    /// # Errors
+    /// When the stranger cannot write to its own inbox either.
+    pub async fn misdirect_acknowledgements(&self, target: &Target) -> anyhow::Result<()> {
+        let client = &self.nats.client;
+        let inbox = Subject::Inbox(self.account.device).to_string();
+        let room = &target.room;
+        for reply in [
+            room.messages(),
+            room.handshakes(),
+            Subject::Inbox(target.member),
+        ] {
+            client
+                .publish_with_reply(inbox.clone(), reply.to_string(), "let me in".into())
+                .await?;
+        }
+        // Acknowledgements come in order: when this one is here, so are those.
+        let own = client.request(inbox, "let me in".into());
+        timeout(ANSWER, own)
+            .await
+            .context("no acknowledgement")?
+            .context("the own inbox")?;
+        Ok(())
+    }
+
     /// How many messages came through the refused subscriptions.
     ///
     /// # Errors

@@ -83,6 +83,8 @@ impl Stage {
         let file = folder.join(format!("{}.bin", plaintexts.text(FILE_NAME)));
         fs::write(&file, &content).context("copying the file to send")?;
         let password = plaintexts.text(PASSWORD);
+        // For whoever keeps the folder and looks into the devices' stores.
+        fs::write(folder.join("password"), &password).context("noting the password down")?;
         let person = |name| Person::new(folder.join("devices").join(name), &password);
         Ok(Self {
             folder: folder.to_owned(),

@@ -31,13 +31,16 @@ pub async fn keep_out(stage: &mut Stage, report: &mut Report) -> anyhow::Result<
     let attempts = eve.try_everything(&target).await?;
     check(report, "a device of the org outside the room", &attempts);
 
+    mallory.misdirect_acknowledgements(&target).await?;
+    eve.misdirect_acknowledgements(&target).await?;
+
     let gateway = invite.parse::<InviteLink>()?.gateway;
     let attempts = stranger::without_credentials(&gateway).await?;
     check(report, "a client without credentials", &attempts);
 
     let after = stage.tap.stream_messages(&stream).await?;
     report.check(
-        "nothing of theirs is stored",
+        "nothing is stored in the room, not even by way of misdirected acknowledgements",
         before == after,
         format!("{after} messages"),
     );
