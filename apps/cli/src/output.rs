@@ -37,6 +37,14 @@ impl Output {
         stdout.flush()
     }
 
+    /// A part of a result that is of use to a person only.
+    pub fn say_text(self, text: impl Display) -> io::Result<()> {
+        match self.json {
+            true => Ok(()),
+            false => self.say(&Value::Null, text),
+        }
+    }
+
     /// A result that is of use to a program only.
     pub fn say_json(self, json: &Value) -> io::Result<()> {
         match self.json {

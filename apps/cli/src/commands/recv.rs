@@ -102,7 +102,7 @@ impl Reader<'_> {
         if self.day.replace(moment.date()) != Some(moment.date()) {
             self.context
                 .output
-                .note(format_args!("— {} —", times::day(&moment)));
+                .say_text(format_args!("— {} —", times::day(&moment)))?;
         }
         let text = match &record.content {
             // Later lines of a text stand below its first.

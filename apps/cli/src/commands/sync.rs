@@ -32,17 +32,24 @@ pub async fn run(context: &Context) -> anyhow::Result<()> {
         )?;
     }
     let after = totals(&device).await?;
-    let received = after.history.saturating_sub(before.history);
+    let sent = before.queued.saturating_sub(after.queued);
+    let received = after.history.saturating_sub(before.history + sent);
+    let mut news = Vec::new();
+    if sent > 0 {
+        news.push(format!("Sent {sent} that waited."));
+    }
+    if received > 0 {
+        news.push(format!("{received} new: `sotto rooms` shows where."));
+    }
+    if news.is_empty() {
+        news.push("Nothing new.".to_owned());
+    }
     context.output.say(
         &json!({
-            "event": "synced", "requests": device.reports.requests, "received": received,
-            "queued": after.queued,
+            "event": "synced", "requests": device.reports.requests, "sent": sent,
+            "received": received, "queued": after.queued,
         }),
-        match (received, before.queued) {
-            (0, 0) => "Nothing new.".to_owned(),
-            (0, _) => "Sent what was queued.".to_owned(),
-            (new, _) => format!("{new} new: `sotto rooms` shows where."),
-        },
+        news.join(" "),
     )?;
     device.session.stop().await;
     Ok(())
