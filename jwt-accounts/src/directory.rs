@@ -4,17 +4,21 @@
 //!
 //! [`decide`] turns a command into changes or refuses it, [`State::apply`]
 //! takes one event in; both are pure. [`log`] keeps the log in JetStream.
-//! Every rule that holds for the state, whoever asks, stands in `state`; who
-//! may ask for what stands in [`crate::policy`].
+//! What holds whoever asks is a [`Rule`], kept by the state; who may ask for
+//! what stands in [`crate::policy`].
 
 mod chain;
 mod command;
 mod event;
 pub mod log;
+#[cfg(test)]
+mod properties;
+mod rule;
 mod state;
 
 pub use chain::{ChainError, Head};
 pub use command::{Command, Refusal, decide};
 pub use event::{Actor, Change, Event, InviteHash, Malformed, Role, Scope};
 pub use log::{AppendError, DirectoryLog, DirectoryWriter, LogError};
-pub use state::{Device, Invite, Room, Rule, State, User};
+pub use rule::Rule;
+pub use state::{Device, Invite, Room, State, User};

@@ -10,7 +10,8 @@ use sotto_proto::signed::{self, SignedError};
 use sotto_proto::wire::{self, Signed};
 
 use super::event::{Actor, Change, Event, Malformed};
-use super::state::{Rule, State};
+use super::rule::Rule;
+use super::state::State;
 
 /// Where a log ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use sotto_proto::wire::{JoinRule, Signed};
 use sotto_proto::{DeviceId, OrgName, ProjectName, RoomId, Shard, UserName};
 
 use super::event::{Actor, Change, Event, InviteHash, Role, Scope};
-use super::state::{Rule, State};
+use super::rule::Rule;
+use super::state::State;
 use crate::policy::{self, Denied};
 
 /// Something asked of the directory.
