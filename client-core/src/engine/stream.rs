@@ -245,13 +245,13 @@ impl Engine {
         sender: &Member,
         entries: Vec<wire::Entry>,
     ) {
-        if entries.is_empty() {
-            return;
-        }
+        let length = room.record.history_length;
         for entry in entries {
-            if let Content::RoomState(state) = Content::of(&entry)
-                && check_name(&state.name, "room").is_ok()
-            {
+            if let Content::RoomState(state) = Content::of(&entry) {
+                let said_before = room.record.name.as_ref() == Some(&state.name);
+                if said_before || check_name(&state.name, "room").is_err() {
+                    continue;
+                }
                 room.record.name = Some(state.name);
             }
             let record = StoredRecord {
@@ -267,10 +267,12 @@ impl Engine {
                 .append(Key::History(room.id, position), &record);
             room.record.history_length += 1;
         }
-        self.event(Event::Received {
-            room: room.id,
-            length: room.record.history_length,
-        });
+        if room.record.history_length > length {
+            self.event(Event::Received {
+                room: room.id,
+                length: room.record.history_length,
+            });
+        }
     }
 
     pub(super) fn own_member(&self) -> Member {
