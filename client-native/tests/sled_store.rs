@@ -9,6 +9,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod disk;
+
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
@@ -16,6 +18,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use disk::SmallDisk;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use sotto_client_core::store::{Store, StoreError, WriteBatch};
@@ -280,48 +283,19 @@ fn child(directory: &Path) -> Child {
         .unwrap()
 }
 
-/// A file system of a few megabytes, unmounted at the end.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount() -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
-            .arg(directory.path())
-            .stderr(Stdio::null())
-            .status();
-        match mounted {
-            Ok(status) if status.success() => Some(Self(directory)),
-            _ => None,
-        }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
 #[test]
 fn a_full_disk_is_said_and_loses_nothing() {
     let Some(disk) = SmallDisk::mount() else {
-        println!("skipped: this user may not mount a small tmpfs");
         return;
     };
-    let path = disk.0.path().join("store");
-    let filler = disk.0.path().join("filler");
+    let path = disk.path().join("store");
     for reserve in [3 << 20, 200_000, 40_000] {
         let _ = fs::remove_dir_all(&path);
         let mut store = SledStore::open(&path).unwrap();
         for number in 0..30 {
             store.commit(&commit_number(number)).unwrap();
         }
-        // Somebody else fills the disk.
-        let free = rustix::fs::statvfs(disk.0.path()).unwrap();
-        let free = usize::try_from(free.f_bavail * free.f_frsize).unwrap();
-        fs::write(&filler, vec![1; free - reserve]).unwrap();
+        let filler = disk.fill(reserve);
         let refused = store.commit(&commit_number(30));
         assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
         assert_eq!(store.scan(b"").unwrap(), expected(29));
