@@ -8,6 +8,7 @@
 mod binary;
 mod config;
 mod demands;
+mod disk;
 mod health;
 mod orphan;
 mod supervisor;

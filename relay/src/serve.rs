@@ -63,8 +63,8 @@ async fn run(
             () = stop.cancelled() => break Ok(()),
             () = supervisor.restarted() => {}
             finding = health.watch() => match finding {
-                Finding::Hangs => {
-                    tracing::error!("nats-server does not answer: it is killed");
+                Finding::Sick(why) => {
+                    tracing::error!(why, "nats-server is sick: it is killed");
                     supervisor.kill();
                 }
                 Finding::Unsuitable(unmet) => break Err(unmet.into()),

@@ -8,6 +8,8 @@ use sotto_jwt_accounts::keystore::{KeyStore, KeyStoreError, PreloadedAccount};
 use sotto_service::private_files::{self, FileError};
 use sotto_service::{Layout, ServerConfig};
 
+use super::disk;
+
 /// Bytes of a message that nats-server takes at most.
 pub(super) const MAX_PAYLOAD: usize = 1024 * 1024;
 /// Bytes of a protocol line. A device's JWT with one grant per room travels in
@@ -23,7 +25,7 @@ pub enum ConfigFileError {
     /// The accounts cannot be read.
     #[error(transparent)]
     Keys(#[from] KeyStoreError),
-    /// The file cannot be written.
+    /// The file cannot be written, or the disk not be asked for its size.
     #[error(transparent)]
     File(#[from] FileError),
     /// A path cannot stand in the file.
@@ -40,7 +42,9 @@ pub enum ConfigFileError {
 pub fn write_config(layout: &Layout, config: &ServerConfig) -> Result<(), ConfigFileError> {
     let keys = KeyStore::open(&layout.accounts())?;
     let accounts = keys.resolver_preload()?;
-    let text = text(layout, config, &keys, &accounts)?;
+    let store = layout.jetstream();
+    let storage = disk::limit(&store).map_err(|error| FileError::new("read", store, error))?;
+    let text = text(layout, config, &keys, &accounts, storage)?;
     Ok(private_files::write(
         &layout.nats_config(),
         text.as_bytes(),
@@ -52,6 +56,7 @@ fn text(
     config: &ServerConfig,
     keys: &KeyStore,
     accounts: &[PreloadedAccount],
+    storage: u64,
 ) -> Result<String, ConfigFileError> {
     let mut preload = String::new();
     for PreloadedAccount { id, jwt } in accounts {
@@ -81,6 +86,7 @@ tls {{
 jetstream {{
   store_dir: {store}
   sync_interval: always
+  max_file_store: {storage}
 }}
 
 operator: {operator}

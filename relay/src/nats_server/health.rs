@@ -11,12 +11,17 @@ use sotto_service::nats::{self, Login, NatsError};
 use sotto_service::{Layout, ServerConfig};
 
 use super::demands::{self, Unmet, Varz};
+use super::disk;
 
 /// How often the server is asked, and how long it may take to answer.
 const INTERVAL: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// So many questions in a row without an answer, and it hangs.
 const UNANSWERED_MAX: u32 = 6;
+/// So many times in a row not healthy, and it will not get well by itself.
+const SICK_MAX: u32 = 2;
+/// With less than this free, in bytes, starting it again would not help.
+const SPACE_MIN: u64 = 16 * 1024 * 1024;
 /// How often a server that is starting is asked.
 const STARTING_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -30,8 +35,8 @@ pub struct Health {
 /// What is wrong.
 #[derive(Debug)]
 pub enum Finding {
-    /// It does not answer any more, though its process may run.
-    Hangs,
+    /// It needs to be started again, and why.
+    Sick(String),
     /// It is not what we demand.
     Unsuitable(Unmet),
 }
@@ -45,6 +50,23 @@ struct Answer<D> {
 #[derive(Deserialize)]
 struct Healthz {
     status: String,
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    errors: Vec<Complaint>,
+}
+
+#[derive(Deserialize)]
+struct Complaint {
+    error: String,
+}
+
+/// What the server says when asked how it is.
+enum Answered {
+    Nothing,
+    Unsuitable(Unmet),
+    Sick(String),
+    Healthy,
 }
 
 impl Health {
@@ -70,37 +92,65 @@ impl Health {
     /// Which demand is not met.
     pub async fn ready(&self) -> Result<(), Unmet> {
         loop {
-            if let Some(varz) = self.ask::<Varz>("VARZ").await {
-                demands::check(&varz, &self.store)?;
-                let health = self.ask::<Healthz>("HEALTHZ").await;
-                if health.is_some_and(|health| health.status == "ok") {
-                    return Ok(());
-                }
+            match self.ask_all().await {
+                Answered::Healthy => return Ok(()),
+                Answered::Unsuitable(unmet) => return Err(unmet),
+                Answered::Nothing | Answered::Sick(_) => {}
             }
             tokio::time::sleep(STARTING_INTERVAL).await;
         }
     }
 
-    /// Asks from time to time until something is wrong.
+    /// Waits until the server is ready, then asks from time to time until
+    /// something is wrong.
     pub async fn watch(&self) -> Finding {
-        let mut unanswered = 0;
-        let mut answered_once = false;
-        while unanswered < UNANSWERED_MAX {
+        if let Err(unmet) = self.ready().await {
+            return Finding::Unsuitable(unmet);
+        }
+        let (mut unanswered, mut sick) = (0, 0);
+        loop {
             tokio::time::sleep(INTERVAL).await;
-            match self.ask::<Varz>("VARZ").await {
-                Some(varz) => {
-                    if let Err(unmet) = demands::check(&varz, &self.store) {
-                        return Finding::Unsuitable(unmet);
+            match self.ask_all().await {
+                Answered::Healthy => (unanswered, sick) = (0, 0),
+                Answered::Unsuitable(unmet) => return Finding::Unsuitable(unmet),
+                Answered::Nothing => unanswered += 1,
+                Answered::Sick(why) => {
+                    sick += 1;
+                    if self.disk_is_full() {
+                        tracing::error!(
+                            why,
+                            "the disk is full: free some space; nothing that was acknowledged is lost"
+                        );
+                    } else if sick >= SICK_MAX {
+                        return Finding::Sick(why);
                     }
-                    unanswered = 0;
-                    answered_once = true;
                 }
-                // A server that was just restarted may be reading its streams.
-                None if answered_once => unanswered += 1,
-                None => {}
+            }
+            if unanswered >= UNANSWERED_MAX {
+                return Finding::Sick("it does not answer".to_owned());
             }
         }
-        Finding::Hangs
+    }
+
+    async fn ask_all(&self) -> Answered {
+        let Some(varz) = self.ask::<Varz>("VARZ").await else {
+            return Answered::Nothing;
+        };
+        if let Err(unmet) = demands::check(&varz, &self.store) {
+            return Answered::Unsuitable(unmet);
+        }
+        match self.ask::<Healthz>("HEALTHZ").await {
+            None => Answered::Nothing,
+            Some(health) if health.status == "ok" => Answered::Healthy,
+            Some(health) => {
+                let mut complaints = health.errors.into_iter().map(|complaint| complaint.error);
+                Answered::Sick(complaints.next().unwrap_or(health.error))
+            }
+        }
+    }
+
+    fn disk_is_full(&self) -> bool {
+        disk::available(&self.store).is_ok_and(|free| free < SPACE_MIN)
     }
 
     async fn ask<D: DeserializeOwned>(&self, what: &str) -> Option<D> {

@@ -13,7 +13,7 @@ use crate::org::{Device, Org, store, try_fetch};
 use crate::server::{Server, eventually, is_alive};
 
 /// What the room holds, as a device is told.
-async fn payloads(client: &Client, device: &Device, room: &RoomAddress) -> Vec<String> {
+pub async fn payloads(client: &Client, device: &Device, room: &RoomAddress) -> Vec<String> {
     let request = FetchRequest {
         rooms: vec![RoomCursor {
             room: room.room.to_bytes(),
@@ -34,7 +34,7 @@ async fn payloads(client: &Client, device: &Device, room: &RoomAddress) -> Vec<S
 }
 
 /// Publishes until it is acknowledged, as a device does.
-async fn store_surely(client: &Client, subject: &Subject, id: &str) {
+pub async fn store_surely(client: &Client, subject: &Subject, id: &str) {
     let js = jetstream::new(client.clone());
     eventually("a message is stored", async || {
         let message = jetstream::message::PublishMessage::build()

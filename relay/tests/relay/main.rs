@@ -5,11 +5,13 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stderr,
     reason = "tests may fail"
 )]
 
 mod direct_get;
 mod fetch;
+mod full_disk;
 mod life;
 mod org;
 mod server;

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::num::NonZeroU8;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -38,8 +38,13 @@ pub struct Server {
 
 impl Server {
     pub fn new() -> Self {
+        Self::within(&std::env::temp_dir())
+    }
+
+    /// As [`Self::new`], on a disk of the caller's choice.
+    pub fn within(disk: &Path) -> Self {
         tls::install_provider();
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir_in(disk).unwrap();
         let layout = Layout::new(folder.path().join("server"));
         let org: OrgName = "acme".parse().unwrap();
         let config = ServerConfig {
@@ -148,7 +153,7 @@ impl Server {
             .await
     }
 
-    async fn connect(&self, credentials: &std::path::Path, inbox_prefix: &str) -> Client {
+    async fn connect(&self, credentials: &Path, inbox_prefix: &str) -> Client {
         let login = Login {
             name: "test",
             credentials,
