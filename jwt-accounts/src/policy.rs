@@ -284,3 +284,6 @@ pub fn nats_access(state: &State, device: DeviceId, now_ms: i64) -> Result<NatsA
         certificate,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -215,3 +215,6 @@ fn kind_name(kind: &KeyPairType) -> &'static str {
         _ => "other",
     }
 }
+
+#[cfg(test)]
+mod tests;

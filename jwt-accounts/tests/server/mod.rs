@@ -2,6 +2,7 @@
 
 #![allow(
     dead_code,
+    unused_imports,
     missing_docs,
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,7 +25,7 @@ use sotto_jwt_accounts::{AccountSigner, Credentials, grants, policy, push_accoun
 use sotto_proto::{OrgName, Shard, mail_stream, mail_stream_subjects, reply_prefix};
 use tokio::sync::mpsc;
 
-pub use directory::{Directory, Person};
+pub use directory::{Directory, Person, create_room, enrolment, first_commands, gateway_key};
 
 /// How long anything here may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -68,7 +68,8 @@ impl DirectoryWriter {
     }
 
     /// Decides a command and appends what follows from it, all or nothing.
-    /// Returns a state that has it, when it is durable.
+    /// Returns a state that has it, when it is durable. The same command of the
+    /// same actor at the same millisecond counts as one, wherever it is given.
     ///
     /// # Errors
     /// [`AppendError`].

@@ -1,0 +1,224 @@
+//! The keys on disk: private, whole or not there, and the same after reopening.
+
+#![allow(clippy::unwrap_used, reason = "a test, with functions of its own")]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use sotto_jwt_accounts::keystore::{KeyStore, KeyStoreError};
+use sotto_proto::OrgName;
+
+const NOW_MS: i64 = 1_800_000_000_000;
+
+/// What daily work reads.
+const READ: [&str; 8] = [
+    "operator/signing.seed",
+    "operator/operator.jwt",
+    "system/signing.seed",
+    "system/account.jwt",
+    "orgs/acme/org/signing.seed",
+    "orgs/acme/org/account.jwt",
+    "orgs/acme/devices/signing.seed",
+    "orgs/acme/devices/account.jwt",
+];
+
+struct Case {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+    keys: KeyStore,
+    org: OrgName,
+}
+
+impl Case {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("accounts");
+        let keys = KeyStore::create(&path, NOW_MS).unwrap();
+        let org: OrgName = "acme".parse().unwrap();
+        keys.add_org(&org, NOW_MS).unwrap();
+        Self {
+            _dir: dir,
+            path,
+            keys,
+            org,
+        }
+    }
+
+    /// Every file, with its folders.
+    fn tree(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let (mut files, mut folders) = (Vec::new(), vec![self.path.clone()]);
+        let mut unread = folders.clone();
+        while let Some(folder) = unread.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    unread.push(path.clone());
+                    folders.push(path);
+                } else {
+                    files.push(path);
+                }
+            }
+        }
+        (files, folders)
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn what_is_reopened_is_what_was_made() {
+    let case = Case::new();
+    let reopened = KeyStore::open(&case.path).unwrap();
+    assert_eq!(reopened.operator_jwt(), case.keys.operator_jwt());
+    assert_eq!(reopened.orgs().unwrap(), std::slice::from_ref(&case.org));
+    let preload = reopened.resolver_preload().unwrap();
+    assert_eq!(preload, case.keys.resolver_preload().unwrap());
+    let signer = reopened.account_signer(&case.org).unwrap();
+    let ids: Vec<&str> = preload.iter().map(|account| account.id.as_str()).collect();
+    let expected = [
+        reopened.system_account(),
+        signer.account(),
+        signer.device_account(),
+    ];
+    assert_eq!(ids, expected);
+}
+
+#[test]
+fn everything_is_for_its_owner_only() {
+    let case = Case::new();
+    let (files, folders) = case.tree();
+    assert_eq!(files.len(), READ.len() + 4);
+    for file in files {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+    for folder in folders {
+        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+    }
+}
+
+#[test]
+fn a_seed_that_others_can_read_is_refused() {
+    let case = Case::new();
+    let seed = case.path.join("operator/signing.seed");
+    fs::set_permissions(&seed, Permissions::from_mode(0o640)).unwrap();
+    let error = KeyStore::open(&case.path).unwrap_err();
+    assert!(matches!(error, KeyStoreError::Exposed(path) if path == seed));
+}
+
+#[test]
+fn damage_is_named_with_its_file() {
+    for name in READ {
+        let case = Case::new();
+        let file = case.path.join(name);
+        for content in [&b""[..], b"not a key", &[b'x'; 100], &[0xff; 10]] {
+            fs::write(&file, content).unwrap();
+            let error = use_all(&case.path, &case.org).unwrap_err();
+            assert!(
+                matches!(&error, KeyStoreError::Damaged(path) if *path == file),
+                "{name}: {error}"
+            );
+        }
+        fs::remove_file(&file).unwrap();
+        let error = use_all(&case.path, &case.org).unwrap_err();
+        assert!(matches!(error, KeyStoreError::Io { .. }), "{name}: {error}");
+    }
+}
+
+#[test]
+fn identity_seeds_can_be_kept_elsewhere() {
+    let case = Case::new();
+    for folder in ["operator", "system", "orgs/acme/org", "orgs/acme/devices"] {
+        fs::remove_file(case.path.join(folder).join("identity.seed")).unwrap();
+    }
+    use_all(&case.path, &case.org).unwrap();
+}
+
+#[test]
+fn keys_of_another_store_do_not_mix_in() {
+    let (ours, theirs) = (Case::new(), Case::new());
+    for file in [
+        "operator/signing.seed",
+        "orgs/acme/org/account.jwt",
+        "orgs/acme/devices/signing.seed",
+    ] {
+        let own = fs::read(ours.path.join(file)).unwrap();
+        fs::copy(theirs.path.join(file), ours.path.join(file)).unwrap();
+        assert!(use_all(&ours.path, &ours.org).is_err(), "{file}");
+        fs::write(ours.path.join(file), own).unwrap();
+    }
+    use_all(&ours.path, &ours.org).unwrap();
+}
+
+#[test]
+fn what_exists_is_not_made_again() {
+    let case = Case::new();
+    let before = case.keys.resolver_preload().unwrap();
+    let again = KeyStore::create(&case.path, NOW_MS).unwrap_err();
+    assert!(matches!(again, KeyStoreError::Exists(_)), "{again}");
+    let again = case.keys.add_org(&case.org, NOW_MS).unwrap_err();
+    assert!(matches!(again, KeyStoreError::Exists(_)), "{again}");
+    assert_eq!(case.keys.resolver_preload().unwrap(), before);
+    let unknown = case.keys.account_signer(&"nobody".parse().unwrap());
+    assert!(matches!(unknown, Err(KeyStoreError::UnknownOrg(_))));
+}
+
+#[test]
+fn what_an_interrupted_start_left_is_cleared_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("accounts");
+    fs::create_dir_all(dir.path().join(".new-accounts/operator")).unwrap();
+    fs::write(
+        dir.path().join(".new-accounts/operator/identity.seed"),
+        "half",
+    )
+    .unwrap();
+    let keys = KeyStore::create(&path, NOW_MS).unwrap();
+    fs::create_dir_all(path.join("orgs/.new-acme/org")).unwrap();
+    assert_eq!(keys.orgs().unwrap(), []);
+    let org = "acme".parse().unwrap();
+    keys.add_org(&org, NOW_MS).unwrap();
+    assert_eq!(keys.orgs().unwrap(), [org]);
+    assert!(!path.join("orgs/.new-acme").exists());
+    assert!(!dir.path().join(".new-accounts").exists());
+}
+
+#[test]
+fn a_revocation_is_remembered() {
+    let case = Case::new();
+    let [_, before] = case.keys.account_jwts(&case.org).unwrap();
+    let key = nkeys::KeyPair::new_user().public_key();
+    let revoked = case.keys.revoke(&case.org, &key, NOW_MS + 1_000).unwrap();
+    let reopened = KeyStore::open(&case.path).unwrap();
+    let [_, after] = reopened.account_jwts(&case.org).unwrap();
+    assert_eq!(after, revoked);
+    assert_ne!(after, before);
+}
+
+#[test]
+fn secrets_do_not_show_in_debug() {
+    let case = Case::new();
+    let signer = case.keys.account_signer(&case.org).unwrap();
+    let credentials = case.keys.system_credentials(NOW_MS).unwrap();
+    assert_eq!(format!("{credentials:?}"), "Credentials(..)");
+    let shown = format!("{:?} {signer:?}", case.keys);
+    let (files, _) = case.tree();
+    for file in files
+        .iter()
+        .filter(|file| file.extension() == Some("seed".as_ref()))
+    {
+        let seed = fs::read_to_string(file).unwrap();
+        assert!(!shown.contains(&seed), "{}", file.display());
+    }
+}
+
+/// Reads all that daily work reads.
+fn use_all(path: &Path, org: &OrgName) -> Result<(), KeyStoreError> {
+    let keys = KeyStore::open(path)?;
+    keys.resolver_preload()?;
+    keys.account_signer(org)?;
+    keys.system_credentials(NOW_MS)?;
+    Ok(())
+}
