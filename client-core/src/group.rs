@@ -61,8 +61,9 @@ pub(crate) enum Incoming {
 pub(crate) enum Rejected {
     /// Of an epoch that this device has not reached.
     Future,
-    /// Seen before, of an epoch whose secrets are gone, or damaged.
-    Unreadable,
+    /// Seen before, of an epoch whose secrets are gone or never were here, or
+    /// damaged.
+    Unreadable { epoch: u64 },
     /// Not a valid message of this group.
     Invalid(&'static str),
 }
@@ -225,10 +226,11 @@ impl Group {
         if message.epoch() > self.mls.epoch() {
             return Err(Rejected::Future);
         }
+        let epoch = message.epoch().as_u64();
         let processed = self
             .mls
             .process_message(provider, message)
-            .map_err(rejected)?;
+            .map_err(|error| rejected(error, epoch))?;
         let authenticated_data = processed.aad().to_vec();
         let sender = processed.sender().clone();
         match processed.into_content() {
@@ -518,11 +520,11 @@ fn bytes(message: MlsMessageOut) -> Result<Vec<u8>, MlsError> {
 }
 
 /// openmls does not let its callers tell a duplicate from a damaged message.
-fn rejected<E>(error: ProcessMessageError<E>) -> Rejected {
+fn rejected<E>(error: ProcessMessageError<E>, epoch: u64) -> Rejected {
     match error {
         ProcessMessageError::ValidationError(
             ValidationError::WrongEpoch | ValidationError::UnableToDecrypt(_),
-        ) => Rejected::Unreadable,
+        ) => Rejected::Unreadable { epoch },
         _ => Rejected::Invalid("it does not verify"),
     }
 }

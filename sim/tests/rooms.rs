@@ -354,3 +354,27 @@ fn a_message_that_is_no_message_is_passed_over() {
     let skipped = |event: &&Event| matches!(event, Event::Skipped { .. });
     assert_eq!(world.machines[bob].events.iter().filter(skipped).count(), 3);
 }
+
+#[test]
+fn a_newcomer_gets_what_was_said_by_who_did_not_know_of_it_yet() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    world.disconnect(alice);
+    send(&mut world, alice, room, "one");
+    let second = world.link_device(bob);
+    world.connect(bob);
+    world.connect(second);
+    world.settle_connected();
+    send(&mut world, bob, room, "two");
+    world.settle_connected();
+    world.connect(alice);
+    send(&mut world, alice, room, "three");
+    world.settle();
+    for machine in [alice, bob] {
+        assert_eq!(texts(&world, machine, room), ["two", "one", "three"]);
+    }
+    let mut seen = texts(&world, second, room);
+    seen.sort();
+    assert_eq!(seen, ["one", "three", "two"]);
+    let skipped = |event: &Event| matches!(event, Event::Skipped { .. });
+    assert!(!world.machines[second].events.iter().any(skipped));
+}

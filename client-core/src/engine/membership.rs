@@ -230,6 +230,7 @@ impl Engine {
         };
         let merged = room.transact(&self.provider, |group| group.merge_own(&self.provider));
         merged.unwrap_or(Ok(()))?;
+        room.record.newcomers_epoch = room.epoch();
         let (Some(group), Some(address)) = (room.group(), room.address()) else {
             return Ok(());
         };
@@ -352,6 +353,7 @@ impl Engine {
         let mut record = before.unwrap_or_else(|| RoomRecord::new(Phase::Member, None, join_rule));
         record.phase = Phase::Member;
         record.join_rule = join_rule.into();
+        record.joined_epoch = group.epoch();
         record.set_address(address);
         record.messages_after = commit_sequence;
         record.handshakes_after = commit_sequence;
@@ -420,6 +422,7 @@ impl Engine {
         };
         if commit.payload == payload {
             room.record.phase = Phase::Member;
+            room.record.joined_epoch = room.epoch();
             room.record.messages_after = sequence;
             room.record.group_info_due = true;
             self.event(Event::Joined { room: room.id });

@@ -14,6 +14,9 @@ use crate::io::{Event, Output, Publish, PublishFailure, PublishId, Timestamp};
 use crate::records::{Key, outbox_of};
 use crate::room::{FlyingFrame, Phase, Room, message_id};
 
+/// What an entry adds to a frame beside its own length, at most.
+const ENTRY_OVERHEAD: usize = 8;
+
 /// What an outstanding publish carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Publishing {
@@ -37,7 +40,9 @@ struct Post {
 
 impl Engine {
     /// Encrypts what waits, unless a frame is still on its way: what waits
-    /// meanwhile travels together in the next one. Then publishes.
+    /// meanwhile travels together in the next one. A device that has just
+    /// connected reads what it missed first, so that it encrypts for whoever
+    /// is in the room by now. Then publishes.
     pub(super) fn advance_outbox(&mut self, room: &mut Room, now: Timestamp) {
         if room.record.phase != Phase::Member {
             return;
@@ -45,7 +50,7 @@ impl Engine {
         if room.record.name_due {
             self.queue_name(room, now);
         }
-        if room.flight.frames.iter().all(|frame| frame.stored) {
+        if !self.link.fetch.is_first() && room.flight.frames.iter().all(|frame| frame.stored) {
             self.encrypt_frame(room);
         }
         let Some(address) = room.address().filter(|_| self.may_publish(room.id)) else {
@@ -76,8 +81,7 @@ impl Engine {
     }
 
     fn encrypt_frame(&mut self, room: &mut Room) {
-        let flying = room.flight.frames.last().map_or(0, |frame| frame.through);
-        let Some((frame, through)) = self.next_frame(room.id, flying) else {
+        let Some((frame, from, through)) = self.next_frame(room) else {
             return;
         };
         let mut content = frame.encode_to_vec();
@@ -85,12 +89,13 @@ impl Engine {
         let Self {
             provider, account, ..
         } = self;
-        let epoch = room.group().map_or(0, |group| group.epoch());
+        let epoch = room.epoch();
         match room.transact(provider, |group| group.encrypt(provider, account, &content)) {
             Some(Ok(payload)) => {
                 room.flight.frames.push(FlyingFrame {
                     payload,
                     epoch,
+                    from,
                     through,
                     stored: false,
                 });
@@ -103,66 +108,70 @@ impl Engine {
         }
     }
 
-    /// What waits after this counter, as much as fits into one frame.
-    fn next_frame(&self, room: RoomId, after: u64) -> Option<(wire::Frame, u64)> {
+    /// The first that waits and is not on its way, and what follows it without
+    /// a gap, as much as fits into one frame; with its first and last counter.
+    fn next_frame(&self, room: &Room) -> Option<(wire::Frame, u64, u64)> {
+        let records = self.provider.records();
+        let flying = |counter: u64| {
+            let mut frames = room.flight.frames.iter();
+            frames.any(|frame| (frame.from..=frame.through).contains(&counter))
+        };
         let mut frame = wire::Frame::default();
         let mut length = 0;
-        let mut through = 0;
-        let records = self.provider.records();
-        let waiting = Key::Outbox(room, after + 1)..=Key::Outbox(room, u64::MAX);
-        for key in records.keys(waiting) {
+        let mut range: Option<(u64, u64)> = None;
+        for key in records.keys(outbox_of(room.id)) {
             let Key::Outbox(_, counter) = key else {
                 continue;
             };
-            let Some(bytes) = records.get_bytes(&key) else {
+            let Some(bytes) = records.get_bytes(&key).filter(|_| !flying(counter)) else {
                 continue;
             };
-            length += bytes.len() + 8;
-            if length > limits::FRAME && !frame.entries.is_empty() {
+            length += bytes.len() + ENTRY_OVERHEAD;
+            let follows = range.is_none_or(|(_, through)| through + 1 == counter);
+            if !follows || (length > limits::FRAME && range.is_some()) {
                 break;
             }
-            let Ok(entry) = wire::Entry::decode(bytes.as_slice()) else {
-                continue;
-            };
-            frame.entries.push(entry);
-            through = counter;
+            frame.entries.extend(wire::Entry::decode(bytes.as_slice()));
+            range = Some((range.map_or(counter, |(from, _)| from), counter));
         }
-        (!frame.entries.is_empty()).then_some((frame, through))
+        range.map(|(from, through)| (frame, from, through))
+    }
+
+    /// Whether all that waits is on its way and stored.
+    pub(super) fn has_sent_all(&self, room: &Room) -> bool {
+        room.flight.frames.iter().all(|frame| frame.stored) && self.next_frame(room).is_none()
     }
 
     /// An own frame has come back in the stream. Its entries, to be written to
-    /// the history; `None` when it is not one of ours or was not readable by
-    /// everyone any more and travels again.
+    /// the history; `None` when it is not one of ours, or one that nobody can
+    /// read any more.
+    ///
+    /// A frame that was encrypted before newcomers came in, and stored after,
+    /// travels again for them; who has read it drops the second copy by its
+    /// counters.
     pub(super) fn land_frame(
         &mut self,
         room: &mut Room,
         payload: &[u8],
     ) -> Option<Vec<wire::Entry>> {
-        let index = room
-            .flight
-            .frames
-            .iter()
-            .position(|frame| frame.payload == payload)?;
+        let mut frames = room.flight.frames.iter();
+        let index = frames.position(|frame| frame.payload == payload)?;
         let frame = room.flight.frames.remove(index);
-        let epoch = room.group().map_or(0, |group| group.epoch());
-        if frame.epoch + PAST_EPOCHS < epoch {
-            // Members had passed its epoch when it was stored: encrypt anew.
-            // Whoever could read it drops the second copy by its counters.
-            room.flight.frames.clear();
+        if frame.epoch + PAST_EPOCHS < room.epoch() {
             return None;
         }
+        let again = frame.epoch < room.record.newcomers_epoch;
         let records = self.provider.records();
         let mut entries = Vec::new();
-        for key in records.keys(outbox_of(room.id)) {
-            let Key::Outbox(_, counter) = key else {
-                continue;
-            };
-            if counter > frame.through {
-                break;
-            }
+        for counter in frame.from..=frame.through {
+            let key = Key::Outbox(room.id, counter);
             let bytes = records.get_bytes(&key);
-            entries.extend(bytes.and_then(|bytes| wire::Entry::decode(bytes.as_slice()).ok()));
-            records.delete(key);
+            if room.record.landed.insert(counter) {
+                entries.extend(bytes.and_then(|bytes| wire::Entry::decode(bytes.as_slice()).ok()));
+            }
+            if !again {
+                records.delete(key);
+            }
         }
         self.sent(room, frame.through);
         Some(entries)

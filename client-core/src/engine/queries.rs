@@ -8,7 +8,7 @@ use sotto_proto::{DeviceId, RoomAddress, RoomId, UserName};
 use super::Engine;
 use crate::account::{Account, safety_number};
 use crate::history::{HistoryRecord, StoredRecord};
-use crate::records::{Key, RecordsError, outbox_of};
+use crate::records::{Key, RecordsError};
 use crate::room::{Phase, Room};
 use crate::store::Store;
 
@@ -137,9 +137,8 @@ impl Engine {
     /// Whether everything that this device wants of the server is done: all
     /// is sent, every wanted device is added, nothing is being asked.
     pub fn is_settled(&self) -> bool {
-        let records = self.provider.records();
         let settled = |room: &Room| {
-            records.keys(outbox_of(room.id)).is_empty() | (room.record.sent >= room.record.counter)
+            self.has_sent_all(room)
                 && room.record.phase != Phase::Creating
                 && room.record.phase != Phase::Joining
                 && room.record.invites.is_empty()

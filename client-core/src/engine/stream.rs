@@ -147,6 +147,9 @@ impl Engine {
                             room.record.wanted.remove(&certificate.device);
                         }
                         room.commit = None;
+                        if !added.is_empty() {
+                            room.record.newcomers_epoch = room.epoch();
+                        }
                         room.record.name_due |= joins && self.is_first_owner(room);
                         if !still_member {
                             self.removed(room);
@@ -212,6 +215,10 @@ impl Engine {
             // A second copy of an own frame, or one that travels again.
             Ok(Incoming::Own) => return Taken::Done,
             Ok(_) => return Taken::Skipped("it is no message".to_owned()),
+            // For those who were here before; for this device it travels again.
+            Err(Rejected::Unreadable { epoch }) if epoch < room.record.joined_epoch => {
+                return Taken::Done;
+            }
             Err(rejected) => return taken(rejected),
         };
         let frame = padding::unpad(&content).and_then(|content| wire::Frame::decode(content).ok());
@@ -287,7 +294,7 @@ impl Engine {
 fn taken(rejected: Rejected) -> Taken {
     match rejected {
         Rejected::Future => Taken::TooEarly,
-        Rejected::Unreadable => {
+        Rejected::Unreadable { .. } => {
             Taken::Skipped("it was seen before, is too old to be read, or is damaged".to_owned())
         }
         Rejected::Invalid(why) => Taken::Skipped(why.to_owned()),

@@ -33,10 +33,19 @@ pub(super) struct FetchState {
     asking: bool,
     /// It failed: wait for the next tick.
     failed: bool,
+    /// The device has connected and was not caught up since.
+    first: bool,
     /// Requests since the device was last caught up.
     requests: u32,
     /// Chunks of ratchet trees that were fetched so far.
     trees: BTreeMap<RoomId, BTreeMap<u32, Bytes>>,
+}
+
+impl FetchState {
+    /// Whether what was missed before this connection is still being read.
+    pub(super) fn is_first(&self) -> bool {
+        self.first && !self.failed
+    }
 }
 
 impl Engine {
@@ -45,6 +54,7 @@ impl Engine {
         self.link.online = true;
         self.link.granted = rooms.iter().map(|address| address.room).collect();
         self.link.fetch.behind = true;
+        self.link.fetch.first = true;
         self.link.me_due = true;
         self.ask_me();
         self.touch_all();
@@ -162,6 +172,9 @@ impl Engine {
             if !self.link.fetch.behind {
                 let requests = std::mem::take(&mut self.link.fetch.requests);
                 self.event(Event::CaughtUp { requests });
+                if std::mem::take(&mut self.link.fetch.first) {
+                    self.touch_all();
+                }
             }
             self.touched
                 .extend(std::mem::take(&mut self.link.lost_race));
