@@ -30,7 +30,7 @@ pub enum TransferError {
     #[error("{0} is not a file: give the path of a file")]
     NotAFile(String),
     /// It is not what it was when the upload began.
-    #[error("{0} was changed while it was being sent, so nobody was given it: send it again")]
+    #[error("{0} was changed or removed before it was sent, so nobody was given it: send it again")]
     Changed(String),
     /// Nothing is overwritten.
     #[error("{0} is there already: choose another name with -o")]

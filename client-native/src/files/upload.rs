@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,28 +84,31 @@ impl Upload {
         })
     }
 
-    /// Takes up an upload of an earlier run. One whose file has changed is
-    /// forgotten.
+    /// Takes up an upload of an earlier run. One whose file has changed, or is
+    /// gone, is forgotten.
     ///
     /// # Errors
     /// [`TransferError::Changed`], or when the file does not read.
     pub async fn reopen(session: &Session, file: FileId) -> Result<Self, TransferError> {
         let (progress, address) = find(session, file).await?;
         let path = PathBuf::from(&progress.path);
-        let source = open(&path)?;
+        let source = match open(&path) {
+            Err(TransferError::Disk { reason, .. }) if reason.kind() == ErrorKind::NotFound => {
+                return Err(cancel(session, &progress).await);
+            }
+            opened => opened?,
+        };
         let sent = u64::from(progress.next) * limits::CHUNK as u64;
         let read = read_whole(Arc::clone(&source), &path, sent.min(progress.size)).await?;
-        let upload = Self {
+        if (read.size, read.sha256) != (progress.size, progress.sha256) {
+            return Err(cancel(session, &progress).await);
+        }
+        Ok(Self {
             progress,
             address,
             source,
             hash: read.prefix,
-        };
-        let known = &upload.progress;
-        if (read.size, read.sha256) != (known.size, known.sha256) {
-            return Err(upload.cancel(session).await);
-        }
-        Ok(upload)
+        })
     }
 
     /// Its id.
@@ -179,7 +182,7 @@ impl Upload {
         }
         let sha256: [u8; 32] = self.hash.clone().finalize().into();
         if sha256 != self.progress.sha256 {
-            return Err(self.cancel(session).await);
+            return Err(cancel(session, &self.progress).await);
         }
         advance(session, file, chunks).await.done().await?;
         Ok(())
@@ -211,15 +214,14 @@ impl Upload {
             payload: chunk.clone(),
         }))
     }
+}
 
-    /// Forgets the upload; why.
-    async fn cancel(&self, session: &Session) -> TransferError {
-        let file = self.progress.file;
-        let mut cancelled = session.command(Command::CancelUpload { file }).await;
-        match cancelled.done().await {
-            Ok(_) => TransferError::Changed(self.progress.path.clone()),
-            Err(error) => error.into(),
-        }
+/// Forgets an upload whose file is not what it was; the error that says so.
+async fn cancel(session: &Session, upload: &UploadProgress) -> TransferError {
+    let command = Command::CancelUpload { file: upload.file };
+    match session.command(command).await.done().await {
+        Ok(_) => TransferError::Changed(upload.path.clone()),
+        Err(error) => error.into(),
     }
 }
 

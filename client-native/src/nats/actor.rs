@@ -185,6 +185,9 @@ impl Actor {
     fn breaks(&mut self, event: &Event) -> bool {
         match event {
             Event::Disconnected | Event::Closed => true,
+            // Messages were dropped, perhaps the last ones, so that no gap
+            // would show: the next connection catches up.
+            Event::SlowConsumer(_) => true,
             Event::ServerError(ServerError::Other(error)) => {
                 match denied_publish(error) {
                     Some(subject) => self.denied(subject),

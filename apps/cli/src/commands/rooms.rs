@@ -34,7 +34,11 @@ fn show(context: &Context, room: &RoomSummary) -> anyhow::Result<()> {
     let unread = room.history_length.saturating_sub(room.read_position);
     let mut remarks = Vec::new();
     if !room.member {
-        remarks.push("you are not a member".to_owned());
+        let remark = match room.members.is_empty() {
+            true => "waits for the server",
+            false => "you are not a member any more",
+        };
+        remarks.push(remark.to_owned());
     }
     if unread > 0 {
         remarks.push(format!("{unread} new"));

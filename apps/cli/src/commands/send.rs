@@ -113,22 +113,30 @@ async fn texts(
             &json!({ "event": "done", "done": "sent", "room": room.room }),
             format_args!("{what} to {}.", rooms::name(room)),
         )?,
-        false => queued(context, device, room)?,
+        false => queued(
+            context,
+            device,
+            room,
+            "it goes with the next command, or with `sotto sync`",
+        )?,
     }
     Ok(())
 }
 
 /// The time is over; everything is safe here.
-fn queued(context: &Context, device: &Device, room: &RoomSummary) -> anyhow::Result<()> {
+fn queued(
+    context: &Context,
+    device: &Device,
+    room: &RoomSummary,
+    next: &str,
+) -> anyhow::Result<()> {
     let why = match device.reports.is_online() {
         true => "the server is slow",
         false => "the server is not there",
     };
     context.output.say(
         &json!({ "event": "done", "done": "queued", "room": room.room }),
-        format_args!(
-            "Queued on this device ({why}): it goes with the next command, or with `sotto sync`."
-        ),
+        format_args!("Queued on this device ({why}): {next}."),
     )?;
     Ok(())
 }
@@ -153,7 +161,7 @@ async fn file(
             &json!({ "event": "done", "done": "sent", "room": room.room, "file": file }),
             format_args!("Sent {name} to {}.", rooms::name(room)),
         )?,
-        false => queued(context, device, room)?,
+        false => queued(context, device, room, "`sotto sync` goes on")?,
     }
     Ok(())
 }
