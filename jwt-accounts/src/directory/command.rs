@@ -256,3 +256,6 @@ fn shard(room: RoomId, shards: NonZeroU8) -> Shard {
     let shard = u16::from_be_bytes([first, second]) % u16::from(shards.get());
     Shard(u8::try_from(shard).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;
