@@ -33,7 +33,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ed25519_dalek::VerifyingKey;
 use rand::{CryptoRng, RngCore};
-use sotto_proto::{FileId, RoomId, UserName, wire};
+use sotto_proto::{DeviceId, FileId, RoomId, UserName, wire};
 
 use crate::account::{Account, AccountError};
 use crate::io::{CallId, Event, Input, Output, PublishId, Ticket, Timestamp};
@@ -111,7 +111,8 @@ impl Link {
 /// A command that is not done yet.
 struct Waiting {
     ticket: Ticket,
-    room: RoomId,
+    /// The one that it is about, if it is about one.
+    room: Option<RoomId>,
     goal: Goal,
 }
 
@@ -123,6 +124,8 @@ enum Goal {
     Invited(UserName),
     /// Own entries up to this counter are stored.
     Sent(u64),
+    /// The own device is in every room.
+    Admitted(DeviceId),
 }
 
 impl Engine {
@@ -293,10 +296,7 @@ impl Engine {
         for waiting in std::mem::take(&mut self.waiting) {
             if self.is_reached(&waiting) {
                 let Waiting { ticket, room, .. } = waiting;
-                self.event(Event::Done {
-                    ticket,
-                    room: Some(room),
-                });
+                self.event(Event::Done { ticket, room });
             } else {
                 self.waiting.push(waiting);
             }
@@ -304,22 +304,22 @@ impl Engine {
     }
 
     fn is_reached(&self, waiting: &Waiting) -> bool {
-        let Some(room) = self.rooms.get(&waiting.room) else {
-            return false;
-        };
-        match &waiting.goal {
-            Goal::Member => self.is_settled_member(room),
-            Goal::Invited(user) => {
+        let room = waiting.room.and_then(|room| self.rooms.get(&room));
+        match (&waiting.goal, room) {
+            (Goal::Member, Some(room)) => self.is_settled_member(room),
+            (Goal::Invited(user), Some(room)) => {
                 !room.record.invites.contains_key(user) && self.has_added_all(room)
             }
-            Goal::Sent(counter) => room.record.sent >= *counter,
+            (Goal::Sent(counter), Some(room)) => room.record.sent >= *counter,
+            (Goal::Admitted(device), _) => self.is_in_every_room(*device),
+            (_, None) => false,
         }
     }
 
     /// Fails the commands that wait for something in this room.
     fn fail_waiting(&mut self, room: RoomId, reason: &str, which: impl Fn(&Goal) -> bool) {
         for waiting in std::mem::take(&mut self.waiting) {
-            if waiting.room == room && which(&waiting.goal) {
+            if waiting.room == Some(room) && which(&waiting.goal) {
                 self.event(Event::Failed {
                     ticket: waiting.ticket,
                     reason: reason.to_owned(),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sotto_proto::wire::{self, FetchFrame, FetchRequest};
-use sotto_proto::{FileId, ProjectName, RoomAddress, RoomId, Subject, UserName};
+use sotto_proto::{DeviceId, FileId, ProjectName, RoomAddress, RoomId, Subject, UserName};
 
 use crate::store::WriteBatch;
 
@@ -154,6 +154,12 @@ pub enum Command {
     CancelUpload {
         /// Which upload.
         file: FileId,
+    },
+    /// Brings a device of the same user, just enrolled, into every room that
+    /// this one is in; done when it is in all of them.
+    AdmitDevice {
+        /// Which.
+        device: DeviceId,
     },
     /// Everything in the room's history before this position was shown; done
     /// at once.

@@ -106,9 +106,10 @@ impl World {
     pub fn link_device(&mut self, old: usize) -> usize {
         #[expect(clippy::expect_used, reason = "both sides are honest")]
         let account = self.link(old).expect("a linked device");
-        // The old device looks at the directory when it connects again.
-        self.disconnect(old);
-        self.add(account)
+        let device = account.device;
+        let new = self.add(account);
+        self.command(old, Command::AdmitDevice { device });
+        new
     }
 
     fn register(&mut self, user: &str) -> Option<Account> {

@@ -37,6 +37,13 @@ impl Engine {
                 self.event(Event::Done { ticket, room: None });
                 Ok(())
             }
+            Command::AdmitDevice { device } => {
+                self.link.me_due = true;
+                self.ask_me();
+                let (room, goal) = (None, Goal::Admitted(device));
+                self.waiting.push(Waiting { ticket, room, goal });
+                Ok(())
+            }
             Command::MarkRead { room, position } => self.mark_read(ticket, room, position),
         };
         if let Err(reason) = result {
@@ -156,6 +163,7 @@ impl Engine {
 
     pub(super) fn wait(&mut self, ticket: Ticket, room: RoomId, goal: Goal) {
         self.touched.insert(room);
+        let room = Some(room);
         self.waiting.push(Waiting { ticket, room, goal });
     }
 

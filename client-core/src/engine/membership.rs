@@ -65,6 +65,14 @@ impl Engine {
         room.record.wanted.is_empty() && room.commit.is_none() && self.has_posted_all(room.id)
     }
 
+    pub(super) fn is_in_every_room(&self, device: DeviceId) -> bool {
+        let member = |room: &&Room| room.record.phase == Phase::Member;
+        let mut rooms = self.rooms.values().filter(member);
+        rooms.all(|room| {
+            room.group().is_some_and(|group| group.has(device)) && self.has_added_all(room)
+        })
+    }
+
     /// The gateway has registered the room: make its group.
     pub(super) fn created(&mut self, room: &mut Room, address: &RoomAddress) {
         let own = self.own_member();
