@@ -1,7 +1,8 @@
 //! The life of a relay: one nats-server, all orgs, until it is told to stop.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use data_encoding::HEXLOWER_PERMISSIVE;
@@ -107,8 +108,14 @@ async fn start(layout: &Layout, config: &ServerConfig, gateway: VerifyingKey) ->
 /// Two relays on one directory would each take the other's nats-server for an
 /// orphan.
 fn lock(layout: &Layout) -> Result<File> {
-    let path: PathBuf = layout.relay_lock();
-    let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let path = layout.relay_lock();
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
     file.try_lock().with_context(|| {
         let root = layout.root().display();
         format!("another sotto-relay serves {root} already: stop it first")

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event};
+use zeroize::Zeroizing;
 
 use crate::private_files::{self, FileError};
 use crate::tls::{self, TlsError};
@@ -60,7 +61,7 @@ pub async fn connect(
     config: &ServerConfig,
     login: Login<'_>,
 ) -> Result<Client, NatsError> {
-    let credentials = private_files::read_text(login.credentials, CREDS_MAX)?;
+    let credentials = Zeroizing::new(private_files::read_text(login.credentials, CREDS_MAX)?);
     let tls = tls::client_config(layout)?;
     let url = config.local_nats_url();
     let deadline = tokio::time::Instant::now() + FIRST_CONNECTION;

@@ -24,11 +24,6 @@ impl FileError {
             source,
         }
     }
-
-    /// Whether the file is not there.
-    pub fn is_not_found(&self) -> bool {
-        self.source.kind() == io::ErrorKind::NotFound
-    }
 }
 
 /// Makes a folder of mode 0700, and those above it, where they are missing.
@@ -128,7 +123,11 @@ mod tests {
     fn what_cannot_be_read_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("big");
-        assert!(read_text(&path, 10).unwrap_err().is_not_found());
+        let error = read_text(&path, 10).unwrap_err().to_string();
+        assert!(
+            error.contains("big") && error.contains("No such file"),
+            "{error}"
+        );
         fs::write(&path, [b'a'; 11]).unwrap();
         let error = read_text(&path, 10).unwrap_err().to_string();
         assert!(error.contains("big") && error.contains("longer"), "{error}");

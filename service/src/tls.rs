@@ -2,6 +2,7 @@
 //! certificate authority. No public authority is asked or trusted: clients
 //! recognise the server by the fingerprint in the link they were given.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +16,7 @@ use rustls::version::TLS13;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use crate::Layout;
 use crate::private_files::{self, FileError};
@@ -59,10 +61,8 @@ pub fn create_authority(layout: &Layout, server_name: &str) -> Result<(), TlsErr
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    private_files::write(
-        &layout.authority_key(),
-        authority.key().serialize_pem().as_bytes(),
-    )?;
+    let key = Zeroizing::new(authority.key().serialize_pem());
+    private_files::write(&layout.authority_key(), key.as_bytes())?;
     private_files::write(&layout.authority(), authority.pem().as_bytes())?;
     Ok(())
 }
@@ -74,7 +74,7 @@ pub fn create_authority(layout: &Layout, server_name: &str) -> Result<(), TlsErr
 /// When the authority is missing or a host is not one.
 pub fn issue_server_certificate(layout: &Layout, hosts: &[String]) -> Result<(), TlsError> {
     let authority = private_files::read_text(&layout.authority(), PEM_MAX)?;
-    let authority_key = private_files::read_text(&layout.authority_key(), PEM_MAX)?;
+    let authority_key = secret(&layout.authority_key())?;
     let issuer = Issuer::from_ca_cert_pem(&authority, KeyPair::from_pem(&authority_key)?)?;
 
     let mut params = params("Sotto server".to_owned());
@@ -85,7 +85,8 @@ pub fn issue_server_certificate(layout: &Layout, hosts: &[String]) -> Result<(),
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, &issuer)?;
 
-    private_files::write(&layout.server_key(), key.serialize_pem().as_bytes())?;
+    let key = Zeroizing::new(key.serialize_pem());
+    private_files::write(&layout.server_key(), key.as_bytes())?;
     let chain = certificate.pem() + &authority;
     private_files::write(&layout.server_certificate(), chain.as_bytes())?;
     Ok(())
@@ -111,7 +112,7 @@ pub fn server_config(layout: &Layout) -> Result<rustls::ServerConfig, TlsError> 
         .collect::<Result<_, _>>()
         .map_err(|_| damaged())?;
     let key_path = layout.server_key();
-    let key = private_files::read_text(&key_path, PEM_MAX)?;
+    let key = secret(&key_path)?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
         .map_err(|_| TlsError::Pem(key_path.display().to_string()))?;
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
@@ -144,6 +145,10 @@ fn provider() -> CryptoProvider {
         kx_groups: vec![X25519MLKEM768, X25519, SECP256R1],
         ..aws_lc_rs::default_provider()
     }
+}
+
+fn secret(path: &Path) -> Result<Zeroizing<String>, FileError> {
+    private_files::read_text(path, PEM_MAX).map(Zeroizing::new)
 }
 
 fn authority(layout: &Layout) -> Result<CertificateDer<'static>, TlsError> {

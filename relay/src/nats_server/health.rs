@@ -70,18 +70,27 @@ enum Answered {
 }
 
 impl Health {
-    /// Connects as the system user.
+    /// Connects as the system user, however long it takes: a server with much
+    /// in store reads it before it listens.
     ///
     /// # Errors
-    /// When the server does not take the connection.
+    /// When the files that it takes do not read.
     pub async fn connect(layout: &Layout, config: &ServerConfig) -> Result<Self, NatsError> {
         let login = Login {
             name: "sotto-relay",
             credentials: &layout.system_creds(),
             inbox_prefix: SYSTEM_INBOX,
         };
+        let client = loop {
+            match nats::connect(layout, config, login).await {
+                Err(error @ NatsError::Unreachable { .. }) => {
+                    tracing::warn!(%error, "nats-server is not ready yet");
+                }
+                connected => break connected?,
+            }
+        };
         Ok(Self {
-            client: nats::connect(layout, config, login).await?,
+            client,
             store: layout.jetstream(),
         })
     }

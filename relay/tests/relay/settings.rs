@@ -1,6 +1,47 @@
-//! A nats-server that is not what we demand.
+//! What nats-server must be, and is refused for not being.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use async_nats::ConnectOptions;
+use async_nats::rustls::version::{TLS12, TLS13};
+use async_nats::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 
 use crate::server::Server;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_tls_13_is_spoken_and_nothing_in_clear() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let connect = async |version: &'static SupportedProtocolVersion| {
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_file(server.layout.authority()).unwrap();
+        roots.add(authority).unwrap();
+        let tls = ClientConfig::builder_with_protocol_versions(&[version])
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let credentials = std::fs::read_to_string(server.layout.system_creds()).unwrap();
+        ConnectOptions::with_credentials(&credentials)
+            .unwrap()
+            .tls_client_config(tls)
+            .tls_first()
+            .connect(server.config.nats_url())
+            .await
+    };
+    connect(&TLS13).await.unwrap();
+    assert!(connect(&TLS12).await.is_err());
+
+    let mut in_clear = TcpStream::connect(server.config.nats.listen).unwrap();
+    in_clear
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    let mut said = Vec::new();
+    let _ = in_clear.read_to_end(&mut said);
+    assert!(said.is_empty(), "{said:?}");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_syncs_late_is_refused_with_the_reason() {
