@@ -1,6 +1,7 @@
 //! What the log adds up to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ed25519_dalek::VerifyingKey;
 use nkeys::{KeyPair, KeyPairType};
@@ -19,12 +20,13 @@ pub struct State {
     pub(super) head: Head,
     org: Option<Org>,
     projects: BTreeSet<ProjectName>,
-    users: BTreeMap<UserName, User>,
+    /// Shared between copies of the state: every decision is tried on a copy.
+    users: BTreeMap<UserName, Arc<User>>,
     /// Every device there ever was; ids are not used twice.
     device_users: BTreeMap<DeviceId, UserName>,
     /// Every device's NATS key there ever was, so that revoking one device can
     /// never cut another.
-    nats_keys: BTreeSet<String>,
+    nats_keys: BTreeSet<[u8; 32]>,
     rooms: BTreeMap<RoomId, Room>,
     invites: BTreeMap<InviteHash, Invite>,
 }
@@ -103,7 +105,7 @@ impl State {
 
     /// A user.
     pub fn user(&self, user: &UserName) -> Option<&User> {
-        self.users.get(user)
+        self.users.get(user).map(Arc::as_ref)
     }
 
     /// A device that is not revoked.
@@ -264,11 +266,11 @@ impl State {
         self.invites.remove(invite);
         self.users.insert(
             user.clone(),
-            User {
+            Arc::new(User {
                 identity_key: *identity_key,
                 devices: BTreeMap::new(),
                 roles: BTreeMap::new(),
-            },
+            }),
         );
         Ok(())
     }
@@ -289,12 +291,9 @@ impl State {
             return Err(Rule::Certificate("another identity key"));
         }
         check_certificate_time(certificate, at_ms)?;
-        let nats_key = KeyPair::from_public_key(&certificate.nats_key);
-        if !nats_key.is_ok_and(|key| key.key_pair_type() == KeyPairType::User) {
-            return Err(Rule::Certificate("not a NATS user key"));
-        }
-        if self.device_users.contains_key(&certificate.device)
-            || self.nats_keys.contains(&certificate.nats_key)
+        let nats_key =
+            user_key(&certificate.nats_key).ok_or(Rule::Certificate("not a NATS user key"))?;
+        if self.device_users.contains_key(&certificate.device) || self.nats_keys.contains(&nats_key)
         {
             return Err(Rule::DeviceTaken);
         }
@@ -305,16 +304,17 @@ impl State {
             certificate: certificate.clone(),
             signed: signed.clone(),
         };
+        let user = Arc::make_mut(user);
         user.devices.insert(certificate.device, device);
         self.device_users.insert(certificate.device, name.clone());
-        self.nats_keys.insert(certificate.nats_key.clone());
+        self.nats_keys.insert(nats_key);
         Ok(())
     }
 
     fn revoke_device(&mut self, device: DeviceId) -> Result<(), Rule> {
         let user = self.device_users.get(&device);
         let user = user.and_then(|user| self.users.get_mut(user));
-        let removed = user.and_then(|user| user.devices.remove(&device));
+        let removed = user.and_then(|user| Arc::make_mut(user).devices.remove(&device));
         removed.map(drop).ok_or(Rule::UnknownDevice)
     }
 
@@ -346,14 +346,14 @@ impl State {
     }
 
     fn owners(&self) -> impl Iterator<Item = &UserName> {
-        let owns = |user: &User| user.roles.get(&Scope::Org) == Some(&Role::Owner);
+        let owns = |user: &Arc<User>| user.roles.get(&Scope::Org) == Some(&Role::Owner);
         let users = self.users.iter();
         users.filter_map(move |(name, user)| owns(user).then_some(name))
     }
 
     fn roles_mut(&mut self, user: &UserName) -> Result<&mut BTreeMap<Scope, Role>, Rule> {
         match self.users.get_mut(user) {
-            Some(user) => Ok(&mut user.roles),
+            Some(user) => Ok(&mut Arc::make_mut(user).roles),
             None => Err(Rule::UnknownUser(user.clone())),
         }
     }
@@ -367,6 +367,13 @@ impl State {
             Scope::Room(_) => Err(Rule::UnknownRoom),
         }
     }
+}
+
+/// The bytes of a public NATS key of a user.
+fn user_key(text: &str) -> Option<[u8; 32]> {
+    let key = KeyPair::from_public_key(text).ok()?;
+    let (_, bytes) = nkeys::from_public_key(text).ok()?;
+    (key.key_pair_type() == KeyPairType::User).then_some(bytes)
 }
 
 /// Fails outside the certificate's time, give or take what clocks may differ by.

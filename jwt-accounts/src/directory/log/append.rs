@@ -125,7 +125,7 @@ enum Outcome {
 }
 
 /// Publishes entries that follow the first `length` of the log; several as one
-/// atomic batch.
+/// atomic batch, which takes the server several times as long as one message.
 async fn publish(
     client: &Client,
     length: u64,
@@ -136,14 +136,19 @@ async fn publish(
     };
     let batch = HEXLOWER.encode(&rand::random::<[u8; 16]>());
     for (place, (_, entry)) in (1..).zip(before) {
-        let headers = headers(&batch, place, length);
+        let headers = batched(&batch, place, length);
         client
             .publish_with_headers(DIRECTORY_SUBJECT, headers, entry.clone())
             .await
             .map_err(LogError::unavailable)?;
     }
-    let mut headers = headers(&batch, entries.len(), length);
-    headers.insert(header::NATS_BATCH_COMMIT, header::NATS_BATCH_COMMIT_FINAL);
+    let headers = if before.is_empty() {
+        follows(length)
+    } else {
+        let mut headers = batched(&batch, entries.len(), length);
+        headers.insert(header::NATS_BATCH_COMMIT, header::NATS_BATCH_COMMIT_FINAL);
+        headers
+    };
     let answer = client
         .request_with_headers(DIRECTORY_SUBJECT, headers, last.clone())
         .await;
@@ -159,12 +164,20 @@ async fn publish(
     }
 }
 
-fn headers(batch: &str, place: usize, length: u64) -> HeaderMap {
+/// Stored only when the stream has just this length.
+fn follows(length: u64) -> HeaderMap {
     let mut headers = HeaderMap::new();
+    headers.insert(header::NATS_EXPECTED_LAST_SEQUENCE, length.to_string());
+    headers
+}
+
+/// One message of a batch; the first names the length that all of it follows.
+fn batched(batch: &str, place: usize, length: u64) -> HeaderMap {
+    let mut headers = match place {
+        1 => follows(length),
+        _ => HeaderMap::new(),
+    };
     headers.insert(header::NATS_BATCH_ID, batch);
     headers.insert(header::NATS_BATCH_SEQUENCE, place.to_string());
-    if place == 1 {
-        headers.insert(header::NATS_EXPECTED_LAST_SEQUENCE, length.to_string());
-    }
     headers
 }
