@@ -50,12 +50,12 @@ impl Engine {
         if room.record.name_due {
             self.queue_name(room, now);
         }
-        if !self.link.fetch.is_first() && room.flight.frames.iter().all(|frame| frame.stored) {
-            self.encrypt_frame(room);
-        }
         let Some(address) = room.address().filter(|_| self.may_publish(room.id)) else {
             return;
         };
+        if !self.link.fetch.is_first() && room.flight.frames.iter().all(|frame| frame.stored) {
+            self.encrypt_frame(room);
+        }
         for frame in room.flight.frames.iter().filter(|frame| !frame.stored) {
             let publishing = Publishing::Frame(room.id, message_id(&frame.payload));
             self.publish(publishing, address.messages(), None, &frame.payload);
