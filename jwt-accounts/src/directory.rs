@@ -3,14 +3,15 @@
 //! is what replaying the log gives.
 //!
 //! [`decide`] turns a command into changes or refuses it, [`State::apply`]
-//! takes one event in; both are pure. [`log`] keeps the log in JetStream.
+//! takes one event in; both are pure. [`DirectoryLog`] and [`DirectoryWriter`]
+//! keep the log in JetStream.
 //! What holds whoever asks is a [`Rule`], kept by the state; who may ask for
 //! what stands in [`crate::policy`].
 
 mod chain;
 mod command;
 mod event;
-pub mod log;
+mod log;
 #[cfg(test)]
 mod properties;
 mod rule;
@@ -19,6 +20,6 @@ mod state;
 pub use chain::{ChainError, Head};
 pub use command::{Command, Refusal, decide};
 pub use event::{Actor, Change, Event, InviteHash, Malformed, Role, Scope};
-pub use log::{AppendError, DirectoryLog, DirectoryWriter, LogError};
+pub use log::{AppendError, DirectoryLog, DirectoryWriter, Known, LogError};
 pub use rule::Rule;
 pub use state::{Device, Invite, Room, State, User};

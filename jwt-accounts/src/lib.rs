@@ -4,7 +4,7 @@
 //! `claims`, `grants`, `policy` and the deciding part of `directory` are pure:
 //! no I/O, no clock, no randomness. Around them are three thin shells:
 //! [`keystore`] (seeds on disk), [`push_account`] (an account to the server's
-//! resolver) and [`directory::log`] (the log in its JetStream stream).
+//! resolver) and [`directory::DirectoryLog`] (the log in its stream).
 //!
 //! This crate must never let a device have a `$JS.API` grant, print a seed, or
 //! believe a directory event that it does not fully understand.

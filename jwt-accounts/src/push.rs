@@ -23,6 +23,8 @@ pub enum PushError {
 
 /// Stores an account's JWT in the resolver of the server that `system`, a
 /// client of the system account, is connected to. Returns when it is in force.
+/// The resolver does not check who signed it, and an account of ours replaced
+/// by a stranger's JWT lets nobody in: push only what the key store made.
 ///
 /// # Errors
 /// [`PushError`].

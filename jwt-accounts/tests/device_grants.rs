@@ -4,12 +4,13 @@
 
 mod server;
 
-use async_nats::{HeaderMap, jetstream};
+use async_nats::{ConnectOptions, HeaderMap, jetstream};
 use futures::StreamExt;
 use nkeys::{KeyPair, KeyPairType};
 use server::{Directory, PATIENCE, Person, Probe, Server, now_ms};
 use sotto_jwt_accounts::claims::{Claims, User};
-use sotto_jwt_accounts::grants;
+use sotto_jwt_accounts::keystore::KeyStore;
+use sotto_jwt_accounts::{PushError, grants, push_account};
 use sotto_proto::{FileId, RoomAddress, limits, reply_prefix};
 
 /// Alice in a room of her own, bob in another one.
@@ -413,6 +414,27 @@ async fn an_org_is_unknown_until_its_accounts_are_pushed() {
         server.push(&jwt).await;
     }
     assert!(connect().await.is_ok());
+}
+
+#[tokio::test]
+async fn an_account_that_the_operator_did_not_sign_lets_nobody_in() {
+    let server = Server::start().await;
+    let system = server.system().await;
+    for jwt in ["garbage", ""] {
+        let pushed = push_account(&system, jwt).await;
+        assert!(matches!(pushed, Err(PushError::Refused(_))), "{pushed:?}");
+    }
+    // The resolver stores what a stranger signed, but the server does not believe it.
+    let strangers = tempfile::tempdir().unwrap();
+    let strangers = KeyStore::create(&strangers.path().join("accounts"), now_ms()).unwrap();
+    strangers.add_org(&server.org, now_ms()).unwrap();
+    for jwt in strangers.account_jwts(&server.org).unwrap() {
+        push_account(&system, &jwt).await.unwrap();
+    }
+    let signer = strangers.account_signer(&server.org).unwrap();
+    let credentials = signer.relay(1, now_ms()).unwrap();
+    let options = ConnectOptions::with_credentials(credentials.expose()).unwrap();
+    assert!(options.connect(&server.url).await.is_err());
 }
 
 #[tokio::test]
