@@ -2,7 +2,6 @@
 //! certificate, and where its gateway is. Made by [`crate::signup`],
 //! [`crate::login`] or [`crate::link`]; kept sealed by the engine.
 
-use bytes::Bytes;
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use nkeys::{KeyPair, KeyPairType};
 use prost::Message;
@@ -343,70 +342,6 @@ pub(crate) fn random_bytes<const N: usize>(
     bytes
 }
 
-/// Seals the identity key for the gateway to keep, under a key that only the
-/// password yields (OPAQUE's export key).
-pub(crate) mod backup {
-    use super::*;
-    use crate::vault::cipher;
-    use chacha20poly1305::aead::{Aead, Payload};
-    use hkdf::Hkdf;
-    use sha2::Sha512;
-
-    const NONCE: usize = 24;
-
-    fn key(export_key: &[u8]) -> Zeroizing<[u8; 32]> {
-        let mut key = Zeroizing::new([0; 32]);
-        let hkdf = Hkdf::<Sha512>::new(None, export_key);
-        if hkdf
-            .expand(b"sotto v1 identity backup", key.as_mut())
-            .is_err()
-        {
-            key.zeroize();
-        }
-        key
-    }
-
-    fn owner(org: &OrgName, user: &UserName) -> Vec<u8> {
-        format!("{org}/{user}").into_bytes()
-    }
-
-    pub(crate) fn seal(
-        export_key: &[u8],
-        org: &OrgName,
-        user: &UserName,
-        identity: &SigningKey,
-        rng: &mut (impl RngCore + CryptoRng),
-    ) -> Result<Bytes, AccountError> {
-        let nonce: [u8; NONCE] = random_bytes(rng);
-        let payload = Payload {
-            msg: identity.as_bytes(),
-            aad: &owner(org, user),
-        };
-        let sealed = cipher(&key(export_key))
-            .encrypt(&nonce.into(), payload)
-            .map_err(|_| AccountError::Damaged)?;
-        Ok([&nonce[..], &sealed].concat().into())
-    }
-
-    pub(crate) fn open(
-        export_key: &[u8],
-        org: &OrgName,
-        user: &UserName,
-        sealed: &[u8],
-    ) -> Result<SigningKey, AccountError> {
-        let damaged = AccountError::Server("the backup of the identity key does not open");
-        let (nonce, sealed) = sealed.split_first_chunk::<NONCE>().ok_or(damaged.clone())?;
-        let payload = Payload {
-            msg: sealed,
-            aad: &owner(org, user),
-        };
-        let seed = cipher(&key(export_key)).decrypt(nonce.into(), payload);
-        let seed = Zeroizing::new(seed.map_err(|_| damaged.clone())?);
-        let seed: &[u8; 32] = seed.as_slice().try_into().map_err(|_| damaged)?;
-        Ok(SigningKey::from_bytes(seed))
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -484,20 +419,6 @@ pub(crate) mod tests {
             format!("{alice:?}"),
             format!("Account(acme/alice, {:?})", alice.device)
         );
-    }
-
-    #[test]
-    fn a_backup_opens_for_its_owner_and_key_only() {
-        let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let identity = SigningKey::generate(&mut rng);
-        let (org, alice) = ("acme".parse().unwrap(), "alice".parse().unwrap());
-        let sealed = backup::seal(b"export", &org, &alice, &identity, &mut rng).unwrap();
-        assert_eq!(
-            backup::open(b"export", &org, &alice, &sealed).unwrap(),
-            identity
-        );
-        assert!(backup::open(b"other", &org, &alice, &sealed).is_err());
-        assert!(backup::open(b"export", &org, &"bob".parse().unwrap(), &sealed).is_err());
     }
 
     #[test]

@@ -22,6 +22,7 @@
 
 mod calls;
 mod commands;
+mod joining;
 mod membership;
 mod outbox;
 mod queries;

@@ -7,35 +7,26 @@
 
 use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::{
-    Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey, Extension,
-    ExtensionType, Extensions, GroupId, KeyPackage, KeyPackageBuilder, KeyPackageIn,
-    LeafNodeParameters, Lifetime, MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY, MlsGroup,
-    MlsGroupCreateConfig, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut,
-    OpenMlsProvider as _, ProcessMessageError, ProcessedMessageContent, ProcessedWelcome, Proposal,
-    ProtocolMessage, ProtocolVersion, RatchetTreeIn, Sender, SenderRatchetConfiguration,
+    Extension, Extensions, GroupId, JoinBuilder, KeyPackage, LeafNodeParameters,
+    MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY, MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig,
+    MlsMessageBodyIn, OpenMlsProvider as _, ProcessMessageError, ProcessedMessageContent,
+    ProcessedWelcome, Proposal, ProtocolMessage, RatchetTreeIn, Sender, SenderRatchetConfiguration,
     StagedCommit, StagedWelcome, UnknownExtension, ValidationError, WireFormatPolicy,
 };
-use prost::Message;
-use sotto_proto::wire::{self, Signed};
-use sotto_proto::{DeviceId, RoomId, limits, signed};
+use sotto_proto::{DeviceId, RoomId};
 
-use crate::account::{Account, millis};
+use crate::account::Account;
 use crate::io::Timestamp;
-use crate::mls::{LeafSigner, MlsError, Provider};
+use crate::leaf::{
+    RULES, SUITE, bytes, capabilities, credential, leaf, message, read_credential, signer,
+};
+use crate::mls::{MlsError, Provider};
 use crate::rules::{Change, Committer, Leaf, Member, Rules};
 
-/// X-Wing (X25519 + ML-KEM-768), ChaCha20-Poly1305, SHA-256, Ed25519. The code
-/// point is provisional; a room keeps the suite it was made with.
-const SUITE: Ciphersuite = Ciphersuite::MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519;
-/// Private-use credential type: an encoded `Signed` device certificate.
-const CREDENTIAL: CredentialType = CredentialType::Other(0xF0A0);
-/// Private-use group context extension: [`Rules`].
-const RULES: u16 = 0xF0A1;
 /// Epochs whose messages can still be read after a commit.
 pub(crate) const PAST_EPOCHS: u64 = 2;
-/// Validity of a key package from when it was made (openmls allows 84 days in all).
-const KEY_PACKAGE_LIFETIME_S: i64 = 60 * 24 * 3_600;
 
+/// See the module.
 pub(crate) struct Group {
     mls: MlsGroup,
     rules: Rules,
@@ -123,7 +114,7 @@ impl Group {
         let tree = ratchet_tree(tree)?;
         let processed = ProcessedWelcome::new_from_welcome(provider, &join_config(), welcome)
             .map_err(|_| MlsError("welcome"))?;
-        let staged = openmls::prelude::JoinBuilder::new(provider, processed)
+        let staged = JoinBuilder::new(provider, processed)
             .with_ratchet_tree(tree)
             .skip_lifetime_validation()
             .build()
@@ -400,53 +391,6 @@ impl Group {
     }
 }
 
-/// Makes a key package for others to add this device with.
-pub(crate) fn new_key_package(
-    provider: &Provider,
-    account: &Account,
-    now: Timestamp,
-    last_resort: bool,
-) -> Result<Vec<u8>, MlsError> {
-    let not_before = (now.0.saturating_sub(millis(limits::CLOCK_SKEW)) / 1_000).max(0);
-    let not_after = (now.0 / 1_000)
-        .saturating_add(KEY_PACKAGE_LIFETIME_S)
-        .max(0);
-    let builder = KeyPackageBuilder::new()
-        .leaf_node_capabilities(capabilities())
-        .key_package_lifetime(Lifetime::init(
-            not_before.unsigned_abs(),
-            not_after.unsigned_abs(),
-        ));
-    let builder = if last_resort {
-        builder.mark_as_last_resort()
-    } else {
-        builder
-    };
-    let bundle = builder
-        .build(SUITE, provider, &signer(account), credential(account))
-        .map_err(|_| MlsError("key package"))?;
-    bytes(bundle.into())
-}
-
-/// Reads and checks another device's key package.
-pub(crate) fn read_key_package(
-    provider: &Provider,
-    payload: &[u8],
-) -> Result<(KeyPackage, Leaf), MlsError> {
-    let MlsMessageBodyIn::KeyPackage(key_package) = message(payload)?.extract() else {
-        return Err(MlsError("not a key package"));
-    };
-    let key_package: KeyPackageIn = key_package;
-    let key_package = key_package
-        .validate(provider.crypto(), ProtocolVersion::Mls10)
-        .map_err(|_| MlsError("key package"))?;
-    if key_package.ciphersuite() != SUITE {
-        return Err(MlsError("key package of another suite"));
-    }
-    let leaf = leaf(key_package.leaf_node());
-    Ok((key_package, leaf))
-}
-
 const WIRE_FORMAT: WireFormatPolicy = MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY;
 
 fn join_config() -> MlsGroupJoinConfig {
@@ -463,60 +407,13 @@ fn ratchet() -> SenderRatchetConfiguration {
     SenderRatchetConfiguration::new(5, 1_000)
 }
 
-fn capabilities() -> Capabilities {
-    Capabilities::new(
-        None,
-        Some(&[SUITE]),
-        Some(&[ExtensionType::Unknown(RULES), ExtensionType::LastResort]),
-        None,
-        Some(&[CREDENTIAL]),
-    )
-}
-
-fn credential(account: &Account) -> CredentialWithKey {
-    CredentialWithKey {
-        credential: Credential::new(CREDENTIAL, account.certificate().encode_to_vec()),
-        signature_key: account.leaf.verifying_key().to_bytes().to_vec().into(),
-    }
-}
-
-fn signer(account: &Account) -> LeafSigner<'_> {
-    LeafSigner(&account.leaf)
-}
-
-fn leaf(node: &openmls::prelude::LeafNode) -> Leaf {
-    Leaf {
-        credential: node.credential().serialized_content().to_vec(),
-        signature_key: node.signature_key().as_slice().to_vec(),
-    }
-}
-
-/// Reads a credential that was verified when its leaf came into the tree.
-fn read_credential(credential: &Credential) -> Option<Member> {
-    let signed = Signed::decode(credential.serialized_content()).ok()?;
-    let certificate = wire::DeviceCertificate::decode(signed.statement).ok()?;
-    Some(Member {
-        user: certificate.user.parse().ok()?,
-        device: DeviceId::try_from(&certificate.device).ok()?,
-        identity_key: signed::public_key(&certificate.identity_key).ok()?,
-    })
-}
-
 fn welcome_sender(staged: &StagedWelcome) -> Result<Member, MlsError> {
     let leaf = staged.welcome_sender().map_err(|_| MlsError("no sender"))?;
     read_credential(leaf.credential()).ok_or(MlsError("no sender"))
 }
 
-fn message(payload: &[u8]) -> Result<MlsMessageIn, MlsError> {
-    MlsMessageIn::tls_deserialize_exact(payload).map_err(|_| MlsError("not an MLS message"))
-}
-
 fn ratchet_tree(tree: &[u8]) -> Result<RatchetTreeIn, MlsError> {
     RatchetTreeIn::tls_deserialize_exact(tree).map_err(|_| MlsError("not a tree"))
-}
-
-fn bytes(message: MlsMessageOut) -> Result<Vec<u8>, MlsError> {
-    message.to_bytes().map_err(|_| MlsError("encode"))
 }
 
 /// openmls does not let its callers tell a duplicate from a damaged message.

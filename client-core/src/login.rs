@@ -7,7 +7,8 @@ use sotto_proto::password::{CONTEXT, PasswordSuite};
 use sotto_proto::{GatewayAddress, UserName, wire};
 use zeroize::Zeroizing;
 
-use crate::account::{Account, AccountError, DeviceKeys, UserOf, backup};
+use crate::account::{Account, AccountError, DeviceKeys, UserOf};
+use crate::identity_backup;
 use crate::io::Timestamp;
 
 /// Waiting for the gateway's first answer.
@@ -111,7 +112,8 @@ impl Finishing {
             user,
             export_key,
         } = self;
-        let identity = backup::open(&export_key, &gateway.org, &user, &answer.identity_backup)?;
+        let identity =
+            identity_backup::open(&export_key, &gateway.org, &user, &answer.identity_backup)?;
         let keys = DeviceKeys::generate(rng);
         let owner = UserOf {
             org: &gateway.org,

@@ -9,7 +9,8 @@ use sotto_proto::password::PasswordSuite;
 use sotto_proto::{InviteLink, UserName, wire};
 use zeroize::Zeroizing;
 
-use crate::account::{Account, AccountError, DeviceKeys, UserOf, backup};
+use crate::account::{Account, AccountError, DeviceKeys, UserOf};
+use crate::identity_backup;
 use crate::io::Timestamp;
 
 /// Waiting for the gateway's first answer.
@@ -89,7 +90,7 @@ impl Starting {
             invite: self.link.invite.to_bytes(),
             user: self.user.to_string(),
             opaque_upload: finished.message.serialize().to_vec().into(),
-            identity_backup: backup::seal(
+            identity_backup: identity_backup::seal(
                 &Zeroizing::new(finished.export_key.to_vec()),
                 &gateway.org,
                 &self.user,

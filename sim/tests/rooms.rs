@@ -307,9 +307,13 @@ fn a_large_tree_travels_as_chunks() {
 #[test]
 fn what_was_encrypted_too_many_epochs_ago_is_encrypted_again() {
     let (mut world, alice, bob, room) = alice_and_bob();
-    world.disconnect(alice);
+    let before = world.streams.messages();
+    world.faults.lose_publish = 1;
     send(&mut world, alice, room, "from long ago");
     send(&mut world, alice, room, "and one more");
+    world.disconnect(alice);
+    world.faults.lose_publish = 0;
+    assert_eq!(world.streams.messages(), before, "encrypted, but lost");
     for _ in 0..4 {
         world.link_device(bob);
         world.connect(bob);
@@ -358,8 +362,10 @@ fn a_message_that_is_no_message_is_passed_over() {
 #[test]
 fn a_newcomer_gets_what_was_said_by_who_did_not_know_of_it_yet() {
     let (mut world, alice, bob, room) = alice_and_bob();
-    world.disconnect(alice);
+    world.faults.lose_publish = 1;
     send(&mut world, alice, room, "one");
+    world.disconnect(alice);
+    world.faults.lose_publish = 0;
     let second = world.link_device(bob);
     world.connect(bob);
     world.connect(second);

@@ -6,8 +6,8 @@ use sotto_proto::api::Call;
 use sotto_proto::{DeviceId, RoomAddress, RoomId, UserName, limits, signed, wire};
 
 use super::{Engine, Goal};
-use crate::group::new_key_package;
 use crate::io::{CallFailure, CallId, Output, Timestamp};
+use crate::leaf::new_key_package;
 use crate::records::Key;
 use crate::room::Room;
 
