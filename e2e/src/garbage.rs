@@ -4,7 +4,8 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 
 use anyhow::Context;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -40,28 +41,58 @@ impl Nonsense {
     ];
 }
 
-/// Answers every connection with nonsense until the process ends.
-///
-/// # Errors
-/// When the address is taken or the server's certificate does not read.
-pub fn serve(
-    server: &Layout,
+/// Answers every connection with nonsense until it is dropped.
+#[derive(Debug)]
+pub struct Garbage {
     address: SocketAddr,
-    nonsense: Nonsense,
-) -> anyhow::Result<SocketAddr> {
-    let mut config = tls::server_config(server)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let config = Arc::new(config);
-    let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
-    let address = listener.local_addr()?;
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let config = config.clone();
-            // Ignored: clients hang up on nonsense.
-            thread::spawn(move || answer(stream, config, nonsense).ok());
-        }
-    });
-    Ok(address)
+    stopped: Arc<AtomicBool>,
+    serving: Option<JoinHandle<()>>,
+}
+
+impl Garbage {
+    /// Serves at `address` with the certificate of `server`.
+    ///
+    /// # Errors
+    /// When the address is taken or the certificate does not read.
+    pub fn serve(server: &Layout, address: SocketAddr, nonsense: Nonsense) -> anyhow::Result<Self> {
+        let mut config = tls::server_config(server)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let config = Arc::new(config);
+        let listener =
+            TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
+        let address = listener.local_addr()?;
+        let stopped = Arc::new(AtomicBool::new(false));
+        let stop = stopped.clone();
+        let serving = thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let config = config.clone();
+                // Ignored: clients hang up on nonsense.
+                thread::spawn(move || answer(stream, config, nonsense).ok());
+            }
+        });
+        Ok(Self {
+            address,
+            stopped,
+            serving: Some(serving),
+        })
+    }
+
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Garbage {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        // A last connection, so that it looks. Ignored: it may have ended.
+        TcpStream::connect(self.address).ok();
+        self.serving.take().map(JoinHandle::join);
+    }
 }
 
 fn answer(stream: TcpStream, config: Arc<ServerConfig>, nonsense: Nonsense) -> io::Result<()> {

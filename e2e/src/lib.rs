@@ -10,6 +10,7 @@ pub mod garbage;
 pub mod markers;
 pub mod person;
 pub mod process;
+pub mod qr;
 pub mod report;
 pub mod server;
 pub mod stranger;

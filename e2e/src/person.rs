@@ -78,11 +78,24 @@ impl Person {
         Running::start(self.command(arguments), input)
     }
 
-    /// The command as the shell would start it.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    /// Types a command without `--json`: what it prints for people comes as
+    /// lines of text.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn starts_for_people(&self, arguments: &[&str]) -> anyhow::Result<Running> {
+        Running::start(self.sotto(arguments), None)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.sotto(arguments);
+        command.arg("--json");
+        command
+    }
+
+    fn sotto(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.sotto);
         command
-            .arg("--json")
             .arg("--dir")
             .arg(&self.dir)
             .args(arguments)

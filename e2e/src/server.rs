@@ -56,14 +56,11 @@ impl Server {
             up: None,
             gateway: String::new(),
         };
-        server.up(&[
-            "--org",
-            org,
-            "--project",
-            project,
-            "--listen",
-            &free_address()?,
-        ])?;
+        // Not the customary ports: a server that stops for a while would find
+        // them taken by the next one on this machine.
+        let (gateway, nats) = (free_address()?, free_address()?);
+        let listen = ["--listen", &gateway, "--nats-listen", &nats];
+        server.up(&[&["--org", org, "--project", project], &listen[..]].concat())?;
         Ok(server)
     }
 

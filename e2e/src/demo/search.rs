@@ -1,6 +1,7 @@
 //! Point 7 of the demo: what was said is with those who talk, and nowhere else.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 
 use sotto_e2e::markers::{Findings, Marker, Search};
@@ -21,10 +22,18 @@ pub async fn nowhere_else(mut stage: Stage, report: &mut Report) -> anyhow::Resu
         stopped.status.success(),
         stopped.status,
     );
+    let heard = format!(
+        "{} messages, {:.1} MB, {} interruptions while nats-server was killed",
+        recorded.messages,
+        recorded.bytes as f64 / 1e6,
+        stage.tap.gaps()
+    );
+    let enough = recorded.bytes > fs::metadata(&stage.file)?.len();
+    report.check("the tap has heard more than the file", enough, heard);
     report.figure("tap_messages", recorded.messages);
     report.figure("tap_bytes", recorded.bytes);
-    report.figure("tap_gaps", stage.tap.gaps());
-    report.figure("tap_largest_message", recorded.largest.0);
+    report.figure("tap_interruptions", stage.tap.gaps());
+    report.figure("largest_nats_message", recorded.largest.0);
 
     let markers = stage.plaintexts.all();
     let search = Search::new(markers)?;

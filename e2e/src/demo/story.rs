@@ -8,6 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sotto_e2e::conversation::{Said, difference};
 use sotto_e2e::person::Person;
+use sotto_e2e::qr;
 use sotto_e2e::report::Report;
 use sotto_proto::limits;
 
@@ -56,8 +57,7 @@ pub fn people(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
         format!("`{seen}`"),
     );
 
-    let (codes_agree, code) = link(bob, phone, server.gateway())?;
-    report.check("both devices show the same short code", codes_agree, code);
+    link(bob, phone, server.gateway(), report)?;
     phone.does(&["sync"])?;
     // Own other devices are added by the device that is there: bob's first.
     bob.does(&["sync"])?;
@@ -75,22 +75,47 @@ pub fn people(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The new device shows a link and a code; the old one reads the link, shows
-/// its own code, and is told the new one's.
-fn link(old: &Person, new: &Person, gateway: &str) -> anyhow::Result<(bool, String)> {
-    let text = |line: &Value, name: &str| Some(line.get(name)?.as_str()?.to_owned());
-    let mut linking = new.starts(&["device", "link", "--gateway", gateway], None)?;
-    let link = linking.wait_for("a link", |line| text(line, "link"))?;
-    let mut approving = old.starts(&["device", "approve", &link], None)?;
-    let new_code = linking.wait_for("a code", |line| text(line, "code"))?;
-    let old_code = approving.wait_for("a code", |line| text(line, "code"))?;
+/// The new device shows a QR code, a link and a code; the old one takes the
+/// link, shows its own code, and is told the new one's.
+fn link(old: &Person, new: &Person, gateway: &str, report: &mut Report) -> anyhow::Result<()> {
+    let mut linking = new.starts_for_people(&["device", "link", "--gateway", gateway])?;
+    let typed = linking.wait_for("a link", |line| {
+        let command = line
+            .as_str()?
+            .trim()
+            .strip_prefix("sotto device approve '")?;
+        Some(command.trim_end_matches('\'').to_owned())
+    })?;
+    let screen: Vec<String> = linking
+        .seen()
+        .iter()
+        .filter_map(|line| Some(line.as_str()?.to_owned()))
+        .collect();
+    let scanned = qr::scan(&screen)?;
+    report.check(
+        "the QR code and the text are the same link",
+        scanned == typed,
+        "scanned",
+    );
+
+    let mut approving = old.starts(&["device", "approve", &scanned], None)?;
+    let old_code = approving.wait_for("a code", |line| {
+        Some(line.get("code")?.as_str()?.to_owned())
+    })?;
+    let new_code = linking.wait_for("a code", |line| {
+        let text = line.as_str()?.trim();
+        let digits = text.chars().filter(char::is_ascii_digit).count();
+        (digits == 6 && text.len() == 7).then(|| text.to_owned())
+    })?;
+    let agree = old_code == new_code;
+    report.check("both devices show the same short code", agree, &new_code);
     approving.type_line(&new_code)?;
     approving
         .finish()?
         .success()
         .context("approving the device")?;
     linking.finish()?.success().context("linking the device")?;
-    Ok((new_code == old_code, new_code))
+    Ok(())
 }
 
 /// 200 messages both ways.

@@ -1,0 +1,392 @@
+//! What people, disks, clocks and servers do wrong. Each case ends in one
+//! clear sentence that says what to do, and loses nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sotto_e2e::conversation::{self, difference, history};
+use sotto_e2e::garbage::{Garbage, Nonsense};
+use sotto_e2e::person::Person;
+use sotto_e2e::process::Outcome;
+use sotto_e2e::server::Server;
+use sotto_proto::{GatewayAddress, InviteLink};
+use tempfile::TempDir;
+
+const PASSWORD: &str = "correct horse battery staple";
+
+/// A server, and alice signed up there with a room of her own.
+struct Case {
+    folder: TempDir,
+    server: Server,
+    alice: Person,
+    room: String,
+}
+
+impl Case {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::create(&folder.path().join("server"), "acme", "field").unwrap();
+        let alice = Person::new(folder.path().join("alice"), PASSWORD).unwrap();
+        alice
+            .does(&["signup", &server.first_invite("acme").unwrap(), "alice"])
+            .unwrap();
+        let made = alice
+            .does(&["room", "create", "barn", "--project", "field"])
+            .unwrap();
+        let room = text(&made, "room");
+        Self {
+            folder,
+            server,
+            alice,
+            room,
+        }
+    }
+
+    fn person(&self, name: &str) -> Person {
+        Person::new(self.folder.path().join(name), PASSWORD).unwrap()
+    }
+
+    /// Another member of alice's room.
+    fn member(&self, person: Person, name: &str) -> Person {
+        let invite = text(
+            &self.alice.does(&["invite", "--project", "field"]).unwrap(),
+            "invite",
+        );
+        person.does(&["signup", &invite, name]).unwrap();
+        self.alice
+            .does(&["room", "invite", &self.room, name])
+            .unwrap();
+        person.does(&["sync"]).unwrap();
+        person
+    }
+}
+
+fn text(lines: &[serde_json::Value], name: &str) -> String {
+    let value = lines.iter().find_map(|line| line.get(name)?.as_str());
+    value
+        .unwrap_or_else(|| panic!("no `{name}` in {lines:?}"))
+        .to_owned()
+}
+
+/// It failed with one sentence that holds these words.
+#[track_caller]
+fn one_sentence(outcome: &Outcome, words: &[&str]) {
+    let Outcome { status, stderr, .. } = outcome;
+    assert!(!status.success(), "it did not fail");
+    assert!(status.code().is_some(), "it crashed: {status}");
+    let lines: Vec<&str> = stderr
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    assert_eq!(lines.len(), 1, "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "`{word}` is not in: {stderr}");
+    }
+}
+
+#[test]
+fn a_wrong_password() {
+    let case = Case::new();
+    let laptop = case.person("laptop");
+    let login = ["login", "alice", "--gateway", case.server.gateway()];
+    let wrong = laptop
+        .clone()
+        .with_password("incorrect horse")
+        .run(&login)
+        .unwrap();
+    one_sentence(&wrong, &["wrong user name or password", "try again"]);
+    let nobody = ["login", "nobody", "--gateway", case.server.gateway()];
+    let unknown = laptop.run(&nobody).unwrap();
+    assert_eq!(
+        unknown.stderr, wrong.stderr,
+        "users can be told from strangers"
+    );
+    laptop.does(&login).unwrap();
+}
+
+#[test]
+fn a_wrong_passphrase_for_the_folder() {
+    let case = Case::new();
+    let wrong = case
+        .alice
+        .clone()
+        .with_password("incorrect horse")
+        .run(&["rooms"])
+        .unwrap();
+    one_sentence(&wrong, &["passphrase"]);
+    assert_eq!(text(&case.alice.does(&["rooms"]).unwrap(), "name"), "barn");
+}
+
+#[test]
+fn an_expired_invite() {
+    let case = Case::new();
+    let lines = case
+        .alice
+        .does(&["invite", "--project", "field", "--valid", "1s"])
+        .unwrap();
+    let expires = lines
+        .iter()
+        .find_map(|line| line.get("expires_ms")?.as_u64())
+        .unwrap();
+    let expires = UNIX_EPOCH + Duration::from_millis(expires);
+    while let Ok(left) = expires.duration_since(SystemTime::now()) {
+        std::thread::sleep(left + Duration::from_millis(1));
+    }
+    let bob = case.person("bob");
+    let late = bob
+        .run(&["signup", &text(&lines, "invite"), "bob"])
+        .unwrap();
+    one_sentence(&late, &["expired", "new one"]);
+    let lines = case.alice.does(&["invite", "--project", "field"]).unwrap();
+    let invite = text(&lines, "invite");
+    bob.does(&["signup", &invite, "bob"]).unwrap();
+
+    let again = case
+        .person("carol")
+        .run(&["signup", &invite, "carol"])
+        .unwrap();
+    one_sentence(&again, &["invit"]);
+}
+
+#[test]
+fn an_unknown_room() {
+    let case = Case::new();
+    for command in [
+        &["send", "attic", "hello"][..],
+        &["recv", "attic"],
+        &["room", "invite", "attic", "bob"],
+    ] {
+        let outcome = case.alice.run(command).unwrap();
+        one_sentence(&outcome, &["attic", "sotto rooms"]);
+    }
+}
+
+#[test]
+fn a_store_opened_by_two_processes() {
+    let case = Case::new();
+    case.alice.does(&["send", "barn", "to myself"]).unwrap();
+    let follow = ["recv", "barn", "--follow", "--all"];
+    let mut reading = case.alice.starts(&follow, None).unwrap();
+    reading
+        .wait_for("a message", |line| line.get("text")?.as_str().map(drop))
+        .unwrap();
+    let second = case.alice.run(&["rooms"]).unwrap();
+    one_sentence(&second, &["another sotto", "close it"]);
+    assert!(reading.interrupt().unwrap().status.success());
+    assert_eq!(text(&case.alice.does(&["rooms"]).unwrap(), "name"), "barn");
+}
+
+#[test]
+fn a_full_disk() {
+    if !in_own_mounts("a_full_disk") {
+        return;
+    }
+    let case = Case::new();
+    let bob = case.member(case.person("bob"), "bob");
+    let carol = case.person("carol");
+    fs::create_dir(carol.dir()).unwrap();
+    mount(&["-t", "tmpfs", "-o", "size=8m", "tmpfs"], carol.dir());
+    let carol = case.member(carol, "carol");
+
+    let mut kept = Vec::new();
+    let refused = loop {
+        let batch: Vec<String> = (0..50)
+            .map(|n| format!("carol {} {n} {:.<8000}", kept.len(), ""))
+            .collect();
+        let sending = carol.starts(&["send", &case.room, "--stdin"], Some(batch.join("\n")));
+        let outcome = sending.unwrap().finish().unwrap();
+        if outcome
+            .lines
+            .iter()
+            .any(|line| line.get("queued").is_some())
+        {
+            kept.extend(batch);
+        }
+        if !outcome.status.success() {
+            break outcome;
+        }
+        assert!(kept.len() < 5_000, "8 MB hold more than that?");
+    };
+    one_sentence(&refused, &["the disk is full", "free some space"]);
+
+    mount(&["-o", "remount,size=64m"], carol.dir());
+    carol.does(&["sync"]).unwrap();
+    bob.does(&["sync"]).unwrap();
+    for person in [&carol, &bob] {
+        let said = history(person, &case.room).unwrap();
+        assert_eq!(difference(&said, "carol", &kept), None);
+    }
+}
+
+#[test]
+fn a_corrupt_store_file() {
+    let case = Case::new();
+    case.alice.does(&["send", "barn", "before"]).unwrap();
+    let said = history(&case.alice, "barn").unwrap();
+    let folder = case.alice.dir();
+    let backup = case.folder.path().join("backup");
+    copy(folder, &backup);
+    let mut refused = 0;
+    for file in files(&backup) {
+        let name = file.strip_prefix(&backup).unwrap();
+        let mut content = fs::read(&file).unwrap();
+        let length = content.len();
+        if length == 0 {
+            continue;
+        }
+        for byte in content.iter_mut().skip(length / 4).take(length / 2 + 1) {
+            *byte ^= 0x5a;
+        }
+        fs::write(folder.join(name), &content).unwrap();
+        let outcome = case.alice.run(&["recv", "barn", "--all"]).unwrap();
+        if outcome.status.success() {
+            // It holds nothing that cannot be done without.
+            assert_eq!(
+                conversation::said(&outcome.lines).unwrap(),
+                said,
+                "{name:?}"
+            );
+        } else {
+            one_sentence(&outcome, &["damaged", "backup"]);
+            refused += 1;
+        }
+        // What the sentence tells to do.
+        fs::remove_dir_all(folder).unwrap();
+        copy(&backup, folder);
+    }
+    assert!(refused > 0, "no file was needed");
+    assert_eq!(history(&case.alice, "barn").unwrap(), said);
+}
+
+#[test]
+fn a_gateway_that_answers_garbage_to_a_newcomer() {
+    let case = Case::new();
+    let lines = case.alice.does(&["invite", "--project", "field"]).unwrap();
+    let invite: InviteLink = text(&lines, "invite").parse().unwrap();
+    let bob = case.person("bob");
+    for nonsense in Nonsense::ALL {
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let garbage = Garbage::serve(case.server.layout(), anywhere, nonsense).unwrap();
+        let mut elsewhere = invite.clone();
+        elsewhere.gateway.port = garbage.address().port();
+        let outcome = bob.run(&["signup", &elsewhere.to_string(), "bob"]).unwrap();
+        one_sentence(&outcome, &["the server at", "check"]);
+    }
+    // Neither the invitation nor the folder is used up.
+    bob.does(&["signup", &invite.to_string(), "bob"]).unwrap();
+}
+
+#[test]
+fn a_gateway_that_answers_garbage_to_a_member() {
+    let mut case = Case::new();
+    let lines = case.alice.does(&["invite", "--project", "field"]).unwrap();
+    let invite: InviteLink = text(&lines, "invite").parse().unwrap();
+    case.server.stop().unwrap();
+    let GatewayAddress { host, port, .. } = invite.gateway;
+    for (index, nonsense) in Nonsense::ALL.into_iter().enumerate() {
+        let address = format!("{host}:{port}").parse().unwrap();
+        let _garbage = Garbage::serve(case.server.layout(), address, nonsense).unwrap();
+        let said = format!("said to nobody {index}");
+        let lines = case
+            .alice
+            .does(&["--wait", "1", "send", "barn", &said])
+            .unwrap();
+        assert_eq!(text(&lines, "done"), "queued", "{lines:?}");
+        let reason = text(&lines, "reason");
+        assert!(
+            reason.contains("the server at") && reason.contains("check"),
+            "{reason}"
+        );
+    }
+    case.server.start().unwrap();
+    case.alice.does(&["sync"]).unwrap();
+    let expected: Vec<String> = (0..Nonsense::ALL.len())
+        .map(|index| format!("said to nobody {index}"))
+        .collect();
+    let said = history(&case.alice, "barn").unwrap();
+    assert_eq!(difference(&said, "said to nobody", &expected), None);
+}
+
+#[test]
+fn a_clock_an_hour_off() {
+    let case = Case::new();
+    let late = case.member(case.person("bob").with_clock_off_by(-3_600), "bob");
+    let early = case.member(case.person("carol").with_clock_off_by(3_600), "carol");
+    let people = [&case.alice, &late, &early];
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        for (index, person) in people.into_iter().enumerate() {
+            let words = format!("clock {round} {index}");
+            person.does(&["send", &case.room, &words]).unwrap();
+            expected.push(words);
+        }
+    }
+    for person in people {
+        person.does(&["sync"]).unwrap();
+        let said = history(person, &case.room).unwrap();
+        assert_eq!(difference(&said, "clock", &expected), None);
+    }
+}
+
+/// Whether this test runs where it may mount what it likes; if not, it is run
+/// there by this. The mounts end with it.
+fn in_own_mounts(test: &str) -> bool {
+    const INSIDE: &str = "SOTTO_TEST_IN_OWN_MOUNTS";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--mount");
+    if !rustix::process::getuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    let test_program = std::env::current_exe().unwrap();
+    unshare
+        .arg(test_program)
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "yes");
+    let status = unshare
+        .status()
+        .expect("`unshare`, of util-linux, is needed to mount a tmpfs");
+    assert!(status.success(), "{status}");
+    false
+}
+
+fn mount(options: &[&str], target: &Path) {
+    let status = Command::new("mount")
+        .args(options)
+        .arg(target)
+        .status()
+        .unwrap();
+    assert!(
+        status.success(),
+        "mounting a small tmpfs is not allowed here"
+    );
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| {
+            if path.is_dir() {
+                files(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp")
+        .arg("-a")
+        .arg(from)
+        .arg(to)
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
