@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::json;
-use sotto_client_core::engine::RoomSummary;
+use sotto_client_core::engine::{FindRoomError, RoomSummary};
 use sotto_client_core::io::{Command, Event};
 use sotto_client_native::clock::Clock;
 use sotto_client_native::home::{Home, Opened};
@@ -87,18 +87,29 @@ pub struct Device {
 }
 
 impl Device {
-    /// The room that a person names.
-    pub async fn room(&self, name: &str) -> anyhow::Result<RoomSummary> {
-        let name = name.to_owned();
+    /// The room that a person names; one that is not here may be one that this
+    /// device was invited to since it last looked.
+    pub async fn room(&mut self, name: &str) -> anyhow::Result<RoomSummary> {
+        match self.find_room(name).await? {
+            Ok(room) => Ok(room),
+            Err(unknown @ FindRoomError::Unknown(_)) => {
+                let looked = self.settle("Looking for the room").await;
+                looked.map_err(|_| unknown)?;
+                Ok(self.find_room(name).await??)
+            }
+            Err(ambiguous) => Err(ambiguous.into()),
+        }
+    }
+
+    async fn find_room(&self, name: &str) -> anyhow::Result<Result<RoomSummary, FindRoomError>> {
+        let text = name.to_owned();
         let found = self.session.look(move |engine, _| {
-            let room = engine.find_room(&name)?;
+            let room = engine.find_room(&text)?;
             let rooms = engine.rooms();
-            Ok(rooms.into_iter().find(|summary| summary.room == room))
+            let found = rooms.into_iter().find(|summary| summary.room == room);
+            found.ok_or(FindRoomError::Unknown(text))
         });
-        let found = found
-            .await?
-            .map_err(anyhow::Error::new::<sotto_client_core::engine::FindRoomError>)?;
-        found.context("the room has just gone")
+        Ok(found.await?)
     }
 
     /// Gives a command that needs the server, and waits until it is done and

@@ -22,7 +22,7 @@ const FETCH_BYTES: u32 = 4 * 1024 * 1024;
 
 /// Ticks between two looks at the directory, for own devices that were linked
 /// elsewhere meanwhile.
-const LOOK_EVERY_TICKS: u32 = 12;
+const LOOK_EVERY_TICKS: u32 = 30;
 
 /// Where catching up stands.
 #[derive(Debug, Default)]

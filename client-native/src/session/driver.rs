@@ -27,7 +27,7 @@ use crate::sled_store::SledStore;
 use crate::tls;
 
 /// How often the engine is told that time has passed.
-const TICK: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_secs(2);
 
 /// Live messages that wait for the engine at most, and that it takes in one go.
 const LIVE: usize = 64;

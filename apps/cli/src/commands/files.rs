@@ -17,7 +17,7 @@ use crate::times;
 const PAGE: u64 = 500;
 
 pub async fn list(context: &Context, room: &str) -> anyhow::Result<()> {
-    let device = context.open()?;
+    let mut device = context.open()?;
     let room = device.room(room).await?;
     let files = files(&device, room.room).await?;
     for (record, file) in &files {

@@ -11,7 +11,7 @@ use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use rand::rngs::OsRng;
 use serde_json::json;
-use sotto_client_core::io::Timestamp;
+use sotto_client_core::io::{Command, Timestamp};
 use sotto_client_core::link::{NewDevice, OldDevice, ShortCode};
 use sotto_client_native::gateway::{Gateway, GatewayError};
 use sotto_proto::wire::{self, LinkSlot};
@@ -85,7 +85,7 @@ fn show_code(output: Output, code: &ShortCode, advice: &str) -> anyhow::Result<(
 
 /// On the device that has the account.
 pub async fn old_device(context: &Context, link: DeviceLink) -> anyhow::Result<()> {
-    let device = context.open()?;
+    let mut device = context.open()?;
     let start = link.clone();
     let started = device
         .session
@@ -127,8 +127,21 @@ pub async fn old_device(context: &Context, link: DeviceLink) -> anyhow::Result<(
     mailbox.put(LinkSlot::Payload, payload).await?;
     output.say(
         &json!({ "event": "approved", "device": new }),
-        "The new device has your account now. It comes into your rooms while this device, or `sotto sync` on it, is running.",
+        "The new device has your account now.",
     )?;
+    let admit = Command::AdmitDevice { device: new };
+    let admitted = device
+        .carry_out("Bringing it into your rooms", admit)
+        .await
+        .is_ok();
+    let advice = match admitted {
+        true => "It is in all your rooms.",
+        false => {
+            "It is not in all your rooms yet: let it connect, then run `sotto sync` on this device."
+        }
+    };
+    let json = json!({ "event": "admitted", "device": new, "everywhere": admitted });
+    output.say(&json, advice)?;
     device.session.stop().await;
     Ok(())
 }
