@@ -5,6 +5,7 @@
 //! Only [`tap`] and [`stranger`] speak NATS themselves, because what they do
 //! is what the product must not help anybody to do.
 
+pub mod case;
 pub mod conversation;
 pub mod garbage;
 pub mod markers;

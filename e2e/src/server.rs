@@ -96,6 +96,23 @@ impl Server {
             .interrupt()
     }
 
+    /// Ends `sotto up` with SIGKILL, and waits until what it started has
+    /// noticed and ended, too.
+    ///
+    /// # Errors
+    /// When something goes on running.
+    pub fn kill_all(&mut self) -> anyhow::Result<()> {
+        self.up.take().context("the server does not run")?.kill()?;
+        let started = Instant::now();
+        for part in [Part::Gateway, Part::Relay, Part::Nats] {
+            while process::find(part.program(), self.layout.root())?.is_some() {
+                ensure!(started.elapsed() < PATIENCE, "{part:?} goes on running");
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+
     /// Adds an org to the stopped or running server.
     ///
     /// # Errors

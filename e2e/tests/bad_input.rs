@@ -1,74 +1,23 @@
 //! What people, disks, clocks and servers do wrong. Each case ends in one
 //! clear sentence that says what to do, and loses nothing.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use sotto_e2e::case::{Case, text};
 use sotto_e2e::conversation::{self, difference, history};
 use sotto_e2e::garbage::{Garbage, Nonsense};
-use sotto_e2e::person::Person;
 use sotto_e2e::process::Outcome;
-use sotto_e2e::server::Server;
 use sotto_proto::{GatewayAddress, InviteLink};
-use tempfile::TempDir;
-
-const PASSWORD: &str = "correct horse battery staple";
-
-/// A server, and alice signed up there with a room of her own.
-struct Case {
-    folder: TempDir,
-    server: Server,
-    alice: Person,
-    room: String,
-}
-
-impl Case {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let server = Server::create(&folder.path().join("server"), "acme", "field").unwrap();
-        let alice = Person::new(folder.path().join("alice"), PASSWORD).unwrap();
-        alice
-            .does(&["signup", &server.first_invite("acme").unwrap(), "alice"])
-            .unwrap();
-        let made = alice
-            .does(&["room", "create", "barn", "--project", "field"])
-            .unwrap();
-        let room = text(&made, "room");
-        Self {
-            folder,
-            server,
-            alice,
-            room,
-        }
-    }
-
-    fn person(&self, name: &str) -> Person {
-        Person::new(self.folder.path().join(name), PASSWORD).unwrap()
-    }
-
-    /// Another member of alice's room.
-    fn member(&self, person: Person, name: &str) -> Person {
-        let invite = text(
-            &self.alice.does(&["invite", "--project", "field"]).unwrap(),
-            "invite",
-        );
-        person.does(&["signup", &invite, name]).unwrap();
-        self.alice
-            .does(&["room", "invite", &self.room, name])
-            .unwrap();
-        person.does(&["sync"]).unwrap();
-        person
-    }
-}
-
-fn text(lines: &[serde_json::Value], name: &str) -> String {
-    let value = lines.iter().find_map(|line| line.get(name)?.as_str());
-    value
-        .unwrap_or_else(|| panic!("no `{name}` in {lines:?}"))
-        .to_owned()
-}
 
 /// It failed with one sentence that holds these words.
 #[track_caller]
@@ -88,8 +37,8 @@ fn one_sentence(outcome: &Outcome, words: &[&str]) {
 
 #[test]
 fn a_wrong_password() {
-    let case = Case::new();
-    let laptop = case.person("laptop");
+    let case = Case::new().unwrap();
+    let laptop = case.device("laptop").unwrap();
     let login = ["login", "alice", "--gateway", case.server.gateway()];
     let wrong = laptop
         .clone()
@@ -108,7 +57,7 @@ fn a_wrong_password() {
 
 #[test]
 fn a_wrong_passphrase_for_the_folder() {
-    let case = Case::new();
+    let case = Case::new().unwrap();
     let wrong = case
         .alice
         .clone()
@@ -116,12 +65,15 @@ fn a_wrong_passphrase_for_the_folder() {
         .run(&["rooms"])
         .unwrap();
     one_sentence(&wrong, &["passphrase"]);
-    assert_eq!(text(&case.alice.does(&["rooms"]).unwrap(), "name"), "barn");
+    assert_eq!(
+        text(&case.alice.does(&["rooms"]).unwrap(), "name").unwrap(),
+        "barn"
+    );
 }
 
 #[test]
 fn an_expired_invite() {
-    let case = Case::new();
+    let case = Case::new().unwrap();
     let lines = case
         .alice
         .does(&["invite", "--project", "field", "--valid", "1s"])
@@ -134,17 +86,17 @@ fn an_expired_invite() {
     while let Ok(left) = expires.duration_since(SystemTime::now()) {
         std::thread::sleep(left + Duration::from_millis(1));
     }
-    let bob = case.person("bob");
+    let bob = case.device("bob").unwrap();
     let late = bob
-        .run(&["signup", &text(&lines, "invite"), "bob"])
+        .run(&["signup", &text(&lines, "invite").unwrap(), "bob"])
         .unwrap();
     one_sentence(&late, &["expired", "new one"]);
-    let lines = case.alice.does(&["invite", "--project", "field"]).unwrap();
-    let invite = text(&lines, "invite");
+    let invite = case.invite().unwrap();
     bob.does(&["signup", &invite, "bob"]).unwrap();
 
     let again = case
-        .person("carol")
+        .device("carol")
+        .unwrap()
         .run(&["signup", &invite, "carol"])
         .unwrap();
     one_sentence(&again, &["invit"]);
@@ -152,7 +104,7 @@ fn an_expired_invite() {
 
 #[test]
 fn an_unknown_room() {
-    let case = Case::new();
+    let case = Case::new().unwrap();
     for command in [
         &["send", "attic", "hello"][..],
         &["recv", "attic"],
@@ -165,7 +117,7 @@ fn an_unknown_room() {
 
 #[test]
 fn a_store_opened_by_two_processes() {
-    let case = Case::new();
+    let case = Case::new().unwrap();
     case.alice.does(&["send", "barn", "to myself"]).unwrap();
     let follow = ["recv", "barn", "--follow", "--all"];
     let mut reading = case.alice.starts(&follow, None).unwrap();
@@ -175,7 +127,10 @@ fn a_store_opened_by_two_processes() {
     let second = case.alice.run(&["rooms"]).unwrap();
     one_sentence(&second, &["another sotto", "close it"]);
     assert!(reading.interrupt().unwrap().status.success());
-    assert_eq!(text(&case.alice.does(&["rooms"]).unwrap(), "name"), "barn");
+    assert_eq!(
+        text(&case.alice.does(&["rooms"]).unwrap(), "name").unwrap(),
+        "barn"
+    );
 }
 
 #[test]
@@ -183,12 +138,12 @@ fn a_full_disk() {
     if !in_own_mounts("a_full_disk") {
         return;
     }
-    let case = Case::new();
-    let bob = case.member(case.person("bob"), "bob");
-    let carol = case.person("carol");
+    let case = Case::new().unwrap();
+    let bob = case.member(case.device("bob").unwrap(), "bob").unwrap();
+    let carol = case.device("carol").unwrap();
     fs::create_dir(carol.dir()).unwrap();
     mount(&["-t", "tmpfs", "-o", "size=8m", "tmpfs"], carol.dir());
-    let carol = case.member(carol, "carol");
+    let carol = case.member(carol, "carol").unwrap();
 
     let mut kept = Vec::new();
     let refused = loop {
@@ -222,11 +177,11 @@ fn a_full_disk() {
 
 #[test]
 fn a_corrupt_store_file() {
-    let case = Case::new();
+    let case = Case::new().unwrap();
     case.alice.does(&["send", "barn", "before"]).unwrap();
     let said = history(&case.alice, "barn").unwrap();
     let folder = case.alice.dir();
-    let backup = case.folder.path().join("backup");
+    let backup = case.folder().join("backup");
     copy(folder, &backup);
     let mut refused = 0;
     for file in files(&backup) {
@@ -262,10 +217,9 @@ fn a_corrupt_store_file() {
 
 #[test]
 fn a_gateway_that_answers_garbage_to_a_newcomer() {
-    let case = Case::new();
-    let lines = case.alice.does(&["invite", "--project", "field"]).unwrap();
-    let invite: InviteLink = text(&lines, "invite").parse().unwrap();
-    let bob = case.person("bob");
+    let case = Case::new().unwrap();
+    let invite: InviteLink = case.invite().unwrap().parse().unwrap();
+    let bob = case.device("bob").unwrap();
     for nonsense in Nonsense::ALL {
         let anywhere = "127.0.0.1:0".parse().unwrap();
         let garbage = Garbage::serve(case.server.layout(), anywhere, nonsense).unwrap();
@@ -280,9 +234,8 @@ fn a_gateway_that_answers_garbage_to_a_newcomer() {
 
 #[test]
 fn a_gateway_that_answers_garbage_to_a_member() {
-    let mut case = Case::new();
-    let lines = case.alice.does(&["invite", "--project", "field"]).unwrap();
-    let invite: InviteLink = text(&lines, "invite").parse().unwrap();
+    let mut case = Case::new().unwrap();
+    let invite: InviteLink = case.invite().unwrap().parse().unwrap();
     case.server.stop().unwrap();
     let GatewayAddress { host, port, .. } = invite.gateway;
     for (index, nonsense) in Nonsense::ALL.into_iter().enumerate() {
@@ -293,8 +246,8 @@ fn a_gateway_that_answers_garbage_to_a_member() {
             .alice
             .does(&["--wait", "1", "send", "barn", &said])
             .unwrap();
-        assert_eq!(text(&lines, "done"), "queued", "{lines:?}");
-        let reason = text(&lines, "reason");
+        assert_eq!(text(&lines, "done").unwrap(), "queued", "{lines:?}");
+        let reason = text(&lines, "reason").unwrap();
         assert!(
             reason.contains("the server at") && reason.contains("check"),
             "{reason}"
@@ -311,9 +264,16 @@ fn a_gateway_that_answers_garbage_to_a_member() {
 
 #[test]
 fn a_clock_an_hour_off() {
-    let case = Case::new();
-    let late = case.member(case.person("bob").with_clock_off_by(-3_600), "bob");
-    let early = case.member(case.person("carol").with_clock_off_by(3_600), "carol");
+    let case = Case::new().unwrap();
+    let late = case
+        .member(case.device("bob").unwrap().with_clock_off_by(-3_600), "bob")
+        .unwrap();
+    let early = case
+        .member(
+            case.device("carol").unwrap().with_clock_off_by(3_600),
+            "carol",
+        )
+        .unwrap();
     let people = [&case.alice, &late, &early];
     let mut expected = Vec::new();
     for round in 0..3 {

@@ -23,7 +23,7 @@ pub async fn nowhere_else(mut stage: Stage, report: &mut Report) -> anyhow::Resu
         stopped.status,
     );
     let heard = format!(
-        "{} messages, {:.1} MB, {} interruptions while nats-server was killed",
+        "{} messages, {:.1} MB; interrupted {} times, when nats-server was killed",
         recorded.messages,
         recorded.bytes as f64 / 1e6,
         stage.tap.gaps()

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sotto_e2e::conversation::{Said, history};
 use sotto_e2e::person::Person;
@@ -152,12 +151,4 @@ impl Stage {
         }
         Ok(folder)
     }
-}
-
-/// A text field of a line that a command printed.
-pub fn field(lines: &[Value], name: &str) -> anyhow::Result<String> {
-    let value = lines.iter().find_map(|line| line.get(name)?.as_str());
-    value
-        .map(str::to_owned)
-        .with_context(|| format!("no `{name}` in {lines:?}"))
 }

@@ -6,6 +6,7 @@ use anyhow::Context;
 use data_encoding::HEXLOWER;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use sotto_e2e::case::text;
 use sotto_e2e::conversation::{Said, difference};
 use sotto_e2e::person::Person;
 use sotto_e2e::qr;
@@ -16,7 +17,7 @@ use crate::plaintexts::{
     ALICE_ASKS, ALICE_SAYS, BOB_ANSWERS, BOB_SAYS, LONGEST_END, LONGEST_START, OTHER_ALPHABETS,
     ROOM_NAME,
 };
-use crate::stage::{ORG, PROJECT, Stage, field};
+use crate::stage::{ORG, PROJECT, Stage};
 
 /// Messages in all, half from each side.
 const MESSAGES: usize = 200;
@@ -39,18 +40,18 @@ pub fn people(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
         true,
         ORG,
     );
-    let invite = field(&alice.does(&["invite", "--project", PROJECT])?, "invite")?;
+    let invite = text(&alice.does(&["invite", "--project", PROJECT])?, "invite")?;
     bob.does(&["signup", &invite, "bob"])?;
     report.check("bob signs up with alice's invitation", true, PROJECT);
 
     let name = stage.plaintexts.text(ROOM_NAME);
-    let room = field(
+    let room = text(
         &alice.does(&["room", "create", &name, "--project", PROJECT])?,
         "room",
     )?;
     alice.does(&["room", "invite", &room, "bob"])?;
     bob.does(&["sync"])?;
-    let seen = field(&bob.does(&["rooms"])?, "name")?;
+    let seen = text(&bob.does(&["rooms"])?, "name")?;
     report.check(
         "bob is in the room and sees its name",
         seen == name,
@@ -232,7 +233,7 @@ pub async fn file(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
 
     stage.bob.does(&["sync"])?;
     let listed = stage.bob.does(&["files", "list", &stage.room])?;
-    let id = field(&listed, "file")?;
+    let id = text(&listed, "file")?;
     let copy = stage.decrypted()?.join("bobs-copy");
     let target = copy.display().to_string();
     stage

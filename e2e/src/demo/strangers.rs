@@ -4,12 +4,13 @@
 use std::fs;
 
 use anyhow::Context;
+use sotto_e2e::case::text;
 use sotto_e2e::report::Report;
 use sotto_e2e::stranger::{self, Attempt, Stranger, Target};
 use sotto_proto::{InviteLink, Subject, mail_stream};
 
 use crate::plaintexts::WITNESS;
-use crate::stage::{OTHER_ORG, PROJECT, Stage, field};
+use crate::stage::{OTHER_ORG, PROJECT, Stage};
 
 /// A device of another org, one of the same org, and nobody.
 pub async fn keep_out(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
@@ -23,7 +24,7 @@ pub async fn keep_out(stage: &mut Stage, report: &mut Report) -> anyhow::Result<
     let attempts = mallory.try_everything(&target).await?;
     check(report, "a device of another org", &attempts);
 
-    let invite = field(
+    let invite = text(
         &stage.alice.does(&["invite", "--project", PROJECT])?,
         "invite",
     )?;
