@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sotto_proto::wire::JoinRule;
-use sotto_proto::{DeviceId, ProjectName, RoomAddress, RoomId, Shard, UserName};
+use sotto_proto::{DeviceId, ProjectName, RoomAddress, RoomId, Shard, Subject, UserName};
 
 use crate::group::Group;
 use crate::mls::Provider;
@@ -271,10 +271,15 @@ impl Room {
     }
 }
 
-/// What a payload is called in `Nats-Msg-Id`: encryptions never repeat, so the
-/// hash names just this one, also after a restart.
-pub(crate) fn message_id(payload: &[u8]) -> String {
-    let digest = Sha256::digest(payload);
+/// What a publish is called in `Nats-Msg-Id`: encryptions never repeat, so the
+/// hash names just this one, also after a restart. The subject belongs to it
+/// because one payload may go to several inboxes of one stream.
+pub(crate) fn message_id(subject: &Subject, payload: &[u8]) -> String {
+    let digest = Sha256::new()
+        .chain_update(subject.to_string())
+        .chain_update([0])
+        .chain_update(payload)
+        .finalize();
     data_encoding::HEXLOWER.encode(digest.get(..16).unwrap_or_default())
 }
 

@@ -384,3 +384,20 @@ fn a_newcomer_gets_what_was_said_by_who_did_not_know_of_it_yet() {
     let skipped = |event: &Event| matches!(event, Event::Skipped { .. });
     assert!(!world.machines[second].events.iter().any(skipped));
 }
+
+#[test]
+fn everyone_whom_one_commit_adds_is_told() {
+    let mut world = World::new(4);
+    let (alice, bob) = (world.sign_up("alice"), world.sign_up("bob"));
+    world.settle();
+    let second = world.link_device(bob);
+    world.settle();
+    let room = world.create_room(alice, wire::JoinRule::Invite);
+    invite(&mut world, alice, room, "bob");
+    world.settle();
+    send(&mut world, alice, room, "to both");
+    world.settle();
+    for machine in [bob, second] {
+        assert_eq!(texts(&world, machine, room), ["to both"]);
+    }
+}

@@ -20,12 +20,19 @@ const ENTRY_OVERHEAD: usize = 8;
 /// What an outstanding publish carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Publishing {
-    /// A frame, by its message id.
-    Frame(RoomId, String),
+    /// A frame; one that travels again is of a later epoch.
+    Frame { room: RoomId, from: u64, epoch: u64 },
     /// The room's pending commit.
     Commit(RoomId),
     /// A post, by its number.
     Post(u64),
+}
+
+impl Publishing {
+    fn frame(room: RoomId, frame: &FlyingFrame) -> Self {
+        let (from, epoch) = (frame.from, frame.epoch);
+        Self::Frame { room, from, epoch }
+    }
 }
 
 /// A message for an inbox or a blob subject, format 1.
@@ -57,7 +64,7 @@ impl Engine {
             self.encrypt_frame(room);
         }
         for frame in room.flight.frames.iter().filter(|frame| !frame.stored) {
-            let publishing = Publishing::Frame(room.id, message_id(&frame.payload));
+            let publishing = Publishing::frame(room.id, frame);
             self.publish(publishing, address.messages(), None, &frame.payload);
         }
     }
@@ -251,12 +258,13 @@ impl Engine {
         if self.is_publishing(&publishing) {
             return;
         }
+        let message_id = message_id(&subject, payload);
         let id = PublishId(self.link.next_id());
         self.link.publishes.insert(id, publishing);
         self.effect(Output::Publish(Publish {
             id,
             subject,
-            message_id: message_id(payload),
+            message_id,
             expected_last_sequence,
             payload: Bytes::copy_from_slice(payload),
         }));
@@ -275,16 +283,14 @@ impl Engine {
 
     pub(super) fn published(&mut self, id: PublishId) {
         match self.link.publishes.remove(&id) {
-            Some(Publishing::Frame(room, message)) => {
+            Some(published @ Publishing::Frame { room, .. }) => {
                 self.touched.insert(room);
                 let Some(mut room) = self.rooms.remove(&room) else {
                     return;
                 };
-                let frames = room.flight.frames.iter_mut();
-                let stored = frames
-                    .map(|frame| (message_id(&frame.payload), frame))
-                    .find(|(id, _)| *id == message);
-                let through = stored.map(|(_, frame)| {
+                let mut frames = room.flight.frames.iter_mut();
+                let stored = frames.find(|frame| Publishing::frame(room.id, frame) == published);
+                let through = stored.map(|frame| {
                     frame.stored = true;
                     frame.through
                 });
@@ -319,7 +325,7 @@ impl Engine {
             PublishFailure::Denied => self.refresh_grants(),
             PublishFailure::Full => {
                 let reason = "the server has no room for more messages: yours is kept here and sent later; tell your administrator";
-                if let Publishing::Frame(room, _) = publishing {
+                if let Publishing::Frame { room, .. } = publishing {
                     self.fail_waiting(room, reason, |goal| matches!(goal, Goal::Sent(_)));
                 }
             }
