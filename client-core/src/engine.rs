@@ -127,6 +127,8 @@ enum Goal {
     Sent(u64),
     /// The own device is in every room.
     Admitted(DeviceId),
+    /// The own device is in no room.
+    Dismissed(DeviceId),
 }
 
 impl Engine {
@@ -313,6 +315,7 @@ impl Engine {
             }
             (Goal::Sent(counter), Some(room)) => room.record.sent >= *counter,
             (Goal::Admitted(device), _) => self.is_in_every_room(*device),
+            (Goal::Dismissed(device), _) => self.is_in_no_room(*device),
             (_, None) => false,
         }
     }

@@ -5,13 +5,16 @@
 //! Every method that changes the group also writes to the records, so the
 //! engine wraps it in a savepoint and drops the group when it fails.
 
+use std::collections::BTreeSet;
+
 use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::{
-    Extension, Extensions, GroupId, JoinBuilder, KeyPackage, LeafNodeParameters,
-    MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY, MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig,
-    MlsMessageBodyIn, OpenMlsProvider as _, ProcessMessageError, ProcessedMessageContent,
-    ProcessedWelcome, Proposal, ProtocolMessage, RatchetTreeIn, Sender, SenderRatchetConfiguration,
-    StagedCommit, StagedWelcome, UnknownExtension, ValidationError, WireFormatPolicy,
+    CommitBuilder, Extension, Extensions, GroupId, Initial, JoinBuilder, KeyPackage, LeafNodeIndex,
+    LeafNodeParameters, MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY, MlsGroup, MlsGroupCreateConfig,
+    MlsGroupJoinConfig, MlsMessageBodyIn, OpenMlsProvider as _, ProcessMessageError,
+    ProcessedMessageContent, ProcessedWelcome, Proposal, ProtocolMessage, RatchetTreeIn, Sender,
+    SenderRatchetConfiguration, StagedCommit, StagedWelcome, UnknownExtension, ValidationError,
+    WireFormatPolicy,
 };
 use sotto_proto::{DeviceId, RoomId};
 
@@ -62,6 +65,7 @@ pub(crate) enum Rejected {
 /// A commit that was made here and is not merged yet.
 pub(crate) struct NewCommit {
     pub(crate) commit: Vec<u8>,
+    /// Empty when nobody is added.
     pub(crate) welcome: Vec<u8>,
 }
 
@@ -167,10 +171,36 @@ impl Group {
         authenticated_data: Vec<u8>,
     ) -> Result<NewCommit, MlsError> {
         self.mls.set_aad(authenticated_data);
-        let bundle = self
-            .mls
-            .commit_builder()
-            .propose_adds(key_packages)
+        self.commit(provider, account, |builder| {
+            builder.propose_adds(key_packages)
+        })
+    }
+
+    /// Commits to removing these devices; nothing changes until the commit is
+    /// merged. There is no Welcome.
+    pub(crate) fn remove(
+        &mut self,
+        provider: &Provider,
+        account: &Account,
+        devices: &BTreeSet<DeviceId>,
+    ) -> Result<NewCommit, MlsError> {
+        let gone = |member: openmls::prelude::Member| {
+            let device = read_credential(&member.credential)?.device;
+            devices.contains(&device).then_some(member.index)
+        };
+        let leaves: Vec<LeafNodeIndex> = self.mls.members().filter_map(gone).collect();
+        self.commit(provider, account, |builder| {
+            builder.propose_removals(leaves)
+        })
+    }
+
+    fn commit(
+        &mut self,
+        provider: &Provider,
+        account: &Account,
+        propose: impl for<'a> FnOnce(CommitBuilder<'a, Initial>) -> CommitBuilder<'a, Initial>,
+    ) -> Result<NewCommit, MlsError> {
+        let bundle = propose(self.mls.commit_builder())
             .load_psks(provider.storage())
             .map_err(|_| MlsError("psk"))?
             .build(provider.rand(), provider.crypto(), &signer(account), |_| {
@@ -182,7 +212,7 @@ impl Group {
         let (commit, welcome, _) = bundle.into_messages();
         Ok(NewCommit {
             commit: bytes(commit)?,
-            welcome: bytes(welcome.ok_or(MlsError("no welcome"))?)?,
+            welcome: welcome.map(bytes).transpose()?.unwrap_or_default(),
         })
     }
 

@@ -161,6 +161,12 @@ pub enum Command {
         /// Which.
         device: DeviceId,
     },
+    /// Takes a device of the same user, just revoked, out of every room that
+    /// this one is in; done when it is in none.
+    DismissDevice {
+        /// Which.
+        device: DeviceId,
+    },
     /// Everything in the room's history before this position was shown; done
     /// at once.
     MarkRead {

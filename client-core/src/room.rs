@@ -60,6 +60,8 @@ pub(crate) struct RoomRecord {
     pub(crate) invites: BTreeMap<UserName, i32>,
     /// Devices to be added.
     pub(crate) wanted: BTreeSet<DeviceId>,
+    /// Own devices to be removed.
+    pub(crate) unwanted: BTreeSet<DeviceId>,
     /// The room's name must be said again, for newcomers.
     pub(crate) name_due: bool,
     /// The gateway must be given the room's public key of this epoch.
@@ -172,6 +174,7 @@ impl RoomRecord {
             seen: BTreeMap::new(),
             invites: BTreeMap::new(),
             wanted: BTreeSet::new(),
+            unwanted: BTreeSet::new(),
             name_due: false,
             group_info_due: false,
         }

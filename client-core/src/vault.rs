@@ -25,7 +25,7 @@ const MEMORY_KIB: u32 = 64 * 1024;
 const PASSES: u32 = 3;
 /// Largest memory that a key slot may ask for, in KiB: a damaged one must not
 /// exhaust the machine.
-const MEMORY_KIB_MAX: u32 = 1024 * 1024;
+const MEMORY_KIB_MAX: u32 = 256 * 1024;
 const NONCE: usize = 24;
 const TAG: usize = 16;
 
@@ -111,7 +111,7 @@ impl Vault {
         let slot: KeySlot = rmp_serde::from_slice(slot).map_err(|_| damaged.clone())?;
         let sensible = slot.version == SLOT_VERSION
             && slot.memory_kib <= MEMORY_KIB_MAX
-            && slot.passes <= 64
+            && slot.passes <= 16
             && slot.nonce.len() == NONCE
             && slot.wrapped.len() == 32 + TAG;
         if !sensible {

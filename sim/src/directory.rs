@@ -55,6 +55,10 @@ impl Directory {
         Some(device)
     }
 
+    pub(crate) fn revoke(&mut self, device: DeviceId) {
+        self.devices.remove(&device);
+    }
+
     /// Whether a device's user may read a room.
     pub(crate) fn may_read(&self, device: DeviceId, room: RoomId) -> bool {
         self.devices

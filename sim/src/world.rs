@@ -15,7 +15,9 @@ use sotto_client_core::link::{NewDevice, OldDevice};
 use sotto_client_core::signup;
 use sotto_client_core::vault::Vault;
 use sotto_proto::password::{PasswordSuite, credential_identifier};
-use sotto_proto::{GatewayAddress, InviteLink, InviteToken, RoomId, Subject, UserName, wire};
+use sotto_proto::{
+    DeviceId, GatewayAddress, InviteLink, InviteToken, RoomId, Subject, UserName, wire,
+};
 
 use crate::directory::{Directory, org};
 use crate::{Machine, Streams};
@@ -110,6 +112,13 @@ impl World {
         let new = self.add(account);
         self.command(old, Command::AdmitDevice { device });
         new
+    }
+
+    /// Takes a device out of the directory, by another of the same user, which
+    /// is then told to take it out of its rooms; the ticket of that.
+    pub fn revoke_device(&mut self, by: usize, device: DeviceId) -> Ticket {
+        self.directory.revoke(device);
+        self.command(by, Command::DismissDevice { device })
     }
 
     fn register(&mut self, user: &str) -> Option<Account> {

@@ -401,3 +401,57 @@ fn everyone_whom_one_commit_adds_is_told() {
         assert_eq!(texts(&world, machine, room), ["to both"]);
     }
 }
+
+#[test]
+fn a_revoked_device_leaves_every_room_before_anything_else_is_said() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    let lost = world.link_device(bob);
+    world.settle();
+    let device = world.machines[lost].device;
+    let ticket = world.revoke_device(bob, device);
+    send(&mut world, bob, room, "my phone is gone");
+    world.settle();
+    let events = &world.machines[bob].events;
+    assert!(
+        events.contains(&Event::Done { ticket, room: None }),
+        "{events:?}"
+    );
+    send(&mut world, alice, room, "good that you told us");
+    world.settle();
+    for machine in [alice, bob] {
+        let summary = &world.machines[machine].engine().rooms()[0];
+        assert!(summary.members.iter().all(|member| member.device != device));
+        assert_eq!(
+            texts(&world, machine, room),
+            ["my phone is gone", "good that you told us"]
+        );
+    }
+    assert_eq!(texts(&world, lost, room), [""; 0]);
+}
+
+#[test]
+fn a_revocation_that_races_with_an_invitation_happens_too() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    let lost = world.link_device(bob);
+    world.sign_up("carol");
+    world.settle();
+    let device = world.machines[lost].device;
+    world.revoke_device(bob, device);
+    let user = "carol".parse().unwrap();
+    world.command(
+        alice,
+        Command::Invite {
+            room,
+            user,
+            role: wire::Role::User,
+        },
+    );
+    world.settle();
+    world.settle();
+    for machine in [alice, bob] {
+        let members = &world.machines[machine].engine().rooms()[0].members;
+        let mut users: Vec<&str> = members.iter().map(|member| member.user.as_str()).collect();
+        users.sort_unstable();
+        assert_eq!(users, ["alice", "bob", "carol"]);
+    }
+}

@@ -115,7 +115,11 @@ impl Engine {
             ours.then_some(certificate.device)
         };
         let devices: Vec<DeviceId> = me.devices.iter().filter_map(device).collect();
-        self.want_own_devices(&devices);
+        // An answer without this device is not about this account.
+        if devices.contains(&own.device) {
+            self.want_own_devices(&devices);
+            self.unwant_own_devices(|device| !devices.contains(&device));
+        }
         if me.key_packages < limits::KEY_PACKAGES / 2 {
             self.upload_key_packages(me.key_packages, now);
         }

@@ -40,8 +40,12 @@ impl Engine {
             Command::AdmitDevice { device } => {
                 self.link.me_due = true;
                 self.ask_me();
-                let (room, goal) = (None, Goal::Admitted(device));
-                self.waiting.push(Waiting { ticket, room, goal });
+                self.wait_everywhere(ticket, Goal::Admitted(device));
+                Ok(())
+            }
+            Command::DismissDevice { device } => {
+                self.unwant_own_devices(|own| own == device);
+                self.wait_everywhere(ticket, Goal::Dismissed(device));
                 Ok(())
             }
             Command::MarkRead { room, position } => self.mark_read(ticket, room, position),
@@ -124,6 +128,12 @@ impl Engine {
         });
         self.wait(ticket, room, Goal::Sent(last));
         Ok(())
+    }
+
+    /// For a goal in every room at once.
+    fn wait_everywhere(&mut self, ticket: Ticket, goal: Goal) {
+        let room = None;
+        self.waiting.push(Waiting { ticket, room, goal });
     }
 
     fn mark_read(&mut self, ticket: Ticket, room: RoomId, position: u64) -> Result<(), Refusal> {

@@ -2,6 +2,8 @@
 //! adding, joining. A room notes what it wants; [`Engine::advance_membership`]
 //! asks for the next step of it.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest, Sha256};
 use sotto_proto::wire::{self, JoinRule};
 use sotto_proto::{DeviceId, FileId, RoomAddress, RoomId, Subject, UserName, limits, signed};
@@ -28,6 +30,9 @@ impl Engine {
                 if !self.link.granted.contains(&room.id) {
                     self.refresh_grants();
                 }
+                if room.record.phase == Phase::Member {
+                    self.commit_removals(room);
+                }
                 self.publish_commit(room);
                 if room.record.phase == Phase::Member {
                     self.ask_grants(room);
@@ -40,6 +45,45 @@ impl Engine {
                 }
             }
             Phase::Removed => {}
+        }
+    }
+
+    /// Removals need nobody's key package, so they come first.
+    fn commit_removals(&mut self, room: &mut Room) {
+        let Some(group) = room.group() else {
+            return;
+        };
+        let members: BTreeSet<DeviceId> = group.members().map(|member| member.device).collect();
+        room.record
+            .unwanted
+            .retain(|device| members.contains(device));
+        if room.commit.is_some() || room.record.unwanted.is_empty() {
+            return;
+        }
+        let Self {
+            provider, account, ..
+        } = self;
+        let unwanted = room.record.unwanted.clone();
+        let committed = room.transact(provider, |group| group.remove(provider, account, &unwanted));
+        match committed {
+            Some(Ok(new)) => {
+                room.commit = Some(PendingCommit {
+                    payload: new.commit,
+                    after: room.record.handshakes_after,
+                    welcome: Vec::new(),
+                    recipients: Vec::new(),
+                });
+            }
+            Some(Err(error)) => {
+                let sequence = room.record.handshakes_after;
+                let reason = error.to_string();
+                self.event(Event::Skipped {
+                    room: room.id,
+                    sequence,
+                    reason,
+                });
+            }
+            None => {}
         }
     }
 
@@ -72,6 +116,11 @@ impl Engine {
         rooms.all(|room| {
             room.group().is_some_and(|group| group.has(device)) && self.has_added_all(room)
         })
+    }
+
+    pub(super) fn is_in_no_room(&self, device: DeviceId) -> bool {
+        let has = |room: &Room| room.group().is_some_and(|group| group.has(device));
+        !self.rooms.values().any(has)
     }
 
     /// The gateway has registered the room: make its group.
@@ -239,7 +288,12 @@ impl Engine {
         };
         let merged = room.transact(&self.provider, |group| group.merge_own(&self.provider));
         merged.unwrap_or(Ok(()))?;
+        room.record.group_info_due = room.record.join_rule() == JoinRule::Open;
+        if commit.recipients.is_empty() {
+            return Ok(());
+        }
         room.record.newcomers_epoch = room.epoch();
+        room.record.name_due = true;
         let (Some(group), Some(address)) = (room.group(), room.address()) else {
             return Ok(());
         };
@@ -257,8 +311,6 @@ impl Engine {
             room.record.wanted.remove(&device);
             self.post(Some(room.id), &Subject::Inbox(device), message.clone());
         }
-        room.record.name_due = true;
-        room.record.group_info_due = room.record.join_rule() == JoinRule::Open;
         Ok(())
     }
 
@@ -330,6 +382,24 @@ impl Engine {
             if !missing.is_empty() {
                 room.record.wanted.extend(missing);
                 self.touched.insert(id);
+            }
+        }
+    }
+
+    /// Wants those of the user's other devices in no room that are `gone`.
+    pub(super) fn unwant_own_devices(&mut self, gone: impl Fn(DeviceId) -> bool) {
+        let own = self.own_member();
+        for (id, room) in &mut self.rooms {
+            let Some(group) = room.group().filter(|_| room.record.phase == Phase::Member) else {
+                continue;
+            };
+            let unwanted = group.members().filter(|member| {
+                member.user == own.user && member.device != own.device && gone(member.device)
+            });
+            let unwanted: Vec<DeviceId> = unwanted.map(|member| member.device).collect();
+            if !unwanted.is_empty() {
+                room.record.unwanted.extend(unwanted);
+                self.touched.insert(*id);
             }
         }
     }

@@ -60,7 +60,9 @@ impl Engine {
         let Some(address) = room.address().filter(|_| self.may_publish(room.id)) else {
             return;
         };
-        if !self.link.fetch.is_first() && room.flight.frames.iter().all(|frame| frame.stored) {
+        // Nothing new is said while a lost device could still read it.
+        let may_encrypt = !self.link.fetch.is_first() && room.record.unwanted.is_empty();
+        if may_encrypt && room.flight.frames.iter().all(|frame| frame.stored) {
             self.encrypt_frame(room);
         }
         for frame in room.flight.frames.iter().filter(|frame| !frame.stored) {
