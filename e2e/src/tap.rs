@@ -1,8 +1,8 @@
-//! Listens to everything that passes through an org's NATS account, inside
+//! Listens to everything that passes through an org's NATS accounts, inside
 //! TLS, with credentials that only whoever has the server's keys can make.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use async_nats::{Client, ConnectOptions, Event, Message, Subscriber};
+use async_nats::{AuthError, Client, ConnectOptions, Event, Message, Subscriber};
 use futures::StreamExt;
+use nkeys::KeyPair;
 use serde_json::Value;
-use sotto_jwt_accounts::claims::{ConnectionType, Limit, Permissions, Subjects, User};
+use sotto_jwt_accounts::claims::{Claims, ConnectionType, Limit, Permissions, Subjects, User};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::OrgName;
 use sotto_service::{Layout, ServerConfig, tls};
@@ -26,6 +27,8 @@ use crate::process::PATIENCE;
 const WAITING: usize = 1 << 17;
 /// What the tap says to itself to learn that everything before has come.
 const MARK: &str = "tap.mark";
+/// The file of subjects.
+const SUBJECTS: &str = "subjects";
 
 /// What went by.
 #[derive(Debug, Clone, Default)]
@@ -42,31 +45,89 @@ pub struct Recorded {
     marks: u64,
 }
 
-/// A connection that records.
+impl Recorded {
+    /// How many messages had a subject that begins with this token.
+    pub fn of_kind(&self, token: &str) -> u64 {
+        self.kinds.get(token).copied().unwrap_or_default()
+    }
+
+    fn note(&mut self, subject: &str, size: usize) {
+        self.messages += 1;
+        self.bytes += size as u64;
+        let kind = subject.split('.').next().unwrap_or_default();
+        *self.kinds.entry(kind.to_owned()).or_default() += 1;
+        if size > self.largest.0 {
+            self.largest = (size, subject.to_owned());
+        }
+    }
+}
+
+/// Both accounts of an org: its own, where everything is stored, and that of
+/// its devices, where they ask for what they missed.
 #[derive(Debug)]
 pub struct Tap {
+    folder: PathBuf,
+    /// In the org's account.
+    pub org: Ear,
+    /// In the devices' account.
+    pub devices: Ear,
+}
+
+impl Tap {
+    /// Listens to both and writes what comes to the folders `org` and
+    /// `devices` below `folder`.
+    ///
+    /// # Errors
+    /// When the server refuses or the files cannot be made.
+    pub async fn open(server: &Layout, org: &OrgName, folder: &Path) -> anyhow::Result<Self> {
+        let signer = KeyStore::open(&server.accounts())?.account_signer(org)?;
+        let seeds = server.accounts().join("orgs").join(org.as_str());
+        let open = async |which: &str, account: &str| {
+            let seed = fs::read_to_string(seeds.join(which).join("signing.seed"))
+                .context("reading an account's signing key")?;
+            let client = connect(server, account, &KeyPair::from_seed(seed.trim())?).await;
+            let (client, gaps) = client.with_context(|| format!("connecting to {which}"))?;
+            Ear::open(client, gaps, &folder.join(which)).await
+        };
+        Ok(Self {
+            folder: folder.to_owned(),
+            org: open("org", signer.account()).await?,
+            devices: open("devices", signer.device_account()).await?,
+        })
+    }
+
+    /// Where it writes.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What went by until now in the org's and in the devices' account.
+    ///
+    /// # Errors
+    /// As [`Ear::recorded`].
+    pub async fn recorded(&mut self) -> anyhow::Result<[Recorded; 2]> {
+        Ok([self.org.recorded().await?, self.devices.recorded().await?])
+    }
+}
+
+/// A connection that records all that passes through one account.
+#[derive(Debug)]
+pub struct Ear {
     client: Client,
     folder: PathBuf,
     gaps: Arc<AtomicU64>,
     recorded: watch::Receiver<Recorded>,
 }
 
-impl Tap {
-    /// Subscribes to `>` in the account of `org` and writes what comes to
-    /// three files in `folder`: subjects, headers and payloads, each one after
-    /// the other without anything between, so that a plaintext cut into
-    /// several messages would stand there in one piece.
-    ///
-    /// # Errors
-    /// When the server refuses or the files cannot be made.
-    pub async fn open(server: &Layout, org: &OrgName, folder: &Path) -> anyhow::Result<Self> {
-        let gaps = Arc::new(AtomicU64::new(0));
-        let client = connect(server, org, gaps.clone())
-            .await
-            .context("connecting the tap")?;
+impl Ear {
+    /// Subscribes to `>` and writes what comes to three files in `folder`:
+    /// subjects, headers and payloads, each one after the other without
+    /// anything between, so that a plaintext cut into several messages would
+    /// stand there in one piece.
+    async fn open(client: Client, gaps: Arc<AtomicU64>, folder: &Path) -> anyhow::Result<Self> {
         let everything = client.subscribe(">").await.context("subscribing the tap")?;
         client.flush().await.context("subscribing the tap")?;
-        std::fs::create_dir_all(folder).context("making the tap's folder")?;
+        fs::create_dir_all(folder).context("making the tap's folder")?;
         let files = Files::create(folder).context("making the tap's files")?;
         let (sender, recorded) = watch::channel(Recorded::default());
         // An error closes the channel, which whoever waits for a mark notices.
@@ -79,15 +140,19 @@ impl Tap {
         })
     }
 
-    /// Where it writes.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// How often something was, or may have been, missed: connections lost
     /// and slow readings.
     pub fn gaps(&self) -> u64 {
         self.gaps.load(Ordering::Relaxed)
+    }
+
+    /// Every subject until now.
+    ///
+    /// # Errors
+    /// When the tap is cut off.
+    pub async fn subjects(&mut self) -> anyhow::Result<String> {
+        self.recorded().await?;
+        fs::read_to_string(self.folder.join(SUBJECTS)).context("reading the tap's subjects")
     }
 
     /// How many messages a stream holds.
@@ -134,7 +199,7 @@ impl Files {
     fn create(folder: &Path) -> io::Result<Self> {
         let file = |name| File::create(folder.join(name)).map(BufWriter::new);
         Ok(Self {
-            subjects: file("subjects")?,
+            subjects: file(SUBJECTS)?,
             headers: file("headers")?,
             payloads: file("payloads")?,
         })
@@ -169,19 +234,7 @@ async fn record(
         }
         let headers = header_block(&message);
         files.write(&message, &headers)?;
-        let size = headers.len() + message.payload.len();
-        recorded.messages += 1;
-        recorded.bytes += size as u64;
-        let kind = message
-            .subject
-            .split('.')
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        *recorded.kinds.entry(kind).or_default() += 1;
-        if size > recorded.largest.0 {
-            recorded.largest = (size, message.subject.to_string());
-        }
+        recorded.note(&message.subject, headers.len() + message.payload.len());
     }
     Ok(())
 }
@@ -201,34 +254,49 @@ fn header_block(message: &Message) -> Vec<u8> {
     block
 }
 
-async fn connect(server: &Layout, org: &OrgName, gaps: Arc<AtomicU64>) -> anyhow::Result<Client> {
-    let signer = KeyStore::open(&server.accounts())?.account_signer(org)?;
-    let operator = User {
-        issuer_account: signer.account().to_owned(),
-        permissions: Permissions {
-            publish: Subjects::only(vec![MARK.to_owned(), "$JS.API.STREAM.INFO.*".to_owned()]),
-            subscribe: Subjects::only(vec![">".to_owned()]),
+/// Connects as a user that may hear everything, signed by the account's key.
+async fn connect(
+    server: &Layout,
+    account: &str,
+    signing_key: &KeyPair,
+) -> anyhow::Result<(Client, Arc<AtomicU64>)> {
+    let user = KeyPair::new_user();
+    let claims = Claims {
+        subject: user.public_key(),
+        name: "tap".to_owned(),
+        expires_s: None,
+        nats: User {
+            issuer_account: account.to_owned(),
+            permissions: Permissions {
+                publish: Subjects::only(vec![MARK.to_owned(), "$JS.API.STREAM.INFO.*".to_owned()]),
+                subscribe: Subjects::only(vec![">".to_owned()]),
+            },
+            subs: Limit::Unlimited,
+            payload: Limit::Unlimited,
+            data: Limit::Unlimited,
+            bearer_token: false,
+            allowed_connection_types: vec![ConnectionType::Standard],
         },
-        subs: Limit::Unlimited,
-        payload: Limit::Unlimited,
-        data: Limit::Unlimited,
-        bearer_token: false,
-        allowed_connection_types: vec![ConnectionType::Standard],
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let credentials = signer.credentials("tap", operator, now.as_millis().try_into()?)?;
-    let url = ServerConfig::load(server)?.local_nats_url();
-    let client = ConnectOptions::with_credentials(credentials.expose())?
+    let jwt = claims.sign(signing_key, now.as_secs().try_into()?)?;
+    let sign = move |nonce: Vec<u8>| {
+        let signed = user.sign(&nonce).map_err(AuthError::new);
+        async move { signed }
+    };
+    let gaps = Arc::new(AtomicU64::new(0));
+    let counted = gaps.clone();
+    let client = ConnectOptions::with_jwt(jwt, sign)
         .tls_client_config(tls::client_config(server)?)
         .tls_first()
         .subscription_capacity(WAITING)
         .event_callback(move |event| {
             if matches!(event, Event::Disconnected | Event::SlowConsumer(_)) {
-                gaps.fetch_add(1, Ordering::Relaxed);
+                counted.fetch_add(1, Ordering::Relaxed);
             }
             std::future::ready(())
         })
-        .connect(url)
+        .connect(ServerConfig::load(server)?.local_nats_url())
         .await?;
-    Ok(client)
+    Ok((client, gaps))
 }

@@ -248,8 +248,12 @@ pub async fn file(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
         hash,
     );
 
-    let recorded = stage.tap.recorded().await?;
-    let (largest, subject) = recorded.largest;
+    let heard = stage.tap.recorded().await?;
+    let (largest, subject) = heard
+        .into_iter()
+        .map(|heard| heard.largest)
+        .max()
+        .unwrap_or_default();
     report.check(
         "no NATS message, headers included, is larger than 524,288 bytes",
         largest <= limits::NATS_MESSAGE && largest > limits::CHUNK,

@@ -1,8 +1,6 @@
 //! Point 6 of the demo: who is not in the room neither writes to it, nor
 //! reads it, nor fetches its history.
 
-use std::fs;
-
 use anyhow::Context;
 use sotto_e2e::case::text;
 use sotto_e2e::report::Report;
@@ -15,9 +13,9 @@ use crate::stage::{OTHER_ORG, PROJECT, Stage};
 /// A device of another org, one of the same org, and nobody.
 pub async fn keep_out(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     report.step("6  strangers");
-    let target = target(stage)?;
+    let target = target(stage).await?;
     let stream = mail_stream(target.room.shard);
-    let before = stage.tap.stream_messages(&stream).await?;
+    let before = stage.tap.org.stream_messages(&stream).await?;
 
     let foreign_invite = stage.server.first_invite(OTHER_ORG)?;
     let mut mallory = Stranger::sign_up(&foreign_invite, "mallory", "mallory's password").await?;
@@ -39,36 +37,21 @@ pub async fn keep_out(stage: &mut Stage, report: &mut Report) -> anyhow::Result<
     let attempts = stranger::without_credentials(&gateway).await?;
     check(report, "a client without credentials", &attempts);
 
-    let after = stage.tap.stream_messages(&stream).await?;
+    let after = stage.tap.org.stream_messages(&stream).await?;
     report.check(
         "nothing is stored in the room, not even by way of misdirected acknowledgements",
         before == after,
         format!("{after} messages"),
     );
 
-    let live = stage
-        .tap
-        .recorded()
-        .await?
-        .kinds
-        .get("live")
-        .copied()
-        .unwrap_or_default();
+    let before = stage.tap.devices.recorded().await?.of_kind("live");
     let text = stage.plaintexts.text(WITNESS);
     stage.alice.does(&["send", &stage.room, &text])?;
     let arrived = stage
         .synced_history(&stage.bob)?
         .iter()
         .any(|said| said.text.as_ref() == Some(&text));
-    let pushed = stage
-        .tap
-        .recorded()
-        .await?
-        .kinds
-        .get("live")
-        .copied()
-        .unwrap_or_default()
-        - live;
+    let pushed = stage.tap.devices.recorded().await?.of_kind("live") - before;
     report.check(
         "what alice says meanwhile is pushed, and reaches bob",
         arrived && pushed > 0,
@@ -103,8 +86,8 @@ fn check(report: &mut Report, who: &str, attempts: &[Attempt]) {
 
 /// What strangers may well know: where the room is, as the server's operator
 /// sees it, and which device bob has.
-fn target(stage: &Stage) -> anyhow::Result<Target> {
-    let subjects = fs::read_to_string(stage.tap.folder().join("subjects"))?;
+async fn target(stage: &mut Stage) -> anyhow::Result<Target> {
+    let subjects = stage.tap.org.subjects().await?;
     let room = subjects
         .split_whitespace()
         .find_map(|subject| match subject.parse() {
