@@ -27,6 +27,7 @@ pub fn routes(router: Router<Arc<Gateway>>) -> Router<Arc<Gateway>> {
     let router = route::<wire::LoginFinish>(router);
     let router = route::<wire::SessionOpen>(router);
     let router = route::<wire::DeviceEnrol>(router);
+    let router = route::<wire::DeviceRevoke>(router);
     let router = route::<wire::InviteCreate>(router);
     let router = route::<wire::MeRequest>(router);
     let router = route::<wire::JwtRequest>(router);

@@ -13,6 +13,7 @@ use crate::limiter::{Limiter, Rate};
 use crate::org::Org;
 use crate::passwords::Passwords;
 use crate::refusal::Refusal;
+use crate::revocations::Revocations;
 
 /// How much of what needs no session one address may do; a login counts 10.
 const RATE: Rate = Rate {
@@ -40,6 +41,7 @@ pub struct Gateway {
     server: Server,
     key: SigningKey,
     passwords: Passwords,
+    revocations: Revocations,
     orgs: Vec<Arc<Org>>,
     clock: Arc<dyn Clock>,
     limiter: Limiter,
@@ -53,6 +55,7 @@ impl Gateway {
         server: Server,
         key: SigningKey,
         passwords: Passwords,
+        revocations: Revocations,
         orgs: Vec<Arc<Org>>,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -60,6 +63,7 @@ impl Gateway {
             server,
             key,
             passwords,
+            revocations,
             orgs,
             clock,
             limiter: Limiter::new(RATE),
@@ -81,6 +85,11 @@ impl Gateway {
     /// OPAQUE's keys.
     pub fn passwords(&self) -> &Passwords {
         &self.passwords
+    }
+
+    /// Tells nats-server which devices were revoked.
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
     }
 
     /// Every org served here.

@@ -23,6 +23,7 @@ mod passwords;
 pub mod provision;
 mod records;
 pub mod refusal;
+pub mod revocations;
 pub mod run;
 pub mod server;
 mod sessions;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ed25519_dalek::SigningKey;
-use sotto_jwt_accounts::grants::GATEWAY_INBOX;
+use sotto_jwt_accounts::grants::{GATEWAY_INBOX, SYSTEM_INBOX};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::{GatewayAddress, OrgName};
 use sotto_service::{Layout, OrgConfig, ServerArgs, ServerConfig, nats, readiness, shutdown, tls};
@@ -16,6 +16,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::first_start::{self, FirstInvite};
 use crate::gateway::{Gateway, Server};
 use crate::org::Org;
+use crate::revocations::Revocations;
 use crate::{provision, server};
 
 /// Serves the orgs of a server directory until SIGTERM, SIGINT or, when asked
@@ -93,13 +94,33 @@ pub async fn open(
         orgs.push(Arc::clone(&org));
         tasks.spawn(async move { invite.withdraw_when_used(&org).await });
     }
+    let login = nats::Login {
+        name: "sotto-gateway",
+        credentials: &layout.system_creds(),
+        inbox_prefix: SYSTEM_INBOX,
+    };
+    let system = nats::connect(layout, config, login).await?;
+    let revocations = Revocations::new(keys, system);
+    for org in &orgs {
+        let (name, state) = (org.name(), org.state()?);
+        let enforced = revocations.enforce(name, &state, clock.now_ms()).await;
+        let cannot = || format!("cannot keep out the revoked devices of `{name}`");
+        enforced.with_context(cannot)?;
+    }
     let server = Server {
         name: config.server_name.clone(),
         nats_url: config.nats_url(),
         shards: config.shards,
     };
     Ok(Opened {
-        gateway: Arc::new(Gateway::new(server, key, passwords, orgs, clock)),
+        gateway: Arc::new(Gateway::new(
+            server,
+            key,
+            passwords,
+            revocations,
+            orgs,
+            clock,
+        )),
         _tasks: tasks,
     })
 }

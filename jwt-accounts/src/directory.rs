@@ -22,4 +22,4 @@ pub use command::{Command, Refusal, decide};
 pub use event::{Actor, Change, Event, InviteHash, Malformed, Role, Scope};
 pub use log::{AppendError, DirectoryLog, DirectoryWriter, Known, LogError};
 pub use rule::Rule;
-pub use state::{Device, Invite, Room, State, User};
+pub use state::{Device, Invite, RevokedDevice, Room, State, User};

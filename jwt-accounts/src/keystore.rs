@@ -14,10 +14,11 @@
 
 mod files;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nkeys::{KeyPair, KeyPairType};
-use sotto_proto::OrgName;
+use sotto_proto::{OrgName, limits};
 use zeroize::Zeroizing;
 
 use crate::claims::{Account, Claims, ClaimsError, Operator, Verified};
@@ -251,33 +252,54 @@ impl KeyStore {
         Ok(signer.credentials("system", user, now_ms)?)
     }
 
-    /// Voids every JWT of a device's NATS key issued until now, and stores the
-    /// new JWT of the devices' account; [`crate::push_account`] puts it in force.
+    /// Voids the JWTs of devices' NATS keys, each when issued until the time
+    /// given in seconds since 1970, beside those voided before; forgets keys of
+    /// which every such JWT has run out. Returns the JWT of the devices'
+    /// account once it is stored: the same one when that changes nothing.
+    /// [`crate::push_account`] puts it in force. Several processes may do this
+    /// to one store at a time; it may wait for them, and for the disk.
     ///
     /// # Errors
     /// When there is no such org, or its files do not read or write.
     pub fn revoke(
         &self,
         org: &OrgName,
-        nats_key: &str,
+        nats_keys: &BTreeMap<String, i64>,
         now_ms: i64,
     ) -> Result<String, KeyStoreError> {
         let now_s = now_ms.div_euclid(1_000);
-        let mut claims = self.account(org, DEVICES)?.claims;
+        let dir = self.existing_org_dir(org)?.join(DEVICES);
+        let _locked = files::lock(&dir)?;
+        let StoredAccount {
+            jwt, mut claims, ..
+        } = read_account(&dir, &self.signing)?;
+        let lifetime_s = i64::try_from(limits::JWT.as_secs()).unwrap_or(i64::MAX);
+        let before = claims.nats.revocations.clone();
         let revocations = &mut claims.nats.revocations;
-        revocations.insert(nats_key.to_owned(), now_s);
+        for (key, until_s) in nats_keys {
+            let voided = revocations.entry(key.clone()).or_insert(*until_s);
+            *voided = (*voided).max(*until_s);
+        }
+        revocations.retain(|_, until_s| until_s.saturating_add(lifetime_s) >= now_s);
+        if *revocations == before {
+            return Ok(jwt);
+        }
         let jwt = claims.sign(&self.signing, now_s)?;
-        let path = self.org_dir(org).join(DEVICES).join(ACCOUNT_JWT);
-        files::replace(&path, &jwt)?;
+        files::replace(&dir.join(ACCOUNT_JWT), &jwt)?;
         Ok(jwt)
     }
 
     fn account(&self, org: &OrgName, which: &str) -> Result<StoredAccount, KeyStoreError> {
+        read_account(&self.existing_org_dir(org)?.join(which), &self.signing)
+    }
+
+    fn existing_org_dir(&self, org: &OrgName) -> Result<PathBuf, KeyStoreError> {
         let dir = self.org_dir(org);
-        if !dir.is_dir() {
-            return Err(KeyStoreError::UnknownOrg(org.clone()));
+        if dir.is_dir() {
+            Ok(dir)
+        } else {
+            Err(KeyStoreError::UnknownOrg(org.clone()))
         }
-        read_account(&dir.join(which), &self.signing)
     }
 
     fn org_dir(&self, org: &OrgName) -> PathBuf {

@@ -4,7 +4,9 @@
 //! that acts for a user takes one, so that forgetting to ask does not compile.
 //! A permit is true of the state it was asked of, so ask again for each act.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use sotto_proto::signed::DeviceCertificate;
 use sotto_proto::wire::JoinRule;
@@ -243,6 +245,10 @@ fn owns(state: &State, user: &UserName, scope: &Scope) -> bool {
     state.effective_role(user, scope) == Some(Role::Owner)
 }
 
+/// A JWT issued this long after a device was revoked is void, too: another
+/// gateway may have heard of it late, or have another clock.
+const REVOCATION_MARGIN: Duration = Duration::from_secs(300);
+
 /// Proof of what a device may reach on NATS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "it is there to be made into a JWT"]
@@ -283,6 +289,17 @@ pub fn nats_access(state: &State, device: DeviceId, now_ms: i64) -> Result<NatsA
         rooms: addresses.filter(|room| reachable(&room.room)).collect(),
         certificate,
     })
+}
+
+/// The NATS keys of revoked devices, each with the time until which the JWTs
+/// issued to it are void, in seconds since 1970.
+pub fn revoked_nats_keys(state: &State) -> BTreeMap<String, i64> {
+    let margin_s = i64::try_from(REVOCATION_MARGIN.as_secs()).unwrap_or(i64::MAX);
+    let revoked = state.revoked_devices().map(|device| {
+        let at_s = device.at_ms.div_euclid(1_000);
+        (device.nats_key.clone(), at_s.saturating_add(margin_s))
+    });
+    revoked.collect()
 }
 
 #[cfg(test)]

@@ -382,7 +382,11 @@ async fn a_revoked_device_is_cut_off_and_stays_out() {
     let revoked = case
         .server
         .keys
-        .revoke(&case.server.org, &key, now_ms())
+        .revoke(
+            &case.server.org,
+            &[(key, now_ms() / 1_000)].into(),
+            now_ms(),
+        )
         .unwrap();
     case.server.push(&revoked).await;
 

@@ -2,14 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test, with functions of its own")]
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use sotto_jwt_accounts::claims::{Account, Claims};
 use sotto_jwt_accounts::keystore::{KeyStore, KeyStoreError};
 use sotto_proto::OrgName;
 
-const NOW_MS: i64 = 1_800_000_000_000;
+const NOW_S: i64 = 1_800_000_000;
+const NOW_MS: i64 = NOW_S * 1_000;
 
 /// What daily work reads.
 const READ: [&str; 8] = [
@@ -190,11 +193,48 @@ fn a_revocation_is_remembered() {
     let case = Case::new();
     let [_, before] = case.keys.account_jwts(&case.org).unwrap();
     let key = nkeys::KeyPair::new_user().public_key();
-    let revoked = case.keys.revoke(&case.org, &key, NOW_MS + 1_000).unwrap();
+    let revoke = |keys: &KeyStore, nats_keys: &[&str], now_s: i64| {
+        let nats_keys = nats_keys.iter().map(|&key| (key.to_owned(), NOW_S));
+        let jwt = keys.revoke(&case.org, &nats_keys.collect(), now_s * 1_000);
+        let claims = Claims::<Account>::verify(jwt.as_ref().unwrap()).unwrap();
+        (jwt.unwrap(), claims.claims.nats.revocations)
+    };
+    let (first, voided) = revoke(&case.keys, &[&key], NOW_S);
+    assert_eq!(voided, [(key.clone(), NOW_S)].into());
+    assert_ne!(first, before);
+
     let reopened = KeyStore::open(&case.path).unwrap();
-    let [_, after] = reopened.account_jwts(&case.org).unwrap();
-    assert_eq!(after, revoked);
-    assert_ne!(after, before);
+    let [_, stored] = reopened.account_jwts(&case.org).unwrap();
+    assert_eq!(stored, first);
+    let (again, _) = revoke(&reopened, &[&key], NOW_S + 10);
+    assert_eq!(again, first);
+
+    // Another key beside it; both are forgotten when no JWT is left of them.
+    let (_, voided) = revoke(&reopened, &["other"], NOW_S + 3_600);
+    assert_eq!(voided.len(), 2);
+    let (_, voided) = revoke(&reopened, &["other"], NOW_S + 3_601);
+    assert_eq!(voided, BTreeMap::new());
+}
+
+#[test]
+fn revocations_of_several_processes_are_all_kept() {
+    let case = Case::new();
+    std::thread::scope(|scope| {
+        for process in 0..4 {
+            let keys = KeyStore::open(&case.path).unwrap();
+            let org = &case.org;
+            scope.spawn(move || {
+                for number in 0..10 {
+                    let key = (format!("{process}-{number}"), NOW_S);
+                    keys.revoke(org, &[key].into(), NOW_MS).unwrap();
+                }
+            });
+        }
+    });
+    let nothing = BTreeMap::new();
+    let jwt = case.keys.revoke(&case.org, &nothing, NOW_MS).unwrap();
+    let account = Claims::<Account>::verify(&jwt).unwrap();
+    assert_eq!(account.claims.nats.revocations.len(), 40);
 }
 
 #[test]

@@ -39,6 +39,7 @@ calls! {
     LoginFinish -> LoginFinished, "/v1/login/finish", false;
     SessionOpen -> Session, "/v1/session", false;
     DeviceEnrol -> Session, "/v1/devices", true;
+    DeviceRevoke -> DeviceGone, "/v1/devices/revoke", true;
     InviteCreate -> InviteCreated, "/v1/invites", true;
     MeRequest -> Me, "/v1/me", true;
     JwtRequest -> Jwt, "/v1/jwt", true;

@@ -1,12 +1,14 @@
-//! Enrolling a user's further devices.
+//! Enrolling a user's further devices, and revoking them.
 
 use sotto_jwt_accounts::directory::{Actor, Command};
+use sotto_proto::DeviceId;
 use sotto_proto::signed::DeviceCertificate;
-use sotto_proto::wire::{DeviceEnrol, Session};
+use sotto_proto::wire::{DeviceEnrol, DeviceGone, DeviceRevoke, Session};
 
-use crate::caller::LoggedIn;
+use crate::caller::{EnrolledDevice, LoggedIn};
 use crate::gateway::Gateway;
 use crate::http::Serve;
+use crate::records::{KeyPackagesRecord, VERSION};
 use crate::refusal::Refusal;
 use crate::sessions;
 
@@ -31,5 +33,35 @@ impl Serve for DeviceEnrol {
             org.append(Actor::User(user.clone()), add, now_ms).await?;
         }
         sessions::open(&org, &user, Some(certificate.device), now_ms).await
+    }
+}
+
+impl Serve for DeviceRevoke {
+    type Caller = EnrolledDevice;
+
+    /// From the directory's event on the device's sessions are refused, it gets
+    /// no JWT, and its key packages are not handed out. All that follows the
+    /// event is done again when the call is repeated.
+    async fn serve(self, gateway: &Gateway, caller: EnrolledDevice) -> Result<DeviceGone, Refusal> {
+        let EnrolledDevice { org, user, .. } = caller;
+        let device = DeviceId::try_from(&self.device)?;
+        let now_ms = gateway.now_ms();
+        let revoke = Command::RevokeDevice { device };
+        let state = org.append(Actor::User(user), revoke, now_ms).await?;
+        gateway
+            .revocations()
+            .enforce(org.name(), &state, now_ms)
+            .await?;
+        let emptied = KeyPackagesRecord {
+            version: VERSION,
+            ..KeyPackagesRecord::default()
+        };
+        let discard = |stored: Option<KeyPackagesRecord>| {
+            let left = stored.filter(|record| *record != emptied);
+            Ok((left.map(|_| emptied.clone()), ()))
+        };
+        let bucket = &org.buckets().key_packages;
+        bucket.change(&device.to_string(), discard).await?;
+        Ok(DeviceGone {})
     }
 }

@@ -2,42 +2,14 @@
 
 use std::sync::Arc;
 
-use async_nats::{Client, ConnectOptions, Event, ServerError};
 use nkeys::KeyPair;
 use sotto_gateway::clock::Clock;
 use sotto_proto::wire::{JoinRule, JwtRequest};
-use sotto_proto::{RoomAddress, limits, reply_prefix};
-use sotto_service::tls;
-use tokio::sync::mpsc;
+use sotto_proto::{RoomAddress, limits};
 
-use super::person::{Device, Person};
+use super::nats::connect;
+use super::person::Person;
 use super::server::{PATIENCE, Server};
-
-/// Connects with a JWT and a key; the refusals that the server reports.
-async fn connect(
-    server: &Server,
-    device: &Device,
-    jwt: &str,
-    key: Arc<KeyPair>,
-) -> Result<(Client, mpsc::UnboundedReceiver<String>), async_nats::ConnectError> {
-    let (refused, refusals) = mpsc::unbounded_channel();
-    let client = ConnectOptions::with_jwt(jwt.to_owned(), move |nonce| {
-        let key = Arc::clone(&key);
-        async move { key.sign(&nonce).map_err(async_nats::AuthError::new) }
-    })
-    .custom_inbox_prefix(reply_prefix(device.id))
-    .tls_client_config(tls::client_config(&server.directory.layout).unwrap())
-    .tls_first()
-    .event_callback(move |event| {
-        if let Event::ServerError(ServerError::Other(error)) = event {
-            let _ = refused.send(error);
-        }
-        async {}
-    })
-    .connect(server.directory.config.nats_url())
-    .await?;
-    Ok((client, refusals))
-}
 
 #[tokio::test]
 async fn nats_takes_the_jwt_from_its_device_only() {

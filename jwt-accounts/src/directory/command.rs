@@ -52,7 +52,7 @@ pub enum Command {
         certificate: Signed,
     },
     /// Takes everything from a device: the actor's own, or anyone's when the
-    /// actor owns the org.
+    /// actor owns the org. Changes nothing when it was revoked before.
     RevokeDevice {
         /// Which one.
         device: DeviceId,
@@ -162,11 +162,13 @@ fn plan(state: &State, actor: &Actor, command: Command) -> Result<Vec<Change>, R
         } => plan_enrolment(state, actor, invite, certificate),
         Command::AddDevice { certificate } => Ok(vec![device_of(actor, certificate)?.1]),
         Command::RevokeDevice { device } => {
-            let owner = state.device(device).ok_or(Rule::UnknownDevice)?;
-            if *actor != Actor::User(owner.certificate.user.clone()) {
+            let owner = state.device_user(device).ok_or(Rule::UnknownDevice)?;
+            if *actor != Actor::User(owner.clone()) {
                 policy::check_actor(state, actor, policy::Manage, &Scope::Org)?;
             }
-            Ok(vec![Change::DeviceRevoked { device }])
+            let enrolled = state.device(device);
+            let revoked = enrolled.map(|_| Change::DeviceRevoked { device });
+            Ok(revoked.into_iter().collect())
         }
         Command::CreateRoom {
             room,

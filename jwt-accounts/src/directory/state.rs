@@ -24,6 +24,7 @@ pub struct State {
     users: BTreeMap<UserName, Arc<User>>,
     /// Every device there ever was; ids are not used twice.
     device_users: BTreeMap<DeviceId, UserName>,
+    revoked: BTreeMap<DeviceId, RevokedDevice>,
     /// Every device's NATS key there ever was, so that revoking one device can
     /// never cut another.
     nats_keys: BTreeSet<[u8; 32]>,
@@ -60,6 +61,15 @@ pub struct Device {
     pub certificate: DeviceCertificate,
     /// The same as it was signed, for others to check.
     pub signed: Signed,
+}
+
+/// A device that was revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevokedDevice {
+    /// Its public NATS key, which no other device ever has.
+    pub nats_key: String,
+    /// When, in ms since 1970.
+    pub at_ms: i64,
 }
 
 /// A room. What it is called is for its members only.
@@ -112,6 +122,16 @@ impl State {
     pub fn device(&self, device: DeviceId) -> Option<&Device> {
         let user = self.users.get(self.device_users.get(&device)?)?;
         user.devices.get(&device)
+    }
+
+    /// Whose a device is, or was before it was revoked.
+    pub fn device_user(&self, device: DeviceId) -> Option<&UserName> {
+        self.device_users.get(&device)
+    }
+
+    /// The devices that were revoked, by id.
+    pub fn revoked_devices(&self) -> impl Iterator<Item = &RevokedDevice> {
+        self.revoked.values()
     }
 
     /// A room.
@@ -202,7 +222,7 @@ impl State {
                 certificate,
                 signed,
             } => self.add_device(certificate, signed, at_ms),
-            Change::DeviceRevoked { device } => self.revoke_device(*device),
+            Change::DeviceRevoked { device } => self.revoke_device(*device, at_ms),
             Change::RoomCreated {
                 room,
                 project,
@@ -311,11 +331,15 @@ impl State {
         Ok(())
     }
 
-    fn revoke_device(&mut self, device: DeviceId) -> Result<(), Rule> {
+    fn revoke_device(&mut self, device: DeviceId, at_ms: i64) -> Result<(), Rule> {
         let user = self.device_users.get(&device);
         let user = user.and_then(|user| self.users.get_mut(user));
         let removed = user.and_then(|user| Arc::make_mut(user).devices.remove(&device));
-        removed.map(drop).ok_or(Rule::UnknownDevice)
+        let Device { certificate, .. } = removed.ok_or(Rule::UnknownDevice)?;
+        let nats_key = certificate.nats_key;
+        self.revoked
+            .insert(device, RevokedDevice { nats_key, at_ms });
+        Ok(())
     }
 
     fn create_room(&mut self, address: RoomAddress, join_rule: JoinRule) -> Result<(), Rule> {

@@ -66,6 +66,14 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<(), KeyStoreError> {
     sync_parent(path)
 }
 
+/// Keeps other processes, and other threads of this one, from the same folder
+/// until what is returned is dropped.
+pub(super) fn lock(path: &Path) -> Result<File, KeyStoreError> {
+    let dir = File::open(path).map_err(failed(path))?;
+    dir.lock().map_err(failed(path))?;
+    Ok(dir)
+}
+
 /// Reads a file that only its owner can read.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, KeyStoreError> {
     let file = File::open(path).map_err(failed(path))?;

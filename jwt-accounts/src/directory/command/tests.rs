@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use sotto_proto::limits;
 
 use super::*;
-use crate::policy::nats_access;
+use crate::policy::{nats_access, revoked_nats_keys};
 
 const NOW_MS: i64 = 1_800_000_000_000;
 
@@ -335,7 +335,16 @@ fn a_revoked_device_is_gone_and_does_not_return() {
     assert!(is_denied(&org.try_to(&user("carol"), revoke.clone())));
     org.run(&user("bob"), revoke.clone());
     assert!(nats_access(&org.state, device(70), NOW_MS).is_err());
-    assert_eq!(rule(org.try_to(&user("bob"), revoke)), Rule::UnknownDevice);
+    let key = KeyPair::new_from_raw(KeyPairType::User, [70; 32]).unwrap();
+    let void = revoked_nats_keys(&org.state);
+    let until_s = void.get(&key.public_key()).copied();
+    assert!(until_s > Some(NOW_MS / 1_000), "{void:?}");
+    // Again, as the answer may have got lost.
+    assert_eq!(org.try_to(&user("bob"), revoke.clone()), Ok(0));
+    assert_eq!(revoked_nats_keys(&org.state), void);
+    assert!(is_denied(&org.try_to(&user("carol"), revoke)));
+    let never = Command::RevokeDevice { device: device(71) };
+    assert_eq!(rule(org.try_to(&user("bob"), never)), Rule::UnknownDevice);
     assert_eq!(
         rule(org.try_to(&user("bob"), add("bob", 2, 70))),
         Rule::DeviceTaken
