@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, bail};
 
-use crate::shell::{cargo, output, root, step};
+use crate::shell::{built, cargo, output, program, root, step};
 use crate::tools;
 
 /// Everything that must hold before a change is accepted.
@@ -34,8 +34,7 @@ pub(crate) fn test(arguments: &[String]) -> anyhow::Result<()> {
 pub(crate) fn demo(arguments: &[String]) -> anyhow::Result<()> {
     tools::nats_server()?;
     build()?;
-    let mut demo = cargo(&["run", "--quiet", "--locked", "-p", "sotto-e2e"])?;
-    demo.args(["--bin", "sotto-demo", "--"]);
+    let mut demo = program(built("sotto-demo"))?;
     step("demo", demo.args(arguments))
 }
 

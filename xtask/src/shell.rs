@@ -14,6 +14,12 @@ pub(crate) fn root() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
+/// A program that cargo has built.
+pub(crate) fn built(name: &str) -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    root().join(target).join("debug").join(name)
+}
+
 /// Where tools are installed.
 pub(crate) fn tools() -> PathBuf {
     root().join("target/tools")
