@@ -127,7 +127,7 @@ enum Goal {
     Sent(u64),
     /// The own device is in every room.
     Admitted(DeviceId),
-    /// The own device is in no room.
+    /// The device is in no room where it could be removed.
     Dismissed(DeviceId),
 }
 
@@ -315,7 +315,7 @@ impl Engine {
             }
             (Goal::Sent(counter), Some(room)) => room.record.sent >= *counter,
             (Goal::Admitted(device), _) => self.is_in_every_room(*device),
-            (Goal::Dismissed(device), _) => self.is_in_no_room(*device),
+            (Goal::Dismissed(device), _) => self.is_dismissed(*device),
             (_, None) => false,
         }
     }

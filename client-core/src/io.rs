@@ -161,8 +161,9 @@ pub enum Command {
         /// Which.
         device: DeviceId,
     },
-    /// Takes a device of the same user, just revoked, out of every room that
-    /// this one is in; done when it is in none.
+    /// Takes a device that was just revoked out of every room where this device
+    /// may: those of the same user anywhere, others where the user is an owner;
+    /// done when it is in none of them.
     DismissDevice {
         /// Which.
         device: DeviceId,

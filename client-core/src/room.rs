@@ -60,7 +60,7 @@ pub(crate) struct RoomRecord {
     pub(crate) invites: BTreeMap<UserName, i32>,
     /// Devices to be added.
     pub(crate) wanted: BTreeSet<DeviceId>,
-    /// Own devices to be removed.
+    /// Devices to be removed.
     pub(crate) unwanted: BTreeSet<DeviceId>,
     /// The room's name must be said again, for newcomers.
     pub(crate) name_due: bool,

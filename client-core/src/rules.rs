@@ -71,7 +71,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    fn same_user(&self, other: &Self) -> bool {
+    pub(crate) fn same_user(&self, other: &Self) -> bool {
         self.user == other.user && self.identity_key == other.identity_key
     }
 }

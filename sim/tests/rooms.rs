@@ -430,6 +430,28 @@ fn a_revoked_device_leaves_every_room_before_anything_else_is_said() {
 }
 
 #[test]
+fn an_owner_takes_a_revoked_device_of_somebody_else_out() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    let lost = world.link_device(bob);
+    world.settle();
+    world.disconnect(bob);
+    let device = world.machines[lost].device;
+    let ticket = world.revoke_device(alice, device);
+    world.settle_connected();
+    assert!(
+        world.machines[alice]
+            .events
+            .contains(&Event::Done { ticket, room: None })
+    );
+    send(&mut world, alice, room, "for two");
+    world.settle();
+    let summary = &world.machines[bob].engine().rooms()[0];
+    assert_eq!(summary.members.len(), 2);
+    assert_eq!(texts(&world, bob, room), ["for two"]);
+    assert_eq!(texts(&world, lost, room), [""; 0]);
+}
+
+#[test]
 fn a_revocation_that_races_with_an_invitation_happens_too() {
     let (mut world, alice, bob, room) = alice_and_bob();
     let lost = world.link_device(bob);

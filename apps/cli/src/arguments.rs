@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use sotto_proto::{DeviceLink, GatewayAddress, InviteLink, OrgName, ProjectName, RoomId, UserName};
+use sotto_proto::{
+    DeviceId, DeviceLink, GatewayAddress, InviteLink, OrgName, ProjectName, RoomId, UserName,
+};
 
 /// Sotto: messages and files that only their readers can read, over a server
 /// of your own.
@@ -152,6 +154,11 @@ pub enum Device {
     Approve {
         /// What the new device shows, sotto://…
         link: DeviceLink,
+    },
+    /// A device is lost: shut it out of the account and of every room, for good.
+    Revoke {
+        /// Which, as `sotto devices` shows it.
+        device: DeviceId,
     },
 }
 

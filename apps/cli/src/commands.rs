@@ -33,6 +33,7 @@ pub async fn run(arguments: Arguments, output: Output) -> anyhow::Result<()> {
         } => invite::run(context, role, project, valid).await,
         Command::Device(Device::Link { gateway }) => link::new_device(context, gateway).await,
         Command::Device(Device::Approve { link }) => link::old_device(context, link).await,
+        Command::Device(Device::Revoke { device }) => devices::revoke(context, device).await,
         Command::Devices => devices::run(context).await,
         Command::Rooms => rooms::list(context).await,
         Command::Room(Room::Create {

@@ -118,7 +118,9 @@ impl Engine {
         // An answer without this device is not about this account.
         if devices.contains(&own.device) {
             self.want_own_devices(&devices);
-            self.unwant_own_devices(|device| !devices.contains(&device));
+            self.unwant_devices(|member| {
+                member.user == own.user && !devices.contains(&member.device)
+            });
         }
         if me.key_packages < limits::KEY_PACKAGES / 2 {
             self.upload_key_packages(me.key_packages, now);

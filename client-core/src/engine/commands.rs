@@ -44,7 +44,7 @@ impl Engine {
                 Ok(())
             }
             Command::DismissDevice { device } => {
-                self.unwant_own_devices(|own| own == device);
+                self.unwant_devices(|member| member.device == device);
                 self.wait_everywhere(ticket, Goal::Dismissed(device));
                 Ok(())
             }

@@ -16,7 +16,7 @@ use crate::io::Event;
 use crate::leaf::read_key_package;
 use crate::mls::MlsError;
 use crate::room::{PendingCommit, Phase, Room};
-use crate::rules::{Rules, authenticated_data, check_identity};
+use crate::rules::{Member, Rules, authenticated_data, check_identity};
 
 /// Devices that one commit adds at most: its size grows with each.
 const ADDS_PER_COMMIT: usize = 32;
@@ -118,9 +118,9 @@ impl Engine {
         })
     }
 
-    pub(super) fn is_in_no_room(&self, device: DeviceId) -> bool {
-        let has = |room: &Room| room.group().is_some_and(|group| group.has(device));
-        !self.rooms.values().any(has)
+    pub(super) fn is_dismissed(&self, device: DeviceId) -> bool {
+        let unwanted = |room: &Room| room.record.unwanted.contains(&device);
+        !self.rooms.values().any(unwanted)
     }
 
     /// The gateway has registered the room: make its group.
@@ -386,15 +386,17 @@ impl Engine {
         }
     }
 
-    /// Wants those of the user's other devices in no room that are `gone`.
-    pub(super) fn unwant_own_devices(&mut self, gone: impl Fn(DeviceId) -> bool) {
+    /// Wants these devices out of every room where this device may remove them.
+    pub(super) fn unwant_devices(&mut self, unwanted: impl Fn(&Member) -> bool) {
         let own = self.own_member();
         for (id, room) in &mut self.rooms {
             let Some(group) = room.group().filter(|_| room.record.phase == Phase::Member) else {
                 continue;
             };
+            let owner = group.rules().is_owner(&own);
             let unwanted = group.members().filter(|member| {
-                member.user == own.user && member.device != own.device && gone(member.device)
+                let may_remove = owner || member.same_user(&own);
+                may_remove && member.device != own.device && unwanted(member)
             });
             let unwanted: Vec<DeviceId> = unwanted.map(|member| member.device).collect();
             if !unwanted.is_empty() {
