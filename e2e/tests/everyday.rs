@@ -147,3 +147,34 @@ fn who_was_not_invited_to_a_room_is_told_so() {
     assert!(!refused.status.success());
     assert!(refused.stderr.contains("invitation"), "{}", refused.stderr);
 }
+
+#[test]
+fn a_lost_device_is_shut_out_of_the_account_and_of_the_rooms() {
+    let case = Case::new().unwrap();
+    let laptop = case.device("laptop").unwrap();
+    let login = ["login", "alice", "--gateway", case.server.gateway()];
+    let lost = text(&laptop.does(&login).unwrap(), "device").unwrap();
+    case.alice.does(&["sync"]).unwrap();
+    laptop.does(&["sync"]).unwrap();
+    case.alice.does(&["send", "barn", "said before"]).unwrap();
+    laptop.does(&["sync"]).unwrap();
+
+    case.alice.does(&["device", "revoke", &lost]).unwrap();
+    case.alice.does(&["send", "barn", "said after"]).unwrap();
+    let refused = laptop.run(&["--wait", "2", "sync"]).unwrap();
+    assert!(!refused.status.success());
+    assert!(
+        refused.stderr.contains("not enrolled"),
+        "{}",
+        refused.stderr
+    );
+    let expected = ["said before".to_owned()];
+    assert_eq!(
+        difference(&history(&laptop, "barn").unwrap(), "said", &expected),
+        None,
+        "what it has, it keeps; more it does not get"
+    );
+    let rooms = case.alice.does(&["rooms"]).unwrap();
+    let members = rooms.iter().find_map(|line| line.get("members")).unwrap();
+    assert!(!members.to_string().contains(&lost), "{members}");
+}
