@@ -1,0 +1,32 @@
+//! Signed statements, NATS tokens, entries of the directory log, padding and
+//! every protobuf message that comes from outside.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use prost::Message;
+use sotto_jwt_accounts::claims::{Account, Claims, Operator, User};
+use sotto_jwt_accounts::directory::State;
+use sotto_proto::signed::{DeviceCertificate, JoinGrant, public_key};
+use sotto_proto::{padding, wire};
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(signed) = wire::Signed::decode(bytes) {
+        let _ = DeviceCertificate::verify(&signed);
+        if let Ok(key) = public_key(bytes.get(..32).unwrap_or_default()) {
+            let _ = JoinGrant::verify(&signed, &key);
+            let _ = State::default().advance(bytes, &key);
+        }
+    }
+    let _ = padding::unpad(bytes);
+    let _ = wire::Frame::decode(bytes);
+    let _ = wire::InboxMessage::decode(bytes);
+    let _ = wire::FetchRequest::decode(bytes);
+    let _ = wire::FetchFrame::decode(bytes);
+    let _ = wire::RoomRules::decode(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = Claims::<Operator>::verify(text);
+        let _ = Claims::<Account>::verify(text);
+        let _ = Claims::<User>::verify(text);
+    }
+});
