@@ -20,6 +20,10 @@ use crate::room::{Phase, Room};
 /// Payload bytes asked for in one catch-up request.
 const FETCH_BYTES: u32 = 4 * 1024 * 1024;
 
+/// Ticks that a device waits for what it missed before it encrypts all the
+/// same: a relay that does not answer must not keep it from sending.
+const FIRST_TICKS: u32 = 2;
+
 /// Ticks between two looks at the directory, for own devices that were linked
 /// elsewhere meanwhile.
 const LOOK_EVERY_TICKS: u32 = 30;
@@ -33,8 +37,9 @@ pub(super) struct FetchState {
     asking: bool,
     /// It failed: wait for the next tick.
     failed: bool,
-    /// The device has connected and was not caught up since.
-    first: bool,
+    /// The device has connected and was not caught up since: for so many more
+    /// ticks nothing new is encrypted.
+    first: u32,
     /// Requests since the device was last caught up.
     requests: u32,
     /// Chunks of ratchet trees that were fetched so far.
@@ -44,7 +49,7 @@ pub(super) struct FetchState {
 impl FetchState {
     /// Whether what was missed before this connection is still being read.
     pub(super) fn is_first(&self) -> bool {
-        self.first && !self.failed
+        self.first > 0 && !self.failed
     }
 }
 
@@ -54,7 +59,7 @@ impl Engine {
         self.link.online = true;
         self.link.granted = rooms.iter().map(|address| address.room).collect();
         self.link.fetch.behind = true;
-        self.link.fetch.first = true;
+        self.link.fetch.first = FIRST_TICKS;
         self.link.me_due = true;
         self.ask_me();
         self.touch_all();
@@ -77,6 +82,7 @@ impl Engine {
 
     pub(super) fn tick(&mut self) {
         self.link.fetch.failed = false;
+        self.link.fetch.first = self.link.fetch.first.saturating_sub(1);
         self.link.refreshing = false;
         self.link.lost_race.clear();
         self.link.ticks = (self.link.ticks + 1) % LOOK_EVERY_TICKS;
@@ -172,7 +178,7 @@ impl Engine {
             if !self.link.fetch.behind {
                 let requests = std::mem::take(&mut self.link.fetch.requests);
                 self.event(Event::CaughtUp { requests });
-                if std::mem::take(&mut self.link.fetch.first) {
+                if std::mem::take(&mut self.link.fetch.first) > 0 {
                     self.touch_all();
                 }
             }
