@@ -233,9 +233,11 @@ fn check_grant(
 
 /// The authenticated data of a commit with these grants.
 pub(crate) fn authenticated_data(grants: Vec<Signed>) -> Bytes {
-    wire::CommitAuthenticatedData { grants }
-        .encode_to_vec()
-        .into()
+    let data = wire::CommitAuthenticatedData {
+        grants,
+        removal_orders: Vec::new(),
+    };
+    data.encode_to_vec().into()
 }
 
 #[cfg(test)]

@@ -183,6 +183,7 @@ async fn a_refusal_is_the_gateways_own_sentence() {
     let refusal = wire::ApiError {
         code: wire::ApiErrorCode::InviteExpired.into(),
         message: "the invitation has expired: ask for a new one".to_owned(),
+        missing: Vec::new(),
     };
     let body = refusal.encode_to_vec();
     let server = Server::answering_http("403 Forbidden", PROTOBUF, &body).await;

@@ -75,6 +75,7 @@ impl Refusal {
         ApiError {
             code: self.code().into(),
             message: self.to_string(),
+            missing: Vec::new(),
         }
     }
 

@@ -50,6 +50,13 @@ calls! {
     RoomGrant -> RoomGranted, "/v1/rooms/grant", true;
     RoomJoin -> RoomJoinable, "/v1/rooms/join", true;
     GroupInfoPut -> GroupInfoStored, "/v1/rooms/group-info", true;
+    TotpEnrol -> TotpEnrolled, "/v1/factors/totp/enrol", true;
+    TotpProve -> FactorProven, "/v1/factors/totp/prove", true;
+    PasswordProve -> FactorProven, "/v1/factors/password/prove", true;
+    FactorRemove -> FactorGone, "/v1/factors/remove", true;
+    FactorsRequest -> Factors, "/v1/factors", true;
+    DirectoryChange -> DirectoryChanged, "/v1/directory/change", true;
+    DirectoryRead -> DirectoryEntries, "/v1/directory/read", true;
     LinkPut -> LinkStored, "/v1/link/put", false;
     LinkGet -> LinkBody, "/v1/link/get", false;
 }

@@ -93,6 +93,11 @@ name!(
     "project name"
 );
 name!(
+    /// A group of users of an org.
+    GroupName,
+    "group name"
+);
+name!(
     /// A user of an org.
     UserName,
     "user name"

@@ -14,8 +14,8 @@ pub mod signed;
 mod subjects;
 
 pub use ids::{
-    DeviceId, FileId, IdError, InviteToken, NameError, OrgName, ProjectName, RendezvousId, RoomId,
-    Shard, UserName,
+    DeviceId, FileId, GroupName, IdError, InviteToken, NameError, OrgName, ProjectName,
+    RendezvousId, RoomId, Shard, UserName,
 };
 pub use links::{DeviceLink, GatewayAddress, InviteLink, LinkError};
 pub use subjects::{

@@ -276,5 +276,6 @@ fn refused(code: ApiErrorCode, message: &str) -> CallFailure {
     CallFailure::Refused(wire::ApiError {
         code: code.into(),
         message: message.to_owned(),
+        missing: Vec::new(),
     })
 }

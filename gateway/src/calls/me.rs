@@ -51,6 +51,8 @@ impl Serve for JwtRequest {
             expires_ms: signed.expires_ms,
             now_ms,
             rooms: access.rooms().iter().map(Into::into).collect(),
+            gated_rooms: Vec::new(),
+            withheld: Vec::new(),
         })
     }
 }

@@ -235,6 +235,7 @@ impl TryFrom<Body> for Change {
                 user: body.user.parse()?,
                 scope: body.scope.try_into()?,
             },
+            _ => return Err(Malformed("kind")),
         })
     }
 }
@@ -259,6 +260,8 @@ impl From<&Change> for Body {
                 expires_ms: *expires_ms,
                 scope: Some(scope.into()),
                 role: wire::Role::from(*role).into(),
+                for_user: String::new(),
+                guest_until_ms: 0,
             }),
             Change::UserEnrolled {
                 user,
@@ -290,10 +293,12 @@ impl From<&Change> for Body {
                 user: user.to_string(),
                 scope: Some(scope.into()),
                 role: wire::Role::from(*role).into(),
+                group: String::new(),
             }),
             Change::RoleRevoked { user, scope } => Self::RoleRevoked(wire::RoleRevoked {
                 user: user.to_string(),
                 scope: Some(scope.into()),
+                group: String::new(),
             }),
         }
     }
