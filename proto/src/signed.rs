@@ -21,6 +21,9 @@ impl Statement for wire::DeviceCertificate {
 impl Statement for wire::JoinGrant {
     const LABEL: &'static [u8] = b"sotto v1 join grant\0";
 }
+impl Statement for wire::RemovalOrder {
+    const LABEL: &'static [u8] = b"sotto v1 removal order\0";
+}
 impl Statement for wire::SessionStatement {
     const LABEL: &'static [u8] = b"sotto v1 session\0";
 }
@@ -208,6 +211,70 @@ impl JoinGrant {
     }
 }
 
+/// A gateway's word that a user, or one device of theirs, may not be in a room
+/// any more, signature checked. It can only take away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemovalOrder {
+    /// The org.
+    pub org: OrgName,
+    /// The room.
+    pub room: RoomId,
+    /// The user.
+    pub user: UserName,
+    /// The user's identity key as the directory had it.
+    pub identity_key: VerifyingKey,
+    /// The device; absent: every device of the user.
+    pub device: Option<DeviceId>,
+    /// When the right to be in the room ended, in ms since 1970.
+    pub at_ms: i64,
+}
+
+impl RemovalOrder {
+    /// Checks the gateway's signature and every field; not the time.
+    ///
+    /// # Errors
+    /// [`SignedError::Signature`] or [`SignedError::Malformed`].
+    pub fn verify(signed: &Signed, gateway: &VerifyingKey) -> Result<Self, SignedError> {
+        let statement: wire::RemovalOrder = verify(signed, gateway)?;
+        let device = if statement.device.is_empty() {
+            None
+        } else {
+            Some(DeviceId::try_from(&statement.device)?)
+        };
+        Ok(Self {
+            org: statement.org.parse()?,
+            room: RoomId::try_from(&statement.room)?,
+            user: statement.user.parse()?,
+            identity_key: public_key(&statement.identity_key)?,
+            device,
+            at_ms: statement.at_ms,
+        })
+    }
+
+    /// Signs the order with the gateway's key.
+    pub fn sign(&self, gateway: &SigningKey) -> Signed {
+        let statement = wire::RemovalOrder {
+            org: self.org.to_string(),
+            room: self.room.to_bytes(),
+            user: self.user.to_string(),
+            identity_key: key_bytes(&self.identity_key),
+            device: self
+                .device
+                .map(|device| device.to_bytes())
+                .unwrap_or_default(),
+            at_ms: self.at_ms,
+        };
+        sign(&statement, gateway)
+    }
+
+    /// What the gateway publishes to the handshakes of `self.room`.
+    pub fn notice(&self, gateway: &SigningKey) -> wire::RoomNotice {
+        wire::RoomNotice {
+            kind: Some(wire::room_notice::Kind::RemovalOrder(self.sign(gateway))),
+        }
+    }
+}
+
 /// A public key as it stands in protobuf fields.
 pub fn key_bytes(key: &VerifyingKey) -> Bytes {
     Bytes::copy_from_slice(key.as_bytes())
@@ -275,6 +342,42 @@ mod tests {
         let grant = sign(&wire::JoinGrant::default(), &key);
         let read: Result<wire::SessionStatement, _> = verify(&grant, &key.verifying_key());
         assert_eq!(read, Err(SignedError::Signature));
+    }
+
+    fn order(device: Option<DeviceId>) -> RemovalOrder {
+        RemovalOrder {
+            org: "acme".parse().unwrap(),
+            room: RoomId::try_from(&[3u8; 16][..]).unwrap(),
+            user: "mallory".parse().unwrap(),
+            identity_key: SigningKey::from_bytes(&[1; 32]).verifying_key(),
+            device,
+            at_ms: 30,
+        }
+    }
+
+    #[test]
+    fn an_order_comes_back_as_signed_and_only_from_the_gateway() {
+        let gateway = SigningKey::from_bytes(&[5; 32]);
+        let device = DeviceId::try_from(&[4u8; 16][..]).unwrap();
+        for order in [order(None), order(Some(device))] {
+            let signed = order.sign(&gateway);
+            assert_eq!(
+                RemovalOrder::verify(&signed, &gateway.verifying_key()).unwrap(),
+                order
+            );
+            let other = SigningKey::from_bytes(&[6; 32]).verifying_key();
+            assert_eq!(
+                RemovalOrder::verify(&signed, &other),
+                Err(SignedError::Signature)
+            );
+        }
+    }
+
+    #[test]
+    fn a_notice_never_begins_like_an_mls_message() {
+        let gateway = SigningKey::from_bytes(&[5; 32]);
+        let encoded = order(None).notice(&gateway).encode_to_vec();
+        assert_ne!(encoded.first(), Some(&0));
     }
 
     #[test]

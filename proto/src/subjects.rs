@@ -131,8 +131,12 @@ pub enum Subject {
     },
     /// What a device is told outside any room.
     Inbox(DeviceId),
-    /// A device's catch-up requests.
+    /// A device's catch-up requests, for its inbox and every room that demands
+    /// no factor.
     Fetch(DeviceId),
+    /// A device's catch-up requests for one room that demands factors: who may
+    /// publish here has proven them.
+    FetchRoom(DeviceId, RoomId),
 }
 
 impl Subject {
@@ -165,6 +169,7 @@ impl fmt::Display for Subject {
             } => write!(f, "blob.{address}.{file}.{index}"),
             Self::Inbox(device) => write!(f, "inbox.{device}"),
             Self::Fetch(device) => write!(f, "fetch.{device}"),
+            Self::FetchRoom(device, room) => write!(f, "fetch.{device}.{room}"),
         }
     }
 }
@@ -182,6 +187,7 @@ impl FromStr for Subject {
             }
             ["inbox", device] => Ok(Self::Inbox(device.parse()?)),
             ["fetch", device] => Ok(Self::Fetch(device.parse()?)),
+            ["fetch", device, room] => Ok(Self::FetchRoom(device.parse()?, room.parse()?)),
             _ => Err(SubjectError::Shape),
         }
     }
@@ -242,7 +248,9 @@ mod tests {
             (any_address(), any::<[u8; 16]>(), any::<u32>())
                 .prop_map(|(a, f, n)| a.blob(FileId::try_from(&f[..]).unwrap(), n)),
             device.clone().prop_map(Subject::Inbox),
-            device.prop_map(Subject::Fetch),
+            device.clone().prop_map(Subject::Fetch),
+            (device, any::<[u8; 16]>())
+                .prop_map(|(d, r)| Subject::FetchRoom(d, RoomId::try_from(&r[..]).unwrap())),
         ]
     }
 
