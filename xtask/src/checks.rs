@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Context, bail};
 
+use crate::documents;
 use crate::shell::{built, cargo, output, program, root, step};
 use crate::tools;
 
@@ -11,6 +12,7 @@ use crate::tools;
 pub(crate) fn all() -> anyhow::Result<()> {
     step("formatting", &mut cargo(&["fmt", "--all", "--check"])?)?;
     every_member_inherits_lints()?;
+    documents::check()?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked"];
     step("clippy", cargo(&clippy)?.args(["--", "-D", "warnings"]))?;
     dependencies()?;

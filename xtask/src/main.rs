@@ -7,6 +7,7 @@
 )]
 
 mod checks;
+mod documents;
 mod shell;
 mod tools;
 
@@ -20,7 +21,8 @@ const USAGE: &str = "usage: cargo xtask TASK
   setup          unpack nats-server under target/tools
   demo [ARGS]    build, then play the whole product through on this machine (demo --help)
   test [ARGS]    build, then run every test; ARGS go to the test runner
-  ci             formatting, lints, dependencies, tests and the demo";
+  documents      check that documents name only what exists
+  ci             formatting, lints, documents, dependencies, tests and the demo";
 
 fn main() -> ExitCode {
     match run() {
@@ -38,6 +40,7 @@ fn run() -> anyhow::Result<()> {
         Some((task, [])) if task == "setup" => tools::nats_server(),
         Some((task, rest)) if task == "demo" => checks::demo(rest),
         Some((task, rest)) if task == "test" => checks::test(rest),
+        Some((task, [])) if task == "documents" => documents::check(),
         Some((task, [])) if task == "ci" => checks::all(),
         _ => bail!("{USAGE}"),
     }
