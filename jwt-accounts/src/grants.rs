@@ -19,6 +19,9 @@ pub const GATEWAY_INBOX: &str = "_INBOX.gateway";
 /// Inbox prefix of whoever commands the server in the system account.
 pub const SYSTEM_INBOX: &str = "_INBOX.system";
 
+/// The handshakes of every room, where the gateway's removal orders go.
+const ROOM_NOTICES: &str = "r.*.*.*.hs";
+
 /// Subscriptions of a device beside those of its rooms: its inbox, and one for
 /// each answer that it waits for.
 const DEVICE_SUBSCRIPTIONS: u64 = 1_024;
@@ -62,14 +65,15 @@ pub fn relay(account: &str, shards: u8) -> User {
 /// for, and answer below their own reply prefixes.
 pub fn relay_of_devices(account: &str) -> User {
     let publish = vec!["_INBOX.*.>".to_owned()];
-    let subscribe = vec!["fetch.*".to_owned()];
+    let subscribe = vec!["fetch.*".to_owned(), "fetch.*.*".to_owned()];
     user(account, publish, subscribe, SERVICE_SUBSCRIPTIONS)
 }
 
-/// What a gateway may do: write the directory, and use its own key-value
-/// buckets. It can neither read nor write a room.
+/// What a gateway may do: write the directory, use its own key-value buckets,
+/// and tell rooms whom they are to remove. It can read no room.
 pub fn gateway(account: &str, buckets: &[&str]) -> User {
     let mut publish = vec!["$JS.API.INFO".to_owned(), DIRECTORY_SUBJECT.to_owned()];
+    publish.push(ROOM_NOTICES.to_owned());
     publish.extend(keep_and_read(DIRECTORY_STREAM));
     for bucket in buckets {
         publish.extend(keep_and_read(&format!("KV_{bucket}")));
