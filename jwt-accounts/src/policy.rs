@@ -14,6 +14,25 @@ use sotto_proto::{DeviceId, ProjectName, RoomAddress, RoomId, UserName};
 
 use crate::directory::{Actor, Role, Rule, Scope, State};
 
+mod demand;
+mod factor;
+mod level;
+
+pub use demand::{ActionKind, BadDemand, Demand, INTRODUCTIONS_WINDOW};
+pub use factor::{Factor, Proven, UnknownFactor};
+pub use level::{BadPolicy, LevelPolicy};
+
+/// Who asks, with what proven, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// Who.
+    pub user: &'a UserName,
+    /// What the session has proven.
+    pub proven: &'a Proven,
+    /// By the asked program's clock, in ms since 1970.
+    pub now_ms: i64,
+}
+
 /// Proof that `A` was allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a permit is there to be handed to what acts"]
