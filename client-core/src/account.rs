@@ -54,7 +54,7 @@ pub struct Account {
     /// What the gateway calls itself; part of every session statement.
     pub server_name: String,
     /// The gateway's signing key, as first seen.
-    pub(crate) gateway_key: VerifyingKey,
+    pub gateway_key: VerifyingKey,
     pub(crate) identity: SigningKey,
     pub(crate) leaf: SigningKey,
     nats: KeyPair,

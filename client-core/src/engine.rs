@@ -37,7 +37,7 @@ use rand::{CryptoRng, RngCore};
 use sotto_proto::{DeviceId, FileId, RoomId, UserName, wire};
 
 use crate::account::{Account, AccountError};
-use crate::io::{CallId, Event, Input, Output, PublishId, Ticket, Timestamp};
+use crate::io::{CallId, Event, FactorNeeded, Input, Output, PublishId, Ticket, Timestamp};
 use crate::mls::Provider;
 use crate::records::{Key, Records, RecordsError};
 use crate::room::Room;
@@ -322,11 +322,32 @@ impl Engine {
 
     /// Fails the commands that wait for something in this room.
     fn fail_waiting(&mut self, room: RoomId, reason: &str, which: impl Fn(&Goal) -> bool) {
+        self.end_waiting(room, reason, None, which);
+    }
+
+    /// As [`Engine::fail_waiting`], with what the gateway says.
+    fn refuse_waiting(
+        &mut self,
+        room: RoomId,
+        error: &wire::ApiError,
+        which: impl Fn(&Goal) -> bool,
+    ) {
+        self.end_waiting(room, &error.message, FactorNeeded::of(error), which);
+    }
+
+    fn end_waiting(
+        &mut self,
+        room: RoomId,
+        reason: &str,
+        factor_needed: Option<FactorNeeded>,
+        which: impl Fn(&Goal) -> bool,
+    ) {
         for waiting in std::mem::take(&mut self.waiting) {
             if waiting.room == Some(room) && which(&waiting.goal) {
                 self.event(Event::Failed {
                     ticket: waiting.ticket,
                     reason: reason.to_owned(),
+                    factor_needed: factor_needed.clone(),
                 });
             } else {
                 self.waiting.push(waiting);

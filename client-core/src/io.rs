@@ -104,6 +104,30 @@ pub enum CallFailure {
     Unreachable,
 }
 
+/// The gateway's word that factors must be proven first.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{sentence}")]
+pub struct FactorNeeded {
+    /// What is wrong and what to do.
+    pub sentence: String,
+    /// Each factor, with the level that demands it: prove all of these. At most
+    /// [`FactorNeeded::MOST`].
+    pub missing: Vec<wire::MissingFactor>,
+}
+
+impl FactorNeeded {
+    /// Factors that are named at most; a gateway that names more is cut short.
+    pub const MOST: usize = 64;
+
+    /// Reads an error of the gateway; `None` when it is about something else.
+    pub fn of(error: &wire::ApiError) -> Option<Self> {
+        (error.code() == wire::ApiErrorCode::FactorNeeded).then(|| Self {
+            sentence: error.message.clone(),
+            missing: error.missing.iter().take(Self::MOST).cloned().collect(),
+        })
+    }
+}
+
 /// What a person can ask for.
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -255,6 +279,8 @@ pub enum Event {
         ticket: Ticket,
         /// One sentence: what is wrong and what to do.
         reason: String,
+        /// What must be proven first, when that is why.
+        factor_needed: Option<FactorNeeded>,
     },
     /// Texts are durable on this device under these counters (inclusive).
     Queued {

@@ -1,6 +1,7 @@
 //! Logging in with a password (OPAQUE, RFC 9807): proves it without sending
 //! it, and recovers the user's identity key on a device that has none.
 
+use bytes::Bytes;
 use opaque_ke::{ClientLogin, ClientLoginFinishParameters, CredentialResponse};
 use rand::{CryptoRng, RngCore};
 use sotto_proto::password::{CONTEXT, PasswordSuite};
@@ -68,6 +69,45 @@ impl Starting {
         answer: &wire::LoginStarted,
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Result<(Finishing, wire::LoginFinish), AccountError> {
+        let (gateway, user) = (self.gateway.clone(), self.user.clone());
+        let (opaque_finalization, export_key) = self.opaque_finish(answer, rng)?;
+        let request = wire::LoginFinish {
+            login: answer.login.clone(),
+            opaque_finalization,
+        };
+        Ok((
+            Finishing {
+                gateway,
+                user,
+                export_key,
+            },
+            request,
+        ))
+    }
+
+    /// Proves the password as a factor of a device that is enrolled already;
+    /// the request goes to the gateway with that device's session.
+    ///
+    /// # Errors
+    /// [`AccountError::WrongPassword`].
+    pub fn prove(
+        self,
+        answer: &wire::LoginStarted,
+        rng: &mut (impl RngCore + CryptoRng),
+    ) -> Result<wire::PasswordProve, AccountError> {
+        let (opaque_finalization, _) = self.opaque_finish(answer, rng)?;
+        Ok(wire::PasswordProve {
+            login: answer.login.clone(),
+            opaque_finalization,
+        })
+    }
+
+    /// OPAQUE's last message, and the export key.
+    fn opaque_finish(
+        self,
+        answer: &wire::LoginStarted,
+        rng: &mut (impl RngCore + CryptoRng),
+    ) -> Result<(Bytes, Zeroizing<Vec<u8>>), AccountError> {
         let response = CredentialResponse::deserialize(&answer.opaque_response)
             .map_err(|_| AccountError::Server("its password proof does not read"))?;
         let parameters = ClientLoginFinishParameters {
@@ -78,19 +118,8 @@ impl Starting {
             .state
             .finish(rng, &self.password, response, parameters)
             .map_err(|_| AccountError::WrongPassword)?;
-        let request = wire::LoginFinish {
-            login: answer.login.clone(),
-            opaque_finalization: finished.message.serialize().to_vec().into(),
-        };
         let export_key = Zeroizing::new(finished.export_key.to_vec());
-        Ok((
-            Finishing {
-                gateway: self.gateway,
-                user: self.user,
-                export_key,
-            },
-            request,
-        ))
+        Ok((finished.message.serialize().to_vec().into(), export_key))
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use data_encoding::BASE64URL_NOPAD;
 use prost::Message;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use sotto_client_core::io::FactorNeeded;
 use sotto_proto::api::{self, Call};
 use sotto_proto::{GatewayAddress, limits, wire};
 use zeroize::Zeroizing;
@@ -63,8 +64,20 @@ pub enum GatewayError {
         reason: &'static str,
     },
     /// The gateway said no.
-    #[error("{}", sentence(.0))]
+    #[error("{}", sentence(&.0.message))]
     Refused(wire::ApiError),
+    /// The gateway says no until factors are proven.
+    #[error("{}", sentence(&.0.sentence))]
+    FactorNeeded(FactorNeeded),
+}
+
+impl From<wire::ApiError> for GatewayError {
+    fn from(error: wire::ApiError) -> Self {
+        match FactorNeeded::of(&error) {
+            Some(needed) => Self::FactorNeeded(needed),
+            None => Self::Refused(error),
+        }
+    }
 }
 
 /// A gateway to call. Cheap to clone.
@@ -160,7 +173,7 @@ impl Gateway {
             return Ok(body);
         }
         match wire::ApiError::decode(body) {
-            Ok(error) => Err(GatewayError::Refused(error)),
+            Ok(error) => Err(error.into()),
             Err(_) => Err(self.garbage("its error does not decode")),
         }
     }
@@ -241,8 +254,8 @@ fn answer_limit(path: &str) -> usize {
 }
 
 /// The gateway's own sentence, of bounded length.
-fn sentence(error: &wire::ApiError) -> String {
-    let text: String = error.message.chars().take(SENTENCE).collect();
+fn sentence(message: &str) -> String {
+    let text: String = message.chars().take(SENTENCE).collect();
     match text.is_empty() {
         true => "the server refused without saying why: try again later".to_owned(),
         false => text,

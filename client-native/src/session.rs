@@ -4,13 +4,15 @@
 //! Without [`Session::go_online`] nothing touches the network, so that history
 //! can be read and messages can be queued anywhere.
 
+mod administration;
 mod driver;
+mod factors;
 mod link;
 
 use std::time::Duration;
 
 use sotto_client_core::engine::Engine;
-use sotto_client_core::io::{Command, Event};
+use sotto_client_core::io::{Command, Event, FactorNeeded};
 use sotto_client_core::store::Store;
 use sotto_proto::api::Call;
 use sotto_proto::{FileId, RoomId};
@@ -24,6 +26,9 @@ use crate::nats::Connection;
 
 use driver::Driver;
 
+pub use administration::DirectoryReadError;
+pub use factors::{ProveError, TotpEnrolment};
+
 /// Something that happened without being asked for.
 #[derive(Debug)]
 pub enum Notice {
@@ -33,6 +38,13 @@ pub enum Notice {
     Offline {
         /// One sentence: why, and what to do.
         reason: String,
+    },
+    /// A room of this user is closed to this device until factors are proven.
+    Withheld {
+        /// The room.
+        room: RoomId,
+        /// Why, and what to prove.
+        needed: FactorNeeded,
     },
     /// From the engine, about no command in particular.
     Event(Event),
@@ -69,6 +81,9 @@ pub enum CommandError {
     /// The engine says why.
     #[error("{0}")]
     Failed(String),
+    /// The gateway says no until factors are proven.
+    #[error(transparent)]
+    FactorNeeded(#[from] FactorNeeded),
     /// The session has ended.
     #[error("sotto is stopping: run the command again")]
     Stopped,
@@ -77,7 +92,7 @@ pub enum CommandError {
 /// A command under way.
 #[derive(Debug)]
 pub struct Running {
-    updates: mpsc::UnboundedReceiver<Result<Progress, String>>,
+    updates: mpsc::UnboundedReceiver<Result<Progress, CommandError>>,
 }
 
 impl Running {
@@ -87,8 +102,7 @@ impl Running {
     /// [`CommandError`].
     pub async fn next(&mut self) -> Result<Progress, CommandError> {
         match self.updates.recv().await {
-            Some(Ok(progress)) => Ok(progress),
-            Some(Err(reason)) => Err(CommandError::Failed(reason)),
+            Some(update) => update,
             None => Err(CommandError::Stopped),
         }
     }
@@ -113,10 +127,11 @@ type Look = Box<dyn FnOnce(&Engine, &dyn Store) + Send>;
 enum Request {
     Command {
         command: Command,
-        updates: mpsc::UnboundedSender<Result<Progress, String>>,
+        updates: mpsc::UnboundedSender<Result<Progress, CommandError>>,
     },
     Look(Look),
     GoOnline,
+    RefreshGrants,
 }
 
 /// A handle on the task of one device. The task ends with it.
@@ -167,6 +182,11 @@ impl Session {
     pub async fn go_online(&self) {
         // An error means that the task has ended, which every other call says.
         let _ = self.requests.send(Request::GoOnline).await;
+    }
+
+    /// Has a connection made with the grants that the gateway gives now.
+    async fn refresh_grants(&self) {
+        let _ = self.requests.send(Request::RefreshGrants).await;
     }
 
     /// Gives a command to the engine.

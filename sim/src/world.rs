@@ -216,6 +216,7 @@ impl World {
                 Event::Failed {
                     ticket: failed,
                     reason,
+                    ..
                 } if *failed == ticket => Some(reason.as_str()),
                 _ => None,
             })

@@ -213,6 +213,11 @@ impl Reports {
         match notice {
             Notice::Online => self.link_changed(Ok(()))?,
             Notice::Offline { reason } => self.link_changed(Err(reason))?,
+            Notice::Withheld { room, needed } => {
+                let json = json!({ "event": "withheld", "room": room });
+                self.output
+                    .say(&json, format_args!("Room {room} is closed: {needed}."))?;
+            }
             Notice::StoreFailed { reason } => return Err(anyhow!(reason)),
             Notice::Event(event) => return self.event(event),
         }

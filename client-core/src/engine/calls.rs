@@ -199,20 +199,18 @@ impl Engine {
         }
         match calling {
             Calling::Create(_) | Calling::Join(_) => {
-                self.fail_waiting(room.id, &error.message, |_| true);
+                self.refuse_waiting(room.id, error, |_| true);
                 return room.record.history_length > 0;
             }
             Calling::Grant(_, user) => {
                 room.record.invites.remove(user);
                 let invited =
                     |goal: &Goal| matches!(goal, Goal::Invited(waiting) if waiting == user);
-                self.fail_waiting(room.id, &error.message, invited);
+                self.refuse_waiting(room.id, error, invited);
             }
             Calling::Claim(..) => {
                 room.record.wanted.clear();
-                self.fail_waiting(room.id, &error.message, |goal| {
-                    matches!(goal, Goal::Invited(_))
-                });
+                self.refuse_waiting(room.id, error, |goal| matches!(goal, Goal::Invited(_)));
             }
             Calling::GroupInfo(..) => room.record.group_info_due = false,
             Calling::Me | Calling::KeyPackages => {}

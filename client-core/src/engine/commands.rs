@@ -51,7 +51,11 @@ impl Engine {
             Command::MarkRead { room, position } => self.mark_read(ticket, room, position),
         };
         if let Err(reason) = result {
-            self.event(Event::Failed { ticket, reason });
+            self.event(Event::Failed {
+                ticket,
+                reason,
+                factor_needed: None,
+            });
         }
     }
 

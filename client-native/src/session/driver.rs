@@ -17,7 +17,7 @@ use tokio::task::{JoinSet, block_in_place};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::link::{Link, LinkEvent};
-use super::{Notice, Progress, Request};
+use super::{CommandError, Notice, Progress, Request};
 use crate::access::{Access, KeyRequest};
 use crate::clock::Clock;
 use crate::gateway::GatewayError;
@@ -41,7 +41,7 @@ enum Broken {
     Store(#[from] StoreError),
 }
 
-type Updates = mpsc::UnboundedSender<Result<Progress, String>>;
+type Updates = mpsc::UnboundedSender<Result<Progress, CommandError>>;
 
 /// Owns everything of a device while it works.
 pub(super) struct Driver {
@@ -151,6 +151,7 @@ impl Driver {
             }
             Request::Look(look) => look(&self.engine, &self.store),
             Request::GoOnline => self.go_online(),
+            Request::RefreshGrants => self.refresh_grants(),
         }
         Ok(())
     }
@@ -176,6 +177,14 @@ impl Driver {
             refresh: Arc::clone(&self.refresh),
         };
         self.link.spawn(link.keep());
+    }
+
+    fn refresh_grants(&mut self) {
+        // Without a link the next one has them anyway.
+        if !self.link.is_empty() {
+            self.refreshing = true;
+            self.refresh.notify_one();
+        }
     }
 
     fn key_request(&mut self, request: KeyRequest) -> Result<(), Broken> {
@@ -292,10 +301,7 @@ impl Driver {
                     (id, answer.map_err(call_failure))
                 });
             }
-            Output::RefreshGrants => {
-                self.refreshing = true;
-                self.refresh.notify_one();
-            }
+            Output::RefreshGrants => self.refresh_grants(),
             Output::Event(event) => self.event(event),
         }
     }
@@ -306,8 +312,16 @@ impl Driver {
                 self.update(ticket, Ok(Progress::Done { room }));
                 self.commands.remove(&ticket);
             }
-            Event::Failed { ticket, reason } => {
-                self.update(ticket, Err(reason));
+            Event::Failed {
+                ticket,
+                reason,
+                factor_needed,
+            } => {
+                let error = match factor_needed {
+                    Some(needed) => CommandError::FactorNeeded(needed),
+                    None => CommandError::Failed(reason),
+                };
+                self.update(ticket, Err(error));
                 self.commands.remove(&ticket);
             }
             Event::Queued {
@@ -322,7 +336,7 @@ impl Driver {
         }
     }
 
-    fn update(&self, ticket: Ticket, update: Result<Progress, String>) {
+    fn update(&self, ticket: Ticket, update: Result<Progress, CommandError>) {
         if let Some(updates) = self.commands.get(&ticket) {
             // Nobody waits for this command any more: nothing is lost.
             let _ = updates.send(update);
@@ -341,7 +355,7 @@ impl Driver {
         self.calls = JoinSet::new();
         self.forget_outstanding();
         for updates in std::mem::take(&mut self.commands).into_values() {
-            let _ = updates.send(Err(broken.to_string()));
+            let _ = updates.send(Err(CommandError::Failed(broken.to_string())));
         }
         let reopened = block_in_place(|| self.reopen());
         let reason = match &reopened {
@@ -374,6 +388,11 @@ async fn next_frame(
 fn call_failure(error: GatewayError) -> CallFailure {
     match error {
         GatewayError::Refused(error) => CallFailure::Refused(error),
+        GatewayError::FactorNeeded(needed) => CallFailure::Refused(wire::ApiError {
+            code: wire::ApiErrorCode::FactorNeeded.into(),
+            message: needed.sentence,
+            missing: needed.missing,
+        }),
         error => {
             tracing::info!("a call failed: {error}");
             CallFailure::Unreachable
