@@ -68,6 +68,10 @@ pub const SESSION_SKEW: Duration = Duration::from_secs(300);
 /// Lifetime of a JoinGrant.
 pub const JOIN_GRANT: Duration = Duration::from_secs(24 * 3_600);
 
+/// How long a removal order is carried out after the right to be in the room
+/// ended.
+pub const REMOVAL_ORDER: Duration = Duration::from_secs(30 * 24 * 3_600);
+
 /// By how much clocks may differ before a certificate's or key package's times
 /// are held against it.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(24 * 3_600);
