@@ -65,7 +65,7 @@ impl Revocations {
         state: &State,
         now_ms: i64,
     ) -> Result<(), RevocationError> {
-        let nats_keys = policy::revoked_nats_keys(state);
+        let nats_keys = policy::revoked_nats_keys(state, now_ms);
         if nats_keys.is_empty() {
             return Ok(());
         }

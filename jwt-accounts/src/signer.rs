@@ -47,7 +47,8 @@ impl AccountSigner {
         &self.devices.account
     }
 
-    /// What a device may do for the next hour.
+    /// What a device may do for the next hour at most: for as long as all that
+    /// it may is permitted.
     ///
     /// # Errors
     /// When the device's certificate names no NATS user key.
@@ -55,13 +56,16 @@ impl AccountSigner {
         let certificate = access.certificate();
         let now_s = now_ms.div_euclid(1_000);
         let lifetime = i64::try_from(limits::JWT.as_secs()).unwrap_or(i64::MAX);
-        let expires_s = now_s.saturating_add(lifetime);
+        let permitted_s = access.expires_ms().div_euclid(1_000);
+        let expires_s = now_s.saturating_add(lifetime).min(permitted_s);
+        let rooms = access.rooms().iter();
+        let rooms: Vec<_> = rooms.map(|room| room.address.clone()).collect();
         let claims = Claims {
             subject: certificate.nats_key.clone(),
             // The device's id; who the user is does not concern nats-server.
             name: certificate.device.to_string(),
             expires_s: Some(expires_s),
-            nats: grants::device(&self.devices.account, certificate.device, access.rooms()),
+            nats: grants::device(&self.devices.account, certificate.device, &rooms),
         };
         Ok(DeviceJwt {
             jwt: claims.sign(&self.devices.key, now_s)?,

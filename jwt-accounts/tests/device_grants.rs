@@ -10,6 +10,7 @@ use nkeys::{KeyPair, KeyPairType};
 use server::{Directory, PATIENCE, Person, Probe, Server, now_ms};
 use sotto_jwt_accounts::claims::{Claims, User};
 use sotto_jwt_accounts::keystore::KeyStore;
+use sotto_jwt_accounts::policy::{self, Proven};
 use sotto_jwt_accounts::{PushError, grants, push_account};
 use sotto_proto::{FileId, RoomAddress, limits, reply_prefix};
 
@@ -453,8 +454,8 @@ async fn a_jwt_is_worth_nothing_without_its_key_its_time_and_the_right_signer() 
     let stolen = connect(good.clone(), KeyPair::new_user()).await;
     assert!(stolen.is_err(), "a JWT was accepted without its key");
 
-    let access =
-        sotto_jwt_accounts::policy::nats_access(&case.directory.state, alice.device, now_ms());
+    let state = &case.directory.state;
+    let access = policy::nats_access(state, alice.device, &Proven::none(), now_ms());
     let long_ago = now_ms() - 3_700_000;
     let expired = server
         .signer

@@ -1,6 +1,6 @@
 //! Keeping the public key of open rooms up to date.
 
-use sotto_jwt_accounts::policy::{self, Post};
+use sotto_jwt_accounts::policy::{self, Asking, Post, Proven};
 use sotto_proto::wire::{GroupInfoPut, GroupInfoStored, JoinRule};
 use sotto_proto::{RoomId, limits};
 
@@ -14,11 +14,20 @@ impl Serve for GroupInfoPut {
     type Caller = EnrolledDevice;
     const BODY: usize = limits::RATCHET_TREE + limits::HTTP_BODY;
 
-    async fn serve(self, _: &Gateway, caller: EnrolledDevice) -> Result<GroupInfoStored, Refusal> {
+    async fn serve(
+        self,
+        gateway: &Gateway,
+        caller: EnrolledDevice,
+    ) -> Result<GroupInfoStored, Refusal> {
         let org = caller.org;
         let room = RoomId::try_from(&self.room)?;
         let state = org.state()?;
-        let permit = policy::check(&state, &caller.user, Post, &room)?;
+        let asking = Asking {
+            user: &caller.user,
+            proven: &Proven::none(),
+            now_ms: gateway.now_ms(),
+        };
+        let permit = policy::check(&state, asking, Post, &room)?;
         let found = state.room(room).ok_or(Refusal::Unavailable)?;
         if found.join_rule != JoinRule::Open {
             return Err(Refusal::Denied(

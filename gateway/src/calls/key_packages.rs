@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use sotto_jwt_accounts::policy::{self, Read};
+use sotto_jwt_accounts::policy::{self, Asking, Proven, Read};
 use sotto_proto::wire::{
     ClaimedKeyPackage, KeyPackagesClaim, KeyPackagesClaimed, KeyPackagesUpload, KeyPackagesUploaded,
 };
@@ -61,15 +61,22 @@ impl Serve for KeyPackagesClaim {
         let devices = self.devices.iter().map(DeviceId::try_from);
         let devices: BTreeSet<DeviceId> = devices.collect::<Result<_, _>>()?;
         let state = org.state()?;
-        let _may_add = policy::check(&state, &user, Read, &room)?;
+        let now_ms = gateway.now_ms();
+        let asking = Asking {
+            user: &user,
+            proven: &Proven::none(),
+            now_ms,
+        };
+        let _may_add = policy::check(&state, asking, Read, &room)?;
         let mut grants = Vec::with_capacity(devices.len());
         for device in devices {
             let permitted = state.device(device).and_then(|found| {
-                let permit = policy::check(&state, &found.certificate.user, Read, &room);
+                let member = &found.certificate.user;
+                let permit = policy::standing(&state, member, now_ms, Read, &room);
                 Some((permit.ok()?, found))
             });
             if let Some((permit, found)) = permitted {
-                let signed = grant::join(&permit, found, gateway.key(), gateway.now_ms())?;
+                let signed = grant::join(&permit, found, gateway.key(), now_ms)?;
                 grants.push((device, signed));
             }
         }

@@ -2,7 +2,7 @@
 //! and its NATS JWT.
 
 use sotto_jwt_accounts::directory::{Scope, State};
-use sotto_jwt_accounts::policy;
+use sotto_jwt_accounts::policy::{self, Proven};
 use sotto_proto::wire::{self, Jwt, JwtRequest, Me, MeRequest, UserRequest};
 use sotto_proto::{UserName, signed};
 
@@ -43,14 +43,18 @@ impl Serve for JwtRequest {
     async fn serve(self, gateway: &Gateway, caller: EnrolledDevice) -> Result<Jwt, Refusal> {
         let now_ms = gateway.now_ms();
         let state = caller.org.state()?;
-        let access = policy::nats_access(&state, caller.device, now_ms)?;
+        let access = policy::nats_access(&state, caller.device, &Proven::none(), now_ms)?;
         let signed = caller.org.signer().device_jwt(&access, now_ms);
         let signed = signed.map_err(Refusal::unavailable)?;
         Ok(Jwt {
             jwt: signed.jwt,
             expires_ms: signed.expires_ms,
             now_ms,
-            rooms: access.rooms().iter().map(Into::into).collect(),
+            rooms: access
+                .rooms()
+                .iter()
+                .map(|room| (&room.address).into())
+                .collect(),
             gated_rooms: Vec::new(),
             withheld: Vec::new(),
         })

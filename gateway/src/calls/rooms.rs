@@ -1,7 +1,7 @@
 //! Making rooms, letting users in, and joining open ones.
 
 use sotto_jwt_accounts::directory::{Actor, Command, Role, Scope, State};
-use sotto_jwt_accounts::policy::{self, Read};
+use sotto_jwt_accounts::policy::{self, Asking, Proven, Read};
 use sotto_proto::wire::{
     JoinRule, RoomCreate, RoomCreated, RoomGrant, RoomGranted, RoomJoin, RoomJoinable,
 };
@@ -96,7 +96,12 @@ impl Serve for RoomJoin {
         )
         .await?;
         let state = org.state()?;
-        let permit = policy::check(&state, &user, Read, &room)?;
+        let asking = Asking {
+            user: &user,
+            proven: &Proven::none(),
+            now_ms,
+        };
+        let permit = policy::check(&state, asking, Read, &room)?;
         let found = state.room(room).ok_or(Refusal::Unavailable)?;
         if found.join_rule != JoinRule::Open {
             return Err(Refusal::Denied(

@@ -122,6 +122,78 @@ impl Demand {
     }
 }
 
+impl Demand {
+    /// This factor for one action, however long ago it was proven; `None` for
+    /// introductions, which need numbers.
+    pub(super) fn of_any_age(action: ActionKind, factor: Factor) -> Option<Self> {
+        (factor != Factor::Introductions).then(|| Self {
+            actions: BTreeSet::from([action]),
+            needs: Needs::Factor {
+                factor,
+                max_age_s: None,
+            },
+        })
+    }
+
+    /// What it comes down to.
+    pub(super) fn cedar(&self) -> String {
+        let actions = self.actions.iter();
+        let actions: Vec<_> = actions
+            .map(|action| format!("Sotto::Action::\"{action}\""))
+            .collect();
+        let action = match actions.as_slice() {
+            [] => "action".to_owned(),
+            actions => format!("action in [{}]", actions.join(", ")),
+        };
+        let unless = match self.needs {
+            Needs::Factor {
+                factor,
+                max_age_s: None,
+            } => format!("context.proven has {factor}"),
+            Needs::Factor {
+                factor,
+                max_age_s: Some(max_age_s),
+            } => format!("context.proven has {factor} && context.proven.{factor} <= {max_age_s}"),
+            Needs::Introductions { at_least, of } => {
+                format!("context.introductions.of{of} >= {at_least}")
+            }
+        };
+        let factor = self.factor();
+        format!(
+            "@factor(\"{factor}\")\nforbid (principal, {action}, resource)\nunless {{ {unless} }};\n"
+        )
+    }
+}
+
+/// "totp, proven within 8 h", "introductions by 2 of the newest 5".
+impl fmt::Display for Demand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.needs {
+            Needs::Factor { factor, max_age_s } => match max_age_s {
+                None => factor.fmt(f),
+                Some(max_age_s) => write!(f, "{factor} within {}", Age(max_age_s.get())),
+            },
+            Needs::Introductions { at_least, of } => {
+                write!(f, "introductions {at_least} of {of}")
+            }
+        }
+    }
+}
+
+/// A time in the largest unit that tells it in full.
+struct Age(u32);
+
+impl fmt::Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(86_400, "d"), (3_600, "h"), (60, "min")];
+        let unit = units.into_iter().find(|(seconds, _)| self.0 % seconds == 0);
+        match unit {
+            Some((seconds, unit)) => write!(f, "{} {unit}", self.0 / seconds),
+            None => write!(f, "{} s", self.0),
+        }
+    }
+}
+
 /// Why a demand is not one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadDemand {

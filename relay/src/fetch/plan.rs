@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use prost::Message;
 use sotto_jwt_accounts::directory::State;
-use sotto_jwt_accounts::policy::{self, Permit, Read};
+use sotto_jwt_accounts::policy::{self, Asking, Permit, Proven, Read};
 use sotto_proto::wire::{FetchRefusal, FetchRequest};
 use sotto_proto::{DeviceId, FileId, RoomAddress, RoomId, limits, reply_prefix};
 
@@ -83,10 +83,19 @@ pub fn is_own_reply(device: DeviceId, reply: &str) -> bool {
 ///
 /// # Errors
 /// When the request is refused as a whole.
-pub fn plan(device: DeviceId, request: &Bytes, state: &State) -> Result<Plan, FetchRefusal> {
+pub fn plan(
+    device: DeviceId,
+    request: &Bytes,
+    state: &State,
+    now_ms: i64,
+) -> Result<Plan, FetchRefusal> {
     let request = parse(request).ok_or(FetchRefusal::Malformed)?;
     let device = state.device(device).ok_or(FetchRefusal::UnknownDevice)?;
-    let user = &device.certificate.user;
+    let asking = Asking {
+        user: &device.certificate.user,
+        proven: &Proven::none(),
+        now_ms,
+    };
 
     let mut plan = Plan {
         inbox_after: request.inbox_after,
@@ -95,7 +104,7 @@ pub fn plan(device: DeviceId, request: &Bytes, state: &State) -> Result<Plan, Fe
     };
     let mut refused = BTreeSet::new();
     let mut permitted = |room: RoomId| {
-        let permit = policy::check(state, user, Read, &room);
+        let permit = policy::check(state, asking, Read, &room);
         match permit.ok().zip(state.room(room)) {
             Some((permit, found)) => Some((permit, found.address.clone())),
             None => {
@@ -301,7 +310,7 @@ mod tests {
     }
 
     fn planned(request: &FetchRequest) -> Result<Plan, FetchRefusal> {
-        plan(device(ALICE), &request.encode_to_vec().into(), &org())
+        plan(device(ALICE), &request.encode_to_vec().into(), &org(), 0)
     }
 
     #[test]
@@ -343,7 +352,7 @@ mod tests {
 
     #[test]
     fn an_unknown_device_is_refused() {
-        let refusal = plan(device([77; 16]), &Bytes::new(), &org());
+        let refusal = plan(device([77; 16]), &Bytes::new(), &org(), 0);
         assert_eq!(refusal, Err(FetchRefusal::UnknownDevice));
     }
 
@@ -412,7 +421,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_planned_or_refused(bytes: Vec<u8>) {
-            let _ = plan(device(ALICE), &bytes.into(), &State::default());
+            let _ = plan(device(ALICE), &bytes.into(), &State::default(), 0);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_nats::{Client, Message, Subscriber};
 use bytes::Bytes;
@@ -153,15 +154,21 @@ impl Answerer {
     /// end: it may just have been granted.
     async fn plan(&self, device: DeviceId, request: &Bytes) -> Result<Plan, FetchRefusal> {
         let known = self.directory.state().map_err(unavailable)?;
-        match plan::plan(device, request, &known) {
+        match plan::plan(device, request, &known, now_ms()) {
             Ok(plan) if plan.refused_rooms.is_empty() => Ok(plan),
             Err(FetchRefusal::Malformed) => Err(FetchRefusal::Malformed),
             _ => {
                 let known = self.directory.refresh().await.map_err(unavailable)?;
-                plan::plan(device, request, &known)
+                plan::plan(device, request, &known, now_ms())
             }
         }
     }
+}
+
+fn now_ms() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    let millis = since_1970.unwrap_or_default().as_millis();
+    i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
 fn unavailable(error: LogError) -> FetchRefusal {

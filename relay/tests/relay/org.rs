@@ -105,7 +105,8 @@ impl<'a> Org<'a> {
     /// Connects as a device, with the grants that it has now.
     pub async fn connect(&self, device: &Device) -> Client {
         let state = self.writer.log().state().unwrap();
-        let access = policy::nats_access(&state, device.id, now_ms()).unwrap();
+        let access =
+            policy::nats_access(&state, device.id, &policy::Proven::none(), now_ms()).unwrap();
         let signer = self.server.keys.account_signer(&self.server.org()).unwrap();
         let jwt = signer.device_jwt(&access, now_ms()).unwrap().jwt;
         let nkey = Arc::clone(&device.nkey);

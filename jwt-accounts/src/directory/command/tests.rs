@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use sotto_proto::limits;
 
 use super::*;
-use crate::policy::{nats_access, revoked_nats_keys};
+use crate::policy::{Proven, nats_access, revoked_nats_keys};
 
 const NOW_MS: i64 = 1_800_000_000_000;
 
@@ -156,7 +156,7 @@ fn who_makes_a_room_owns_it_and_nobody_else_is_in_it() {
         Some(Role::Owner)
     );
     for (number, rooms) in [(1, 0), (2, 1), (3, 0)] {
-        let access = nats_access(&org.state, device(number), NOW_MS).unwrap();
+        let access = nats_access(&org.state, device(number), &Proven::none(), NOW_MS).unwrap();
         assert_eq!(access.rooms().len(), rooms, "device {number}");
     }
 }
@@ -323,8 +323,8 @@ fn a_certificate_has_its_time() {
         assert_eq!(decided.is_ok(), accepted, "{off_ms}");
     }
     org.run(&user("bob"), add("bob", 2, 70));
-    assert!(nats_access(&org.state, device(70), NOW_MS + 1_000).is_ok());
-    assert!(nats_access(&org.state, device(70), NOW_MS + 1_001).is_err());
+    assert!(nats_access(&org.state, device(70), &Proven::none(), NOW_MS + 1_000).is_ok());
+    assert!(nats_access(&org.state, device(70), &Proven::none(), NOW_MS + 1_001).is_err());
 }
 
 #[test]
@@ -334,14 +334,14 @@ fn a_revoked_device_is_gone_and_does_not_return() {
     let revoke = Command::RevokeDevice { device: device(70) };
     assert!(is_denied(&org.try_to(&user("carol"), revoke.clone())));
     org.run(&user("bob"), revoke.clone());
-    assert!(nats_access(&org.state, device(70), NOW_MS).is_err());
+    assert!(nats_access(&org.state, device(70), &Proven::none(), NOW_MS).is_err());
     let key = KeyPair::new_from_raw(KeyPairType::User, [70; 32]).unwrap();
-    let void = revoked_nats_keys(&org.state);
+    let void = revoked_nats_keys(&org.state, NOW_MS);
     let until_s = void.get(&key.public_key()).copied();
     assert!(until_s > Some(NOW_MS / 1_000), "{void:?}");
     // Again, as the answer may have got lost.
     assert_eq!(org.try_to(&user("bob"), revoke.clone()), Ok(0));
-    assert_eq!(revoked_nats_keys(&org.state), void);
+    assert_eq!(revoked_nats_keys(&org.state, NOW_MS), void);
     assert!(is_denied(&org.try_to(&user("carol"), revoke)));
     let never = Command::RevokeDevice { device: device(71) };
     assert_eq!(rule(org.try_to(&user("bob"), never)), Rule::UnknownDevice);

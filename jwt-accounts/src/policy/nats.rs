@@ -1,0 +1,191 @@
+//! What of the policy reaches nats-server: which rooms a device's JWT grants,
+//! for how long, and which keys are void.
+//!
+//! Between two JWTs nats-server asks nobody. So a JWT ends before anything it
+//! grants does, and what is taken away earlier is taken by voiding keys.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sotto_proto::signed::DeviceCertificate;
+use sotto_proto::{DeviceId, RoomAddress, limits};
+
+use super::action::{Post, Read};
+use super::denied::Denied;
+use super::factor::Proven;
+use super::{Asking, check};
+use crate::directory::{Rule, State};
+
+/// A JWT issued this long after a device was revoked is void, too: another
+/// gateway may have heard of it late, or have another clock.
+const REVOCATION_MARGIN: Duration = Duration::from_secs(300);
+
+/// How long a JWT may hold, the longest first. What would end before the
+/// shortest is not granted at all.
+const LIFETIMES: [Duration; 4] = [
+    limits::JWT,
+    Duration::from_secs(30 * 60),
+    Duration::from_secs(10 * 60),
+    SHORTEST,
+];
+const SHORTEST: Duration = Duration::from_secs(2 * 60);
+
+/// Keys voided one by one at most; when there are more, every key is.
+const KEYS: usize = 1_000;
+
+/// What NATS calls every key.
+const EVERY_KEY: &str = "*";
+
+/// Proof of what a device may reach on NATS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "it is there to be made into a JWT"]
+pub struct NatsAccess {
+    certificate: DeviceCertificate,
+    rooms: Vec<RoomAccess>,
+    withheld: Vec<(RoomAddress, Denied)>,
+    expires_ms: i64,
+}
+
+/// A room that a device may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomAccess {
+    /// Where it is.
+    pub address: RoomAddress,
+    /// Whether the device may post there, too.
+    pub post: bool,
+    /// Whether it could not read with nothing proven.
+    pub gated: bool,
+}
+
+impl NatsAccess {
+    /// The device.
+    pub fn certificate(&self) -> &DeviceCertificate {
+        &self.certificate
+    }
+
+    /// The rooms that it may read, by id.
+    pub fn rooms(&self) -> &[RoomAccess] {
+        &self.rooms
+    }
+
+    /// The rooms in which its user has a role and may not read, or not post
+    /// although factors would help, each with why.
+    pub fn withheld(&self) -> &[(RoomAddress, Denied)] {
+        &self.withheld
+    }
+
+    /// Until when all of it is permitted, at most the lifetime of a JWT; in ms
+    /// since 1970.
+    pub fn expires_ms(&self) -> i64 {
+        self.expires_ms
+    }
+}
+
+/// What a device may reach on NATS, with these factors proven.
+///
+/// # Errors
+/// When the device is unknown or revoked, or its certificate has run out.
+pub fn nats_access(
+    state: &State,
+    device: DeviceId,
+    proven: &Proven,
+    now_ms: i64,
+) -> Result<NatsAccess, Rule> {
+    let found = state.device(device).ok_or(Rule::UnknownDevice)?;
+    let certificate = found.certificate.clone();
+    if now_ms > certificate.not_after_ms {
+        return Err(Rule::Certificate("not valid any more"));
+    }
+    let asking = Asking {
+        user: &certificate.user,
+        proven,
+        now_ms,
+    };
+    let mut rooms = Vec::new();
+    let mut withheld = Vec::new();
+    let mut lifetime = limits::JWT;
+    for room in state.rooms_of(asking.user) {
+        let address = &room.address;
+        match Reach::of(state, asking, address) {
+            Ok(reach) => {
+                lifetime = lifetime.min(reach.lifetime);
+                rooms.push(RoomAccess {
+                    address: address.clone(),
+                    post: reach.no_post.is_none(),
+                    gated: reach.gated,
+                });
+                let helped = reach.no_post.filter(|denied| !denied.missing().is_empty());
+                withheld.extend(helped.map(|denied| (address.clone(), denied)));
+            }
+            Err(denied) => withheld.push((address.clone(), denied)),
+        }
+    }
+    Ok(NatsAccess {
+        rooms,
+        withheld,
+        expires_ms: later(now_ms, lifetime),
+        certificate,
+    })
+}
+
+/// How far a device's user gets in one room.
+struct Reach {
+    gated: bool,
+    no_post: Option<Denied>,
+    lifetime: Duration,
+}
+
+impl Reach {
+    fn of(state: &State, asking: Asking<'_>, address: &RoomAddress) -> Result<Self, Denied> {
+        let room = &address.room;
+        let until = |lifetime| Asking {
+            now_ms: later(asking.now_ms, lifetime),
+            ..asking
+        };
+        let read = |asking| check(state, asking, Read, room).map(drop);
+        let post = |asking| check(state, asking, Post, room).map(drop);
+
+        read(asking).and_then(|()| read(until(SHORTEST)))?;
+        let no_post = post(asking).and_then(|()| post(until(SHORTEST))).err();
+        let holds = |lifetime: &Duration| {
+            let then = until(*lifetime);
+            read(then).is_ok() && (no_post.is_some() || post(then).is_ok())
+        };
+        let lifetime = LIFETIMES.into_iter().find(holds);
+        Ok(Self {
+            gated: read(Asking {
+                proven: &Proven::none(),
+                ..asking
+            })
+            .is_err(),
+            lifetime: lifetime.unwrap_or(SHORTEST),
+            no_post,
+        })
+    }
+}
+
+/// The NATS keys that are void, each with the time until which the JWTs issued
+/// to it are, in seconds since 1970: those of revoked devices, and those of
+/// users from whom something was taken while JWTs may still grant it. `*` is
+/// every key.
+pub fn revoked_nats_keys(state: &State, now_ms: i64) -> BTreeMap<String, i64> {
+    let devices = state.revoked_devices().map(|device| {
+        let until_ms = later(device.at_ms, REVOCATION_MARGIN);
+        (device.nats_key.clone(), until_ms.div_euclid(1_000))
+    });
+    let lives = |until_s: i64| later(until_s.saturating_mul(1_000), limits::JWT) >= now_ms;
+    let mut keys: BTreeMap<_, _> = devices.filter(|(_, until_s)| lives(*until_s)).collect();
+    if keys.len() > KEYS {
+        let latest = keys.values().copied().max();
+        keys = latest
+            .map(|until_s| (EVERY_KEY.to_owned(), until_s))
+            .into_iter()
+            .collect();
+    }
+    keys
+}
+
+fn later(at_ms: i64, by: Duration) -> i64 {
+    let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+    at_ms.saturating_add(by_ms)
+}
