@@ -16,10 +16,16 @@ mod log;
 mod properties;
 mod rule;
 mod state;
+mod terms;
+mod wire;
 
 pub use chain::{ChainError, Head};
-pub use command::{Command, Refusal, decide};
-pub use event::{Actor, Change, Event, InviteHash, Malformed, Role, Scope};
-pub use log::{AppendError, DirectoryLog, DirectoryWriter, Known, LogError};
+pub use command::{CHANGES_MAX, COMMANDS_MAX, Command, Refusal, decide};
+pub use event::{Change, Event, InviteHash};
+pub use log::{AppendError, Appended, DirectoryLog, DirectoryWriter, Known, LogError};
 pub use rule::Rule;
-pub use state::{Device, Invite, RevokedDevice, Room, State, User};
+pub use state::{
+    Departure, Device, Group, Invite, Project, RevokedDevice, Room, State, User, UserStatus,
+};
+pub use terms::{Actor, By, ExternalId, ExternalIdError, Holder, Role, Scope, Status, Titled};
+pub use wire::Malformed;

@@ -11,7 +11,7 @@
 use sotto_proto::UserName;
 
 use self::denied::Why;
-use crate::directory::{Actor, State};
+use crate::directory::{Actor, By, State};
 
 mod action;
 mod demand;
@@ -106,42 +106,40 @@ pub fn standing<A: Action>(
 /// As [`check`], where the gateway itself may too.
 pub(crate) fn check_actor<A: Action>(
     state: &State,
-    actor: &Actor,
+    by: &By,
+    now_ms: i64,
     action: A,
     object: &A::Object,
 ) -> Result<(), Denied> {
-    match actor {
+    match &by.actor {
         Actor::Gateway => Ok(()),
-        Actor::User(user) => check(state, nothing_proven(user), action, object).map(drop),
+        Actor::User(_) => check_user(state, by, now_ms, action, object).map(drop),
     }
 }
 
 /// As [`check`], where only a user makes sense.
 pub(crate) fn check_user<A: Action>(
     state: &State,
-    actor: &Actor,
+    by: &By,
+    now_ms: i64,
     action: A,
     object: &A::Object,
 ) -> Result<UserName, Denied> {
-    match actor {
+    match &by.actor {
         Actor::Gateway => Err(Denied::new(
-            actor.to_string(),
+            by.actor.to_string(),
             A::KIND,
             A::scope(object),
             Why::Needs(A::KIND.needs()),
         )),
         Actor::User(user) => {
-            check(state, nothing_proven(user), action, object).map(|permit| permit.user)
+            let asking = Asking {
+                user,
+                proven: &by.proven,
+                now_ms,
+            };
+            check(state, asking, action, object).map(|permit| permit.user)
         }
-    }
-}
-
-const fn nothing_proven(user: &UserName) -> Asking<'_> {
-    const NONE: &Proven = &Proven::none();
-    Asking {
-        user,
-        proven: NONE,
-        now_ms: 0,
     }
 }
 

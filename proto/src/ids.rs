@@ -216,6 +216,11 @@ public_id!(
     FileId,
     "file id"
 );
+public_id!(
+    /// One way of a user to prove a factor, such as one TOTP generator.
+    FactorId,
+    "factor id"
+);
 secret_id!(
     /// Whoever holds it may sign up once, until it expires.
     InviteToken,

@@ -12,9 +12,10 @@ pub mod padding;
 pub mod password;
 pub mod signed;
 mod subjects;
+mod titles;
 
 pub use ids::{
-    DeviceId, FileId, GroupName, IdError, InviteToken, NameError, OrgName, ProjectName,
+    DeviceId, FactorId, FileId, GroupName, IdError, InviteToken, NameError, OrgName, ProjectName,
     RendezvousId, RoomId, Shard, UserName,
 };
 pub use links::{DeviceLink, GatewayAddress, InviteLink, LinkError};
@@ -23,6 +24,7 @@ pub use subjects::{
     SubjectError, blob_stream, blob_stream_subjects, mail_stream, mail_stream_subjects,
     reply_prefix,
 };
+pub use titles::{Title, TitleError, Unfit, skeleton};
 
 /// The protobuf messages of `proto/wire`, as generated.
 pub mod wire {

@@ -9,9 +9,11 @@ use sha2::{Digest, Sha256};
 use sotto_proto::signed::{self, SignedError};
 use sotto_proto::wire::{self, Signed};
 
-use super::event::{Actor, Change, Event, Malformed};
+use super::event::{Change, Event};
 use super::rule::Rule;
 use super::state::State;
+use super::terms::Actor;
+use super::wire::Malformed;
 
 /// Where a log ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,7 +59,7 @@ impl State {
         }
         let statement: wire::DirectoryEvent =
             signed::verify(&signed, gateway).map_err(|error| match error {
-                SignedError::Malformed => ChainError::Malformed(Malformed("statement")),
+                SignedError::Malformed => ChainError::Malformed(Malformed::Part("statement")),
                 SignedError::Signature | SignedError::Expired => ChainError::Signature,
             })?;
         let event = Event::try_from(statement)?;
@@ -82,7 +84,7 @@ impl State {
 pub(super) fn sign(
     head: &Head,
     actor: &Actor,
-    changes: Vec<Change>,
+    changes: &[Change],
     now_ms: i64,
     gateway: &SigningKey,
 ) -> Vec<Bytes> {
@@ -94,7 +96,7 @@ pub(super) fn sign(
             previous: head.hash,
             at_ms: now_ms,
             actor: actor.clone(),
-            change,
+            change: change.clone(),
         };
         let signed = signed::sign(&wire::DirectoryEvent::from(&event), gateway);
         let entry = Bytes::from(signed.encode_to_vec());

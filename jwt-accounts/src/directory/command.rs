@@ -1,20 +1,27 @@
 //! What can be asked of the directory, and the changes that answer it.
 
+mod plan;
+
 use std::num::NonZeroU8;
+use std::sync::Arc;
 
 use ed25519_dalek::VerifyingKey;
-use sha2::{Digest, Sha256};
-use sotto_proto::signed::DeviceCertificate;
 use sotto_proto::wire::{JoinRule, Signed};
-use sotto_proto::{DeviceId, OrgName, ProjectName, RoomId, Shard, UserName};
+use sotto_proto::{DeviceId, FactorId, GroupName, OrgName, ProjectName, RoomId, Title, UserName};
 
-use super::event::{Actor, Change, Event, InviteHash, Role, Scope};
+use super::event::{Change, Event, InviteHash};
 use super::rule::Rule;
 use super::state::State;
-use crate::policy::{self, Denied};
+use super::terms::{By, ExternalId, Holder, Role, Scope, Status, Titled};
+use crate::policy::{Denied, Factor, LevelPolicy};
+
+/// Commands in one [`Command::All`].
+pub const COMMANDS_MAX: usize = 500;
+/// Changes of one decision: what JetStream stores as one atomic batch.
+pub const CHANGES_MAX: usize = 1_000;
 
 /// Something asked of the directory.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Begins the log. The gateway only.
     CreateOrg {
@@ -28,7 +35,8 @@ pub enum Command {
         /// Its name.
         project: ProjectName,
     },
-    /// Lets someone sign up, once.
+    /// Lets someone sign up, once. One for a user by name needs the right to
+    /// invite to the org, whatever its scope: whoever has it becomes that user.
     IssueInvite {
         /// Of the invite.
         invite: InviteHash,
@@ -38,6 +46,10 @@ pub enum Command {
         scope: Scope,
         /// Which role.
         role: Role,
+        /// Only this user may use it; `None`: any new one.
+        for_user: Option<UserName>,
+        /// Whoever uses it is a guest until then, in ms since 1970.
+        guest_until_ms: Option<i64>,
     },
     /// Signs up the actor with a first device, whose certificate names them.
     Enrol {
@@ -52,7 +64,7 @@ pub enum Command {
         certificate: Signed,
     },
     /// Takes everything from a device: the actor's own, or anyone's when the
-    /// actor owns the org. Changes nothing when it was revoked before.
+    /// actor manages the org. Changes nothing when it was revoked before.
     RevokeDevice {
         /// Which one.
         device: DeviceId,
@@ -74,23 +86,147 @@ pub enum Command {
         /// Which one.
         room: RoomId,
     },
-    /// Gives a user at least this role. Changes nothing when they have it, or
-    /// a greater one, in just this place.
+    /// Gives a user or a group at least this role. Changes nothing when they
+    /// have it, or a greater one, in just this place.
     GrantRole {
         /// Who.
-        user: UserName,
+        holder: Holder,
         /// Where.
         scope: Scope,
         /// Which.
         role: Role,
     },
-    /// Takes the role that a user was granted in just this place.
+    /// Takes the role that a user or a group was granted in just this place.
     RevokeRole {
         /// Who.
-        user: UserName,
+        holder: Holder,
         /// Where.
         scope: Scope,
     },
+    /// Sets what people read in place of a name. Changes nothing when they
+    /// read it already.
+    SetTitle {
+        /// Whose.
+        of: Titled,
+        /// `None`: the name is shown.
+        title: Option<Title>,
+    },
+    /// Archives, restores or deletes a project; only an empty one is deleted.
+    /// Changes nothing when it has that status.
+    SetProjectStatus {
+        /// Which one.
+        project: ProjectName,
+        /// From now on.
+        status: Status,
+    },
+    /// Archives, restores or deletes a room. Changes nothing when it has that
+    /// status.
+    SetRoomStatus {
+        /// Which one.
+        room: RoomId,
+        /// From now on.
+        status: Status,
+    },
+    /// Has a room inherit from another project. The actor manages both.
+    /// Changes nothing when it is there.
+    MoveRoom {
+        /// Which one.
+        room: RoomId,
+        /// Where to.
+        project: ProjectName,
+    },
+    /// Keeps a name for a user, who can have roles and groups before they sign up.
+    AddUser {
+        /// The name.
+        user: UserName,
+        /// What people read in place of it.
+        title: Option<Title>,
+        /// Where they come from.
+        external_id: Option<ExternalId>,
+    },
+    /// Takes everything from a user, for good. Changes nothing when that was
+    /// done before.
+    RevokeUser {
+        /// Who.
+        user: UserName,
+    },
+    /// Makes a group.
+    CreateGroup {
+        /// Its name.
+        group: GroupName,
+        /// What people read in place of it.
+        title: Option<Title>,
+        /// Where it comes from.
+        external_id: Option<ExternalId>,
+    },
+    /// Ends a group, and what its members had through it.
+    DeleteGroup {
+        /// Which one.
+        group: GroupName,
+    },
+    /// Gives a user what the group has. Changes nothing for a member.
+    AddGroupMember {
+        /// Which one.
+        group: GroupName,
+        /// Who.
+        user: UserName,
+    },
+    /// Takes from a user what the group has.
+    RemoveGroupMember {
+        /// Which one.
+        group: GroupName,
+        /// Who.
+        user: UserName,
+    },
+    /// Makes a user a guest until a time, or no guest any more. Changes nothing
+    /// when that is so.
+    SetGuestUntil {
+        /// Who.
+        user: UserName,
+        /// In ms since 1970; `None`: no guest.
+        until_ms: Option<i64>,
+    },
+    /// Sets what a level demands of its own, unless no owner could manage the
+    /// org then. Changes nothing when it demands just that.
+    SetPolicy {
+        /// Which level.
+        scope: Scope,
+        /// `None`: nothing.
+        policy: Option<Arc<LevelPolicy>>,
+    },
+    /// The actor vouches for a user. Changes nothing when they do already.
+    Introduce {
+        /// For whom.
+        user: UserName,
+        /// The actor, by name.
+        by: UserName,
+    },
+    /// The actor does not vouch for a user any more; who manages the org may
+    /// end anyone's introduction. Changes nothing when there is none.
+    WithdrawIntroduction {
+        /// For whom.
+        user: UserName,
+        /// Who vouched.
+        by: UserName,
+    },
+    /// Notes that the actor can prove a factor.
+    EnrolFactor {
+        /// Which kind.
+        factor: Factor,
+        /// Which one of that kind.
+        id: FactorId,
+    },
+    /// Notes that a user cannot prove a factor any more: the actor, or anyone
+    /// when the actor manages the org. Changes nothing when that was done before.
+    RemoveFactor {
+        /// Who.
+        user: UserName,
+        /// Which one.
+        id: FactorId,
+    },
+    /// Does all of these in order or none, each decided on what those before
+    /// have changed. At most [`COMMANDS_MAX`], none of them another `All`.
+    All(Vec<Command>),
 }
 
 /// Why the directory does not do what it was asked.
@@ -102,6 +238,14 @@ pub enum Refusal {
     /// Nobody may: a rule of the directory forbids it.
     #[error(transparent)]
     Rule(#[from] Rule),
+    /// One of several commands, so that none was carried out.
+    #[error("command {number}: {refusal}")]
+    Nth {
+        /// Which one, from 1.
+        number: usize,
+        /// Why.
+        refusal: Box<Refusal>,
+    },
 }
 
 /// The changes that carry out a command at `now_ms`, or why not. They hold
@@ -111,152 +255,135 @@ pub enum Refusal {
 /// [`Refusal`].
 pub fn decide(
     state: &State,
-    actor: &Actor,
+    by: &By,
     command: Command,
     now_ms: i64,
 ) -> Result<Vec<Change>, Refusal> {
-    let changes = plan(state, actor, command)?;
-    let mut after = state.clone();
-    for change in &changes {
-        let event = Event {
-            index: after.head.length,
-            previous: after.head.hash,
-            at_ms: now_ms,
-            actor: actor.clone(),
-            change: change.clone(),
-        };
-        after.apply(&event)?;
+    let mut trial = Trial {
+        state: state.clone(),
+        by,
+        now_ms,
+        changes: Vec::new(),
+    };
+    match command {
+        Command::All(commands) if commands.len() > COMMANDS_MAX => {
+            return Err(Rule::TooManyAtOnce.into());
+        }
+        Command::All(commands) => {
+            for (number, command) in (1..).zip(commands) {
+                let done = trial.carry_out(command);
+                done.map_err(|refusal| Refusal::Nth {
+                    number,
+                    refusal: Box::new(refusal),
+                })?;
+            }
+        }
+        command => trial.carry_out(command)?,
     }
-    Ok(changes)
+    Ok(trial.changes)
 }
 
-/// What a command comes down to when the actor may ask for it; whether the
-/// rules allow the changes is seen when they are applied.
-fn plan(state: &State, actor: &Actor, command: Command) -> Result<Vec<Change>, Refusal> {
-    match command {
-        Command::CreateOrg { org, gateway_key } => {
-            policy::check_gateway(actor, "create an organisation")?;
-            Ok(vec![Change::OrgCreated { org, gateway_key }])
+/// A copy of the state on which changes are tried as they are decided.
+struct Trial<'a> {
+    state: State,
+    by: &'a By,
+    now_ms: i64,
+    changes: Vec<Change>,
+}
+
+impl Trial<'_> {
+    fn carry_out(&mut self, command: Command) -> Result<(), Refusal> {
+        for change in plan::plan(&self.state, self.by, command, self.now_ms)? {
+            if self.changes.len() >= CHANGES_MAX {
+                return Err(Rule::TooManyAtOnce.into());
+            }
+            let decided = u64::try_from(self.changes.len()).unwrap_or(u64::MAX);
+            let event = Event {
+                index: self.state.head().length.saturating_add(decided),
+                previous: None,
+                at_ms: self.now_ms,
+                actor: self.by.actor.clone(),
+                change,
+            };
+            self.state.apply(&event)?;
+            self.changes.push(event.change);
         }
-        Command::CreateProject { project } => {
-            policy::check_actor(state, actor, policy::CreateProject, &())?;
-            Ok(vec![Change::ProjectCreated { project }])
-        }
-        Command::IssueInvite {
-            invite,
-            expires_ms,
-            scope,
-            role,
-        } => {
-            policy::check_actor(state, actor, policy::CreateInvite, &scope)?;
-            Ok(vec![Change::InviteIssued {
+        Ok(())
+    }
+}
+
+impl Command {
+    /// The command that asks for just this change; `None` for changes that
+    /// only come with others or are not for asking.
+    pub(super) fn for_change(change: Change) -> Option<Self> {
+        Some(match change {
+            Change::ProjectCreated { project } => Self::CreateProject { project },
+            Change::InviteIssued {
                 invite,
                 expires_ms,
                 scope,
                 role,
-            }])
-        }
-        Command::Enrol {
-            invite,
-            certificate,
-        } => plan_enrolment(state, actor, invite, certificate),
-        Command::AddDevice { certificate } => Ok(vec![device_of(actor, certificate)?.1]),
-        Command::RevokeDevice { device } => {
-            let owner = state.device_user(device).ok_or(Rule::UnknownDevice)?;
-            if *actor != Actor::User(owner.clone()) {
-                policy::check_actor(state, actor, policy::Manage, &Scope::Org)?;
+                for_user,
+                guest_until_ms,
+            } => Self::IssueInvite {
+                invite,
+                expires_ms,
+                scope,
+                role,
+                for_user,
+                guest_until_ms,
+            },
+            Change::DeviceRevoked { device } => Self::RevokeDevice { device },
+            Change::RoleGranted {
+                holder,
+                scope,
+                role,
+            } => Self::GrantRole {
+                holder,
+                scope,
+                role,
+            },
+            Change::RoleRevoked { holder, scope } => Self::RevokeRole { holder, scope },
+            Change::TitleSet { of, title } => Self::SetTitle { of, title },
+            Change::ProjectStatusSet { project, status } => {
+                Self::SetProjectStatus { project, status }
             }
-            let enrolled = state.device(device);
-            let revoked = enrolled.map(|_| Change::DeviceRevoked { device });
-            Ok(revoked.into_iter().collect())
-        }
-        Command::CreateRoom {
-            room,
-            project,
-            join_rule,
-            shards,
-        } => {
-            let user = policy::check_user(state, actor, policy::CreateRoom, &project)?;
-            let created = Change::RoomCreated {
-                room,
-                project,
-                shard: shard(room, shards),
-                join_rule,
-            };
-            let owner = Change::RoleGranted {
+            Change::RoomStatusSet { room, status } => Self::SetRoomStatus { room, status },
+            Change::RoomMoved { room, project } => Self::MoveRoom { room, project },
+            Change::UserAdded {
                 user,
-                scope: Scope::Room(room),
-                role: Role::Owner,
-            };
-            Ok(vec![created, owner])
-        }
-        Command::JoinRoom { room } => {
-            let user = policy::check_user(state, actor, policy::Join, &room)?;
-            Ok(grant(state, user, Scope::Room(room), Role::User))
-        }
-        Command::GrantRole { user, scope, role } => {
-            match role {
-                Role::User => policy::check_actor(state, actor, policy::Invite, &scope)?,
-                Role::Owner => policy::check_actor(state, actor, policy::Manage, &scope)?,
-            }
-            Ok(grant(state, user, scope, role))
-        }
-        Command::RevokeRole { user, scope } => {
-            policy::check_actor(state, actor, policy::Manage, &scope)?;
-            Ok(vec![Change::RoleRevoked { user, scope }])
-        }
+                title,
+                external_id,
+            } => Self::AddUser {
+                user,
+                title,
+                external_id,
+            },
+            Change::UserRevoked { user } => Self::RevokeUser { user },
+            Change::GroupCreated {
+                group,
+                title,
+                external_id,
+            } => Self::CreateGroup {
+                group,
+                title,
+                external_id,
+            },
+            Change::GroupDeleted { group } => Self::DeleteGroup { group },
+            Change::GroupMemberAdded { group, user } => Self::AddGroupMember { group, user },
+            Change::GroupMemberRemoved { group, user } => Self::RemoveGroupMember { group, user },
+            Change::GuestUntilSet { user, until_ms } => Self::SetGuestUntil { user, until_ms },
+            Change::PolicySet { scope, policy } => Self::SetPolicy { scope, policy },
+            Change::IntroductionGiven { user, by } => Self::Introduce { user, by },
+            Change::IntroductionWithdrawn { user, by } => Self::WithdrawIntroduction { user, by },
+            Change::OrgCreated { .. }
+            | Change::UserEnrolled { .. }
+            | Change::DeviceAdded { .. }
+            | Change::RoomCreated { .. }
+            | Change::FactorEnrolled { .. }
+            | Change::FactorRemoved { .. } => return None,
+        })
     }
-}
-
-/// What allows this is the invite, which the rules look at.
-fn plan_enrolment(
-    state: &State,
-    actor: &Actor,
-    invite: InviteHash,
-    certificate: Signed,
-) -> Result<Vec<Change>, Refusal> {
-    let issued = state.invite(&invite).ok_or(Rule::InviteInvalid)?;
-    let (certificate, device) = device_of(actor, certificate)?;
-    let enrolled = Change::UserEnrolled {
-        user: certificate.user.clone(),
-        identity_key: certificate.identity_key,
-        invite,
-    };
-    let role = Change::RoleGranted {
-        user: certificate.user,
-        scope: issued.scope.clone(),
-        role: issued.role,
-    };
-    Ok(vec![enrolled, device, role])
-}
-
-/// A certificate of the actor's own device, and the change that adds it.
-fn device_of(actor: &Actor, signed: Signed) -> Result<(DeviceCertificate, Change), Refusal> {
-    let certificate = DeviceCertificate::verify(&signed)
-        .map_err(|_| Rule::Certificate("its signature is wrong"))?;
-    if *actor != Actor::User(certificate.user.clone()) {
-        return Err(Rule::Certificate("another user").into());
-    }
-    let change = Change::DeviceAdded {
-        certificate: certificate.clone(),
-        signed,
-    };
-    Ok((certificate, change))
-}
-
-fn grant(state: &State, user: UserName, scope: Scope, role: Role) -> Vec<Change> {
-    if state.granted_role(&user, &scope) >= Some(role) {
-        return Vec::new();
-    }
-    vec![Change::RoleGranted { user, scope, role }]
-}
-
-/// Spreads rooms evenly; ids are drawn by clients, so they are hashed first.
-fn shard(room: RoomId, shards: NonZeroU8) -> Shard {
-    let hash: [u8; 32] = Sha256::digest(room.as_bytes()).into();
-    let [first, second, ..] = hash;
-    let shard = u16::from_be_bytes([first, second]) % u16::from(shards.get());
-    Shard(u8::try_from(shard).unwrap_or_default())
 }
 
 #[cfg(test)]

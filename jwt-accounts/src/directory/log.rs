@@ -20,7 +20,7 @@ use sotto_proto::{DIRECTORY_STREAM, DIRECTORY_SUBJECT, OrgName};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
-pub use append::{AppendError, DirectoryWriter};
+pub use append::{AppendError, Appended, DirectoryWriter};
 
 use super::chain::ChainError;
 use super::state::State;
@@ -29,8 +29,8 @@ use crate::grants;
 /// How long a change may go unnoticed when the message about it is lost.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Largest entry, in bytes; a certificate is the largest thing in one.
-const ENTRY_MAX: i32 = 16 * 1024;
+/// Largest entry, in bytes; a policy is the largest thing in one.
+const ENTRY_MAX: i32 = 32 * 1024;
 
 /// Why the directory cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]

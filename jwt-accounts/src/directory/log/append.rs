@@ -15,8 +15,9 @@ use tokio::sync::Mutex;
 
 use super::super::chain;
 use super::super::command::{Command, Refusal, decide};
-use super::super::event::Actor;
+use super::super::event::Change;
 use super::super::state::State;
+use super::super::terms::By;
 use super::{DirectoryLog, LogError, batch};
 
 /// How often a command is decided anew because others appended meanwhile.
@@ -35,6 +36,15 @@ pub enum AppendError {
     /// Others were faster, many times in a row.
     #[error("the directory is being changed by many at once: try again")]
     Busy,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// A state that has it.
+    pub state: Arc<State>,
+    /// What it changed, in order; nothing when all was so already.
+    pub changes: Vec<Change>,
 }
 
 /// An org's directory, for reading and writing.
@@ -68,29 +78,30 @@ impl DirectoryWriter {
     }
 
     /// Decides a command and appends what follows from it, all or nothing.
-    /// Returns a state that has it, when it is durable. The same command of the
+    /// Answers when it is durable. The same command of the
     /// same actor at the same millisecond counts as one, wherever it is given.
     ///
     /// # Errors
     /// [`AppendError`].
     pub async fn append(
         &self,
-        actor: &Actor,
+        by: &By,
         command: Command,
         now_ms: i64,
-    ) -> Result<Arc<State>, AppendError> {
+    ) -> Result<Appended, AppendError> {
         let _turn = self.turn.lock().await;
         let replica = &self.log.replica;
         for _ in 0..ATTEMPTS {
             let state = self.log.state()?;
-            let changes = decide(&state, actor, command.clone(), now_ms)?;
-            let entries = chain::sign(state.head(), actor, changes, now_ms, &self.key);
+            let changes = decide(&state, by, command.clone(), now_ms)?;
+            let entries = chain::sign(state.head(), &by.actor, &changes, now_ms, &self.key);
             let length = state.head().length;
             // The replica then holds the only reference and grows in place.
             drop(state);
             let sequenced: Vec<(u64, Bytes)> = (length + 1..).zip(entries).collect();
             let Some((last_sequence, last_entry)) = sequenced.last() else {
-                return Ok(self.log.state()?);
+                let state = self.log.state()?;
+                return Ok(Appended { state, changes });
             };
             let stored = match publish(&replica.client, length, &sequenced).await? {
                 Outcome::Stored => true,
@@ -102,7 +113,8 @@ impl DirectoryWriter {
             };
             if stored {
                 self.take_own(&sequenced).await?;
-                return Ok(self.log.state()?);
+                let state = self.log.state()?;
+                return Ok(Appended { state, changes });
             }
             replica.refresh().await?;
         }
