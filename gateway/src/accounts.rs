@@ -6,6 +6,7 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256};
+use sotto_jwt_accounts::directory::UserStatus;
 use sotto_proto::UserName;
 use subtle::ConstantTimeEq;
 
@@ -69,7 +70,9 @@ pub async fn is_stored(
 /// [`Refusal::Unavailable`].
 pub async fn find(org: &Org, user: &UserName) -> Result<Option<AccountRecord>, Refusal> {
     let state = org.state()?;
-    let identity_key = state.user(user).map(|user| *user.identity_key.as_bytes());
+    let found = state.user(user);
+    let active = found.filter(|user| user.status == UserStatus::Active);
+    let identity_key = active.and_then(|user| Some(*user.identity_key?.as_bytes()));
     let key = key(user, &identity_key.unwrap_or_default());
     org.buckets().accounts.get(&key).await
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rand::rngs::OsRng;
 use sotto_jwt_accounts::directory::{
-    Actor, AppendError, Command, InviteHash, Refusal, Role, Rule, Scope,
+    Actor, AppendError, By, Command, InviteHash, Refusal, Role, Rule, Scope,
 };
 use sotto_proto::{GatewayAddress, InviteLink, InviteToken, ProjectName};
 use sotto_service::private_files::{self, FileError};
@@ -48,8 +48,9 @@ pub async fn create(
             project: project.clone(),
         },
     ];
+    let by = By::from(Actor::Gateway);
     for command in commands {
-        let appended = org.directory().append(&Actor::Gateway, command, now_ms);
+        let appended = org.directory().append(&by, command, now_ms);
         match appended.await {
             Ok(_) => {}
             Err(AppendError::Refused(Refusal::Rule(Rule::OrgOnce | Rule::ProjectTaken(_)))) => {}
@@ -95,9 +96,11 @@ impl FirstInvite {
             expires_ms: now_ms.saturating_add(INVITE_MS),
             scope: Scope::Org,
             role: Role::Owner,
+            for_user: None,
+            guest_until_ms: None,
         };
         org.directory()
-            .append(&Actor::Gateway, issue, now_ms)
+            .append(&Actor::Gateway.into(), issue, now_ms)
             .await?;
         private_files::write(&file.path, format!("{link}\n").as_bytes())?;
         Ok(file)

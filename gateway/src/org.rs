@@ -115,8 +115,8 @@ impl Org {
         command: Command,
         now_ms: i64,
     ) -> Result<Arc<State>, Refusal> {
-        match self.directory.append(&actor, command, now_ms).await {
-            Ok(state) => Ok(state),
+        match self.directory.append(&actor.into(), command, now_ms).await {
+            Ok(appended) => Ok(appended.state),
             Err(AppendError::Refused(refusal)) => Err(refusal.into()),
             Err(error @ (AppendError::Log(_) | AppendError::Busy)) => {
                 Err(Refusal::unavailable(error))

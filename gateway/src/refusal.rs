@@ -139,6 +139,15 @@ impl From<directory::Refusal> for Refusal {
         match refusal {
             directory::Refusal::Denied(denied) => denied.into(),
             directory::Refusal::Rule(rule) => rule.into(),
+            directory::Refusal::Policy(policy) => Self::malformed(policy),
+            directory::Refusal::Nth { number, refusal } => match Self::from(*refusal) {
+                Self::Denied(why) => Self::Denied(format!("command {number}: {why}")),
+                Self::NotFound(why) => Self::NotFound(format!("command {number}: {why}")),
+                Self::Conflict(why) => Self::Conflict(format!("command {number}: {why}")),
+                Self::TooMany(why) => Self::TooMany(format!("command {number}: {why}")),
+                Self::Malformed(why) => Self::Malformed(format!("command {number}: {why}")),
+                other => other,
+            },
         }
     }
 }
@@ -152,15 +161,37 @@ impl From<Rule> for Refusal {
             Rule::UserTaken(_) => Self::NameTaken,
             Rule::UnknownProject(_)
             | Rule::UnknownUser(_)
+            | Rule::UnknownGroup(_)
             | Rule::UnknownDevice
+            | Rule::UnknownFactor
             | Rule::UnknownRoom => Self::NotFound(sentence),
-            Rule::TooManyDevices => Self::TooMany(sentence),
-            Rule::Certificate(_) => Self::Denied(sentence),
+            Rule::TooManyDevices | Rule::TooManyFactors | Rule::TooManyAtOnce => {
+                Self::TooMany(sentence)
+            }
+            Rule::Certificate(_)
+            | Rule::InviteForAnother
+            | Rule::UserExpected(_)
+            | Rule::IntroductionByAnother
+            | Rule::FactorOfGateway
+            | Rule::ProofNeeded => Self::Denied(sentence),
             Rule::OrgOnce
             | Rule::ProjectTaken(_)
             | Rule::DeviceTaken
             | Rule::RoomTaken
             | Rule::InviteTaken
+            | Rule::ProjectHoldsRooms(_)
+            | Rule::UserRevoked(_)
+            | Rule::UserNotEnrolled(_)
+            | Rule::GroupTaken(_)
+            | Rule::AlreadyMember
+            | Rule::NotMember
+            | Rule::ExternalIdTaken(_)
+            | Rule::Confusable(_)
+            | Rule::Archived(_)
+            | Rule::Unchanged
+            | Rule::Guest
+            | Rule::Introduction
+            | Rule::FactorTaken
             | Rule::RoleHeld
             | Rule::NoRole
             | Rule::LastOwner => Self::Conflict(sentence),

@@ -33,17 +33,18 @@ async fn reader(client: Client, org: &OrgName) -> Result<DirectoryLog, LogError>
 async fn found(writer: &DirectoryWriter) -> Arc<State> {
     let mut state = writer.log().state().unwrap();
     for command in first_commands() {
-        state = writer
-            .append(&Actor::Gateway, command, now_ms())
-            .await
-            .unwrap();
+        let by = Actor::Gateway.into();
+        state = writer.append(&by, command, now_ms()).await.unwrap().state;
     }
     state
 }
 
 async fn enrol(writer: &DirectoryWriter, who: &Person) {
     for (actor, command) in enrolment(who) {
-        writer.append(&actor, command, now_ms()).await.unwrap();
+        writer
+            .append(&actor.into(), command, now_ms())
+            .await
+            .unwrap();
     }
 }
 
@@ -70,9 +71,10 @@ async fn what_is_appended_is_heard_and_found_again() {
     enrol(&gateway, &alice).await;
     let room = RoomId::try_from(&[7; 16][..]).unwrap();
     let state = gateway
-        .append(&alice.actor(), create_room(room), now_ms())
+        .append(&alice.actor().into(), create_room(room), now_ms())
         .await
-        .unwrap();
+        .unwrap()
+        .state;
     assert_eq!(state.head().length, 8);
     assert_eq!(await_length(&relay, 8).await, state);
 
@@ -82,9 +84,10 @@ async fn what_is_appended_is_heard_and_found_again() {
     // And the connections from before go on.
     let invite = enrolment(&Person::new("bob", 2));
     let [(actor, command), _] = invite;
+    let by = actor.into();
     let state = loop {
-        match gateway.append(&actor, command.clone(), now_ms()).await {
-            Ok(state) => break state,
+        match gateway.append(&by, command.clone(), now_ms()).await {
+            Ok(appended) => break appended.state,
             Err(AppendError::Log(LogError::Unavailable(_))) => {}
             // Stored by an attempt that was not answered.
             Err(AppendError::Refused(Refusal::Rule(Rule::InviteTaken))) => {
@@ -112,7 +115,8 @@ async fn of_many_gateways_at_once_each_gets_through_or_is_told_why() {
         };
         // At times of their own: the same entry twice would count as one.
         let at_ms = now_ms() + i64::try_from(number).unwrap();
-        gateways[number % 4].append(&Actor::Gateway, command, at_ms)
+        let gateway = &gateways[number % 4];
+        async move { gateway.append(&Actor::Gateway.into(), command, at_ms).await }
     });
     let answers = futures::future::join_all(appends).await;
     let made = answers.iter().filter(|answer| answer.is_ok()).count();
@@ -139,7 +143,10 @@ async fn a_decision_is_stored_whole_or_not_at_all() {
     found(&gateway).await;
     let alice = Person::new("alice", 1);
     let [(actor, invite), (_, sign_up)] = enrolment(&alice);
-    gateway.append(&actor, invite, now_ms()).await.unwrap();
+    gateway
+        .append(&actor.into(), invite, now_ms())
+        .await
+        .unwrap();
     let before = gateway.log().state().unwrap();
 
     // A batch whose last message does not come.
@@ -155,12 +162,15 @@ async fn a_decision_is_stored_whole_or_not_at_all() {
     assert_eq!(gateway.log().refresh().await.unwrap(), before);
 
     let after = gateway
-        .append(&alice.actor(), sign_up.clone(), now_ms())
+        .append(&alice.actor().into(), sign_up.clone(), now_ms())
         .await
-        .unwrap();
+        .unwrap()
+        .state;
     assert_eq!(after.head().length, before.head().length + 3);
     // Asked again, as after an answer that was lost: refused, nothing stored.
-    let again = gateway.append(&alice.actor(), sign_up, now_ms()).await;
+    let again = gateway
+        .append(&alice.actor().into(), sign_up, now_ms())
+        .await;
     assert!(matches!(
         again,
         Err(AppendError::Refused(Refusal::Rule(Rule::InviteInvalid)))
@@ -190,7 +200,11 @@ async fn a_foreign_entry_breaks_the_log_for_good() {
     );
     assert!(gateway.log().refresh().await.is_err());
     let append = gateway
-        .append(&Actor::Gateway, first_commands()[1].clone(), now_ms())
+        .append(
+            &Actor::Gateway.into(),
+            first_commands()[1].clone(),
+            now_ms(),
+        )
         .await;
     assert!(matches!(
         append,
@@ -244,7 +258,7 @@ async fn a_long_log_is_read_in_portions() {
         let project = format!("p{number}").parse().unwrap();
         let command = Command::CreateProject { project };
         gateway
-            .append(&Actor::Gateway, command, now_ms())
+            .append(&Actor::Gateway.into(), command, now_ms())
             .await
             .unwrap();
     }

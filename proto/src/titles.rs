@@ -261,7 +261,10 @@ mod tests {
             assert_eq!(why_not(spaced), TitleError::Spaces, "{spaced:?}");
         }
         assert_eq!(why_not("\u{301}a"), TitleError::Marks);
-        assert_eq!(why_not("x\u{316}\u{317}\u{318}\u{319}\u{31c}"), TitleError::Marks);
+        assert_eq!(
+            why_not("x\u{316}\u{317}\u{318}\u{319}\u{31c}"),
+            TitleError::Marks
+        );
         assert_eq!(why_not("e\u{301}"), TitleError::NotComposed);
         assert_eq!(why_not("\u{212b}ngström"), TitleError::NotComposed);
         // A Cyrillic а among Latin letters; Greek among Cyrillic.

@@ -22,7 +22,8 @@ impl Serve for MeRequest {
             buckets.key_packages.get(&device.to_string()).await?;
         let state = org.state()?;
         let rooms = state.rooms_of(&user);
-        let projects = state.projects().filter(|project| {
+        let projects = state.projects().map(|(project, _)| project);
+        let projects = projects.filter(|project| {
             let scope = Scope::Project((*project).clone());
             state.effective_role(&user, &scope).is_some()
         });
@@ -77,14 +78,19 @@ impl Serve for UserRequest {
 /// # Errors
 /// [`Refusal::NotFound`].
 pub fn describe(state: &State, user: &UserName) -> Result<wire::User, Refusal> {
-    let found = state.user(user).ok_or_else(|| {
+    let found = state.user(user).filter(|user| user.identity_key.is_some());
+    let found = found.ok_or_else(|| {
         Refusal::NotFound(format!(
             "there is no user `{user}`: check the spelling, or invite them to sign up"
         ))
     })?;
     Ok(wire::User {
         user: user.to_string(),
-        identity_key: signed::key_bytes(&found.identity_key),
+        identity_key: found
+            .identity_key
+            .as_ref()
+            .map(signed::key_bytes)
+            .unwrap_or_default(),
         devices: found
             .devices()
             .map(|device| device.signed.clone())

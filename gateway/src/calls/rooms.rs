@@ -1,6 +1,6 @@
 //! Making rooms, letting users in, and joining open ones.
 
-use sotto_jwt_accounts::directory::{Actor, Command, Role, Scope, State};
+use sotto_jwt_accounts::directory::{Actor, Command, Holder, Role, Scope, State};
 use sotto_jwt_accounts::policy::{self, Asking, Proven, Read};
 use sotto_proto::wire::{
     JoinRule, RoomCreate, RoomCreated, RoomGrant, RoomGranted, RoomJoin, RoomJoinable,
@@ -65,7 +65,7 @@ impl Serve for RoomGrant {
         let role = self.role().try_into()?;
         let user: UserName = self.user.parse()?;
         let grant = Command::GrantRole {
-            user: user.clone(),
+            holder: Holder::User(user.clone()),
             scope: Scope::Room(room),
             role,
         };

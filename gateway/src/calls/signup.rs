@@ -70,7 +70,7 @@ impl Serve for SignupFinish {
                 certificate: signed,
             };
             // What the directory would refuse must leave no record behind.
-            directory::decide(&*org.state()?, &actor, enrol.clone(), now_ms)?;
+            directory::decide(&*org.state()?, &actor.clone().into(), enrol.clone(), now_ms)?;
             accounts::store(org, &user, identity_key, &record).await?;
             org.append(actor, enrol, now_ms).await?;
         }
@@ -120,6 +120,8 @@ impl Serve for InviteCreate {
             expires_ms,
             scope,
             role,
+            for_user: None,
+            guest_until_ms: None,
         };
         caller
             .org

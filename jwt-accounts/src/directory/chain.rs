@@ -63,6 +63,10 @@ impl State {
                 SignedError::Signature | SignedError::Expired => ChainError::Signature,
             })?;
         let event = Event::try_from(statement)?;
+        // What this version does not write, it does not understand.
+        if wire::DirectoryEvent::from(&event).encode_to_vec() != signed.statement {
+            return Err(Malformed::Part("form").into());
+        }
         if (event.index, event.previous) != (self.head.length, self.head.hash) {
             return Err(ChainError::Order);
         }

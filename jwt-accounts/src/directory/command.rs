@@ -13,7 +13,7 @@ use super::event::{Change, Event, InviteHash};
 use super::rule::Rule;
 use super::state::State;
 use super::terms::{By, ExternalId, Holder, Role, Scope, Status, Titled};
-use crate::policy::{Denied, Factor, LevelPolicy};
+use crate::policy::{BadPolicy, Denied, Factor, LevelPolicy};
 
 /// Commands in one [`Command::All`].
 pub const COMMANDS_MAX: usize = 500;
@@ -238,6 +238,9 @@ pub enum Refusal {
     /// Nobody may: a rule of the directory forbids it.
     #[error(transparent)]
     Rule(#[from] Rule),
+    /// The policy to be set is none.
+    #[error(transparent)]
+    Policy(#[from] BadPolicy),
     /// One of several commands, so that none was carried out.
     #[error("command {number}: {refusal}")]
     Nth {

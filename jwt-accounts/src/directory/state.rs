@@ -204,9 +204,7 @@ impl State {
             Change::GuestUntilSet { user, until_ms } => {
                 self.set_guest_until(user, *until_ms, event.at_ms)
             }
-            Change::PolicySet { scope, policy } => {
-                self.set_policy(scope, policy.as_ref(), event)
-            }
+            Change::PolicySet { scope, policy } => self.set_policy(scope, policy.as_ref(), event),
             Change::IntroductionGiven { user, by } => self.give_introduction(user, by),
             Change::IntroductionWithdrawn { user, by } => {
                 self.withdraw_introduction(user, by, event.at_ms)

@@ -6,8 +6,7 @@ use bytes::Bytes;
 use sotto_proto::signed::{self, DeviceCertificate, SignedError};
 use sotto_proto::wire::{self, directory_command::Ask, directory_event::Body, title_set};
 use sotto_proto::{
-    DeviceId, FactorId, GroupName, IdError, NameError, RoomId, Shard, TitleError,
-    UserName,
+    DeviceId, FactorId, GroupName, IdError, NameError, RoomId, Shard, TitleError, UserName,
 };
 
 use super::command::Command;

@@ -59,7 +59,7 @@ impl<'a> Facts<'a> {
             Scope::Project(_) => levels.push(object.clone()),
             Scope::Room(room) => {
                 let room = state.room(*room)?;
-                levels.push(Scope::Project(room.address.project.clone()));
+                levels.push(Scope::Project(room.project.clone()));
                 levels.push(object.clone());
             }
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::directory::{Change, Event, InviteHash, Role, Scope};
+use crate::directory::{Change, Event, Holder, InviteHash, Role, Scope};
 use ed25519_dalek::SigningKey;
 use sotto_proto::wire::JoinRule;
 use sotto_proto::{ProjectName, RoomId, Shard};
@@ -171,6 +171,8 @@ fn state(join_rule: JoinRule, role: Option<(Place, Role)>) -> State {
             expires_ms: 0,
             scope: Scope::Org,
             role: Role::User,
+            for_user: None,
+            guest_until_ms: None,
         },
         Change::UserEnrolled {
             user: alice(),
@@ -179,7 +181,7 @@ fn state(join_rule: JoinRule, role: Option<(Place, Role)>) -> State {
         },
     ];
     changes.extend(role.map(|(place, role)| Change::RoleGranted {
-        user: alice(),
+        holder: Holder::User(alice()),
         scope: match place {
             Place::Org => Scope::Org,
             Place::Project => Scope::Project(project()),

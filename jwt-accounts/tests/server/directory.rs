@@ -72,7 +72,7 @@ impl Directory {
 
     /// Decides and applies a command that must be accepted.
     pub fn run(&mut self, actor: &Actor, command: Command) {
-        for change in decide(&self.state, actor, command, now_ms()).unwrap() {
+        for change in decide(&self.state, &actor.clone().into(), command, now_ms()).unwrap() {
             let event = Event {
                 index: 0,
                 previous: None,
@@ -122,6 +122,8 @@ pub fn enrolment(who: &Person) -> [(Actor, Command); 2] {
         expires_ms: now_ms() + 60_000,
         scope: Scope::Project("field".parse().unwrap()),
         role: Role::Owner,
+        for_user: None,
+        guest_until_ms: None,
     };
     let enrol = Command::Enrol {
         invite,

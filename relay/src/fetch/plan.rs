@@ -227,7 +227,7 @@ mod tests {
     }
 
     fn run(state: &mut State, actor: &Actor, command: Command) {
-        for change in decide(state, actor, command, 0).unwrap() {
+        for change in decide(state, &actor.clone().into(), command, 0).unwrap() {
             let event = Event {
                 index: 0,
                 previous: None,
@@ -258,6 +258,8 @@ mod tests {
                 expires_ms: 1,
                 scope: Scope::Org,
                 role: Role::Owner,
+                for_user: None,
+                guest_until_ms: None,
             };
             run(&mut state, gateway, issue);
             let identity = SigningKey::from_bytes(&[number; 32]);

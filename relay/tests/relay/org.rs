@@ -62,6 +62,8 @@ impl<'a> Org<'a> {
             expires_ms: now_ms() + 60_000,
             scope: Scope::Org,
             role: Role::Owner,
+            for_user: None,
+            guest_until_ms: None,
         };
         self.append(&Actor::Gateway, issue).await;
         let identity = SigningKey::generate(&mut OsRng);
@@ -130,7 +132,9 @@ impl<'a> Org<'a> {
     }
 
     async fn append(&self, actor: &Actor, command: Command) -> Arc<State> {
-        self.writer.append(actor, command, now_ms()).await.unwrap()
+        let by = actor.clone().into();
+        let appended = self.writer.append(&by, command, now_ms()).await;
+        appended.unwrap().state
     }
 }
 

@@ -24,8 +24,7 @@ pub(super) fn plan(
     command: Command,
     now_ms: i64,
 ) -> Result<Vec<Change>, Refusal> {
-    let may_manage =
-        |scope: &Scope| policy::check_actor(state, by, now_ms, policy::Manage, scope);
+    let may_manage = |scope: &Scope| policy::check_actor(state, by, now_ms, policy::Manage, scope);
     let actor = &by.actor;
     match command {
         Command::All(_) => Err(Rule::TooManyAtOnce.into()),
@@ -198,6 +197,9 @@ pub(super) fn plan(
         }
         Command::SetPolicy { scope, policy } => {
             may_manage(&scope)?;
+            if let Some(policy) = &policy {
+                policy.validate()?;
+            }
             let has_it = state.policy(&scope) == policy.as_ref();
             Ok(change_if(!has_it, Change::PolicySet { scope, policy }))
         }

@@ -2,7 +2,10 @@ use ed25519_dalek::SigningKey;
 use nkeys::{KeyPair, KeyPairType};
 use proptest::prelude::*;
 use sotto_proto::limits;
+use sotto_proto::signed::DeviceCertificate;
 
+use super::super::terms::Actor;
+use super::plan::shard;
 use super::*;
 use crate::policy::{Proven, nats_access, revoked_nats_keys};
 
@@ -32,7 +35,7 @@ impl Org {
     }
 
     fn try_to(&mut self, actor: &Actor, command: Command) -> Result<usize, Refusal> {
-        let changes = decide(&self.state, actor, command, NOW_MS)?;
+        let changes = decide(&self.state, &actor.clone().into(), command, NOW_MS)?;
         let count = changes.len();
         for change in changes {
             let event = Event {
@@ -58,6 +61,8 @@ impl Org {
             expires_ms: NOW_MS,
             scope,
             role,
+            for_user: None,
+            guest_until_ms: None,
         };
         self.run(&Actor::Gateway, issue);
         let certificate = certificate(name, number, number);
@@ -122,7 +127,7 @@ fn add(name: &str, identity: u8, number: u8) -> Command {
 
 fn grant(name: &str, room: RoomId, role: Role) -> Command {
     Command::GrantRole {
-        user: name.parse().unwrap(),
+        holder: Holder::User(name.parse().unwrap()),
         scope: Scope::Room(room),
         role,
     }
@@ -130,7 +135,7 @@ fn grant(name: &str, room: RoomId, role: Role) -> Command {
 
 fn revoke(name: &str, scope: Scope) -> Command {
     Command::RevokeRole {
-        user: name.parse().unwrap(),
+        holder: Holder::User(name.parse().unwrap()),
         scope,
     }
 }
@@ -230,7 +235,7 @@ fn the_last_owner_stays() {
         Rule::LastOwner
     );
     let second = Command::GrantRole {
-        user: "bob".parse().unwrap(),
+        holder: Holder::User("bob".parse().unwrap()),
         scope: Scope::Org,
         role: Role::Owner,
     };
@@ -254,6 +259,8 @@ fn invites_are_good_once_in_time_and_for_a_free_name() {
         expires_ms,
         scope: Scope::Project(field()),
         role: Role::User,
+        for_user: None,
+        guest_until_ms: None,
     };
     assert!(is_denied(&org.try_to(&user("bob"), issue(10, NOW_MS))));
     org.run(&user("alice"), issue(10, NOW_MS));
@@ -319,7 +326,12 @@ fn a_certificate_has_its_time() {
     let mut org = Org::new();
     let day_ms = limits::CLOCK_SKEW.as_millis() as i64;
     for (off_ms, accepted) in [(-day_ms, true), (-day_ms - 1, false)] {
-        let decided = decide(&org.state, &user("bob"), add("bob", 2, 70), NOW_MS + off_ms);
+        let decided = decide(
+            &org.state,
+            &user("bob").into(),
+            add("bob", 2, 70),
+            NOW_MS + off_ms,
+        );
         assert_eq!(decided.is_ok(), accepted, "{off_ms}");
     }
     org.run(&user("bob"), add("bob", 2, 70));

@@ -124,9 +124,8 @@ impl State {
             return Err(Rule::AlreadyMember);
         }
         let is_guest = self.living_user(user)?.guest_until_ms.is_some();
-        let beyond_guest = |(scope, role)| {
-            self.check_scope(scope).is_ok() && !fits_guest(scope, role)
-        };
+        let beyond_guest =
+            |(scope, role)| self.check_scope(scope).is_ok() && !fits_guest(scope, role);
         if is_guest && found.roles().any(beyond_guest) {
             return Err(Rule::Guest);
         }

@@ -25,8 +25,7 @@ impl<N: Clone + Eq + ToString> Looks<N> {
         title_of: impl Fn(&N) -> Option<&'a Title>,
     ) -> Result<(), Rule> {
         let look = skeleton(&name.to_string());
-        let titled_so =
-            |other: &&N| title_of(other).is_some_and(|title| title.skeleton() == look);
+        let titled_so = |other: &&N| title_of(other).is_some_and(|title| title.skeleton() == look);
         self.check_none(self.with(&look).find(titled_so))
     }
 

@@ -28,7 +28,9 @@ impl State {
     pub fn granted_role(&self, user: &UserName, scope: &Scope) -> Option<Role> {
         self.check_scope(scope).ok()?;
         let found = self.users.get(user)?;
-        let by_group = self.groups_of(found).filter_map(|group| group.roles.get(scope));
+        let by_group = self
+            .groups_of(found)
+            .filter_map(|group| group.roles.get(scope));
         by_group.chain(found.roles.get(scope)).max().copied()
     }
 
@@ -61,7 +63,10 @@ impl State {
         let roles = self.groups_of(found).map(|group| &group.roles);
         let scopes = roles.chain([&found.roles]).flat_map(BTreeMap::keys);
         let rooms: BTreeSet<RoomId> = scopes.filter_map(room_of).collect();
-        rooms.into_iter().filter_map(|room| self.room(room)).collect()
+        rooms
+            .into_iter()
+            .filter_map(|room| self.room(room))
+            .collect()
     }
 
     /// Whether somebody who signed up owns the org: from the first one on, always.

@@ -46,9 +46,9 @@ impl State {
         match scope {
             Scope::Org => false,
             Scope::Project(project) => archived(project),
-            Scope::Room(room) => self.room(*room).is_some_and(|room| {
-                room.status == Status::Archived || archived(&room.project)
-            }),
+            Scope::Room(room) => self
+                .room(*room)
+                .is_some_and(|room| room.status == Status::Archived || archived(&room.project)),
         }
     }
 

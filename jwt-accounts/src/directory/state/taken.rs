@@ -85,7 +85,9 @@ impl State {
         let mut wide = Vec::new();
         for restriction in recent {
             match &restriction.from {
-                Covered::Users(users) => users.iter().for_each(|user| note(user, restriction.at_ms)),
+                Covered::Users(users) => {
+                    users.iter().for_each(|user| note(user, restriction.at_ms))
+                }
                 Covered::Scope(_) | Covered::IntroducedBy(_) => wide.push(restriction),
             }
         }
