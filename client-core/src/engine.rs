@@ -26,6 +26,7 @@ mod joining;
 mod membership;
 mod outbox;
 mod queries;
+mod removals;
 mod stream;
 mod sync;
 mod uploads;
@@ -89,11 +90,17 @@ struct Link {
     online: bool,
     /// Rooms that the JWT in force grants.
     granted: BTreeSet<RoomId>,
-    /// New grants were asked for and are not in force yet.
-    refreshing: bool,
+    /// Of these, the rooms that are fetched on subjects of their own.
+    gated: BTreeSet<RoomId>,
+    /// Rooms that are not granted until factors are proven.
+    withheld: BTreeMap<RoomId, FactorNeeded>,
+    refresh: sync::Refresh,
     publishes: BTreeMap<PublishId, outbox::Publishing>,
     calls: BTreeMap<CallId, calls::Calling>,
     fetch: sync::FetchState,
+    /// Large rooms where somebody is to be removed by an order, and whether it
+    /// is for this device to try by now.
+    turns: BTreeMap<RoomId, removals::Turn>,
     /// Rooms whose commit lost a race: the stream must be read before another try.
     lost_race: BTreeSet<RoomId>,
     /// The directory is to be looked at.
@@ -224,7 +231,7 @@ impl Engine {
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Result<(), EngineError> {
         match input {
-            Input::Online { rooms } => self.online(&rooms),
+            Input::Online(grants) => self.online(grants),
             Input::Offline => self.offline(),
             Input::Live(message) => self.live(message),
             Input::Fetched(frame) => self.fetched(frame),
@@ -236,7 +243,7 @@ impl Engine {
             Input::Tick => self.tick(),
         }
         while let Some(id) = self.touched.pop_first() {
-            self.advance(id, now);
+            self.advance(id, now, rng);
         }
         self.advance_posts();
         self.advance_fetch();
@@ -265,11 +272,15 @@ impl Engine {
     }
 
     /// Whatever the room needs next and is not waiting for already.
-    fn advance(&mut self, id: RoomId, now: Timestamp) {
+    fn advance(&mut self, id: RoomId, now: Timestamp, rng: &mut impl RngCore) {
         let Some(mut room) = self.rooms.remove(&id) else {
             return;
         };
-        self.advance_membership(&mut room);
+        if let Some(needed) = self.link.withheld.get(&id).cloned() {
+            let reason = needed.sentence.clone();
+            self.end_waiting(id, &reason, Some(needed), |_| true);
+        }
+        self.advance_membership(&mut room, rng);
         self.advance_outbox(&mut room, now);
         room.save(self.provider.records());
         self.rooms.insert(id, room);

@@ -9,12 +9,13 @@ use std::collections::BTreeSet;
 
 use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::{
-    CommitBuilder, Extension, Extensions, GroupId, Initial, JoinBuilder, KeyPackage, LeafNodeIndex,
-    LeafNodeParameters, MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY, MlsGroup, MlsGroupCreateConfig,
-    MlsGroupJoinConfig, MlsMessageBodyIn, OpenMlsProvider as _, ProcessMessageError,
-    ProcessedMessageContent, ProcessedWelcome, Proposal, ProtocolMessage, RatchetTreeIn, Sender,
-    SenderRatchetConfiguration, StagedCommit, StagedWelcome, UnknownExtension, ValidationError,
-    WireFormatPolicy,
+    CommitBuilder, Extension, ExtensionType, Extensions, GroupContext, GroupId, Initial,
+    JoinBuilder, KeyPackage, LeafNodeIndex, LeafNodeParameters,
+    MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY, MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig,
+    MlsMessageBodyIn, OpenMlsProvider as _, ProcessMessageError, ProcessedMessageContent,
+    ProcessedWelcome, Proposal, ProtocolMessage, RatchetTreeIn, RequiredCapabilitiesExtension,
+    Sender, SenderRatchetConfiguration, StagedCommit, StagedWelcome, UnknownExtension,
+    ValidationError, WireFormatPolicy,
 };
 use sotto_proto::{DeviceId, RoomId};
 
@@ -24,6 +25,7 @@ use crate::leaf::{
     RULES, SUITE, bytes, capabilities, credential, leaf, message, read_credential, signer,
 };
 use crate::mls::{MlsError, Provider};
+use crate::orders::{self, Order};
 use crate::rules::{Change, Committer, Leaf, Member, Rules};
 
 /// Epochs whose messages can still be read after a commit.
@@ -76,8 +78,7 @@ impl Group {
         account: &Account,
         rules: Rules,
     ) -> Result<Self, MlsError> {
-        let extension = Extension::Unknown(RULES, UnknownExtension(rules.encode()));
-        let extensions = Extensions::single(extension).map_err(|_| MlsError("rules"))?;
+        let extensions = context_extensions(&rules)?;
         let config = MlsGroupCreateConfig::builder()
             .ciphersuite(SUITE)
             .wire_format_policy(WIRE_FORMAT)
@@ -172,25 +173,37 @@ impl Group {
     ) -> Result<NewCommit, MlsError> {
         self.mls.set_aad(authenticated_data);
         self.commit(provider, account, |builder| {
-            builder.propose_adds(key_packages)
+            Ok(builder.propose_adds(key_packages))
         })
     }
 
-    /// Commits to removing these devices; nothing changes until the commit is
-    /// merged. There is no Welcome.
+    /// Commits to removing these devices, and to these orders being spent by
+    /// that; nothing changes until the commit is merged. There is no Welcome.
     pub(crate) fn remove(
         &mut self,
         provider: &Provider,
         account: &Account,
         devices: &BTreeSet<DeviceId>,
+        orders: &[Order],
     ) -> Result<NewCommit, MlsError> {
         let gone = |member: openmls::prelude::Member| {
             let device = read_credential(&member.credential)?.device;
             devices.contains(&device).then_some(member.index)
         };
         let leaves: Vec<LeafNodeIndex> = self.mls.members().filter_map(gone).collect();
+        let mut rules = None;
+        if !orders.is_empty() {
+            rules = Some(context_extensions(&orders::spend(&self.rules, orders))?);
+            self.mls.set_aad(orders::authenticated_data(orders));
+        }
         self.commit(provider, account, |builder| {
-            builder.propose_removals(leaves)
+            let builder = builder.propose_removals(leaves);
+            match rules {
+                Some(rules) => builder
+                    .propose_group_context_extensions(rules)
+                    .map_err(|_| MlsError("rules")),
+                None => Ok(builder),
+            }
         })
     }
 
@@ -198,9 +211,11 @@ impl Group {
         &mut self,
         provider: &Provider,
         account: &Account,
-        propose: impl for<'a> FnOnce(CommitBuilder<'a, Initial>) -> CommitBuilder<'a, Initial>,
+        propose: impl for<'a> FnOnce(
+            CommitBuilder<'a, Initial>,
+        ) -> Result<CommitBuilder<'a, Initial>, MlsError>,
     ) -> Result<NewCommit, MlsError> {
-        let bundle = propose(self.mls.commit_builder())
+        let bundle = propose(self.mls.commit_builder())?
             .load_psks(provider.storage())
             .map_err(|_| MlsError("psk"))?
             .build(provider.rand(), provider.crypto(), &signer(account), |_| {
@@ -287,6 +302,7 @@ impl Group {
         self.mls
             .merge_staged_commit(provider, staged)
             .map_err(|_| MlsError("merge"))?;
+        self.rules = read_rules(self.mls.extensions())?;
         Ok(!removed)
     }
 
@@ -294,7 +310,9 @@ impl Group {
     pub(crate) fn merge_own(&mut self, provider: &Provider) -> Result<(), MlsError> {
         self.mls
             .merge_pending_commit(provider)
-            .map_err(|_| MlsError("merge"))
+            .map_err(|_| MlsError("merge"))?;
+        self.rules = read_rules(self.mls.extensions())?;
+        Ok(())
     }
 
     /// Forgets the commit that was made here.
@@ -361,11 +379,7 @@ impl Group {
     }
 
     fn with_rules(mls: MlsGroup) -> Result<Self, MlsError> {
-        let extension = mls
-            .extensions()
-            .unknown(RULES)
-            .ok_or(MlsError("no rules"))?;
-        let rules = Rules::decode(&extension.0).ok_or(MlsError("rules"))?;
+        let rules = read_rules(mls.extensions())?;
         if rules.address.room.as_bytes() != mls.group_id().as_slice() {
             return Err(MlsError("rules of another room"));
         }
@@ -393,9 +407,22 @@ impl Group {
         let mut other_proposals = staged.queued_proposals().any(|queued| {
             !matches!(
                 queued.proposal(),
-                Proposal::Add(_) | Proposal::Remove(_) | Proposal::ExternalInit(_)
+                Proposal::Add(_)
+                    | Proposal::Remove(_)
+                    | Proposal::ExternalInit(_)
+                    | Proposal::GroupContextExtensions(_)
             )
         });
+        let mut rules = None;
+        for queued in staged.queued_proposals() {
+            if let Proposal::GroupContextExtensions(proposal) = queued.proposal() {
+                rules = read_rules(proposal.extensions()).ok().map(Box::new);
+                // Nothing but the rules may change.
+                let plain = rules.as_deref().map(context_extensions);
+                other_proposals |=
+                    !plain.is_some_and(|plain| plain.as_ref() == Ok(proposal.extensions()));
+            }
+        }
         match (&committer, staged.update_path_leaf_node()) {
             (Committer::Joining, Some(node)) => added.push(leaf(node)),
             (Committer::Member(member), Some(node)) => {
@@ -409,16 +436,38 @@ impl Group {
         let removed = staged.remove_proposals().filter_map(|remove| {
             read_credential(self.mls.member(remove.remove_proposal().removed())?)
         });
-        let removed = removed.collect();
+        let removed: Vec<Member> = removed.collect();
+        let staying = match rules {
+            Some(_) => self.members().filter(|m| !removed.contains(m)).collect(),
+            None => Vec::new(),
+        };
         Change {
             committer,
             added,
             removed,
+            rules,
+            staying,
             other_proposals,
             authenticated_data,
             stored_at,
         }
     }
+}
+
+/// The rules, and that every member must understand them: without the second
+/// openmls takes no commit that changes the first.
+fn context_extensions(rules: &Rules) -> Result<Extensions<GroupContext>, MlsError> {
+    let required = RequiredCapabilitiesExtension::new(&[ExtensionType::Unknown(RULES)], &[], &[]);
+    Extensions::from_vec(vec![
+        Extension::RequiredCapabilities(required),
+        Extension::Unknown(RULES, UnknownExtension(rules.encode())),
+    ])
+    .map_err(|_| MlsError("rules"))
+}
+
+fn read_rules(extensions: &Extensions<GroupContext>) -> Result<Rules, MlsError> {
+    let extension = extensions.unknown(RULES).ok_or(MlsError("no rules"))?;
+    Rules::decode(&extension.0).ok_or(MlsError("rules"))
 }
 
 const WIRE_FORMAT: WireFormatPolicy = MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY;

@@ -1,5 +1,7 @@
 //! What goes into the engine and what comes out of it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use sotto_proto::wire::{self, FetchFrame, FetchRequest};
 use sotto_proto::{DeviceId, FileId, ProjectName, RoomAddress, RoomId, Subject, UserName};
@@ -25,12 +27,9 @@ pub struct CallId(pub u64);
 /// Something that happened outside.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// NATS is connected with these grants, and `live.…` of these rooms and of
+    /// NATS is connected with these grants, and `live.…` of their rooms and of
     /// the inbox is subscribed.
-    Online {
-        /// The rooms that the JWT in force grants.
-        rooms: Vec<RoomAddress>,
-    },
+    Online(Grants),
     /// The connection is gone; no answer to anything outstanding will come.
     Offline,
     /// A republished message.
@@ -66,6 +65,44 @@ pub enum Input {
     /// Some seconds went by; what failed for a while is tried again.
     Tick,
 }
+
+/// What the JWT in force grants.
+#[derive(Debug, Clone, Default)]
+pub struct Grants {
+    /// The rooms.
+    pub rooms: Vec<RoomAddress>,
+    /// Of these, the ones that demand factors: each is fetched on a subject of
+    /// its own.
+    pub gated: BTreeSet<RoomId>,
+    /// Rooms of the user that are not granted until factors are proven.
+    pub withheld: BTreeMap<RoomId, FactorNeeded>,
+}
+
+impl Grants {
+    /// Reads the gateway's answer; what makes no sense in it is left out.
+    pub fn of(jwt: &wire::Jwt) -> Self {
+        let withheld = |withheld: &wire::WithheldRoom| {
+            let address = RoomAddress::try_from(withheld.room.as_ref()?).ok()?;
+            let missing = withheld.missing.iter().take(FactorNeeded::MOST);
+            let needed = FactorNeeded {
+                sentence: WITHHELD.to_owned(),
+                missing: missing.cloned().collect(),
+            };
+            Some((address.room, needed))
+        };
+        let address = |room| RoomAddress::try_from(room).ok();
+        let gated = jwt.gated_rooms.iter();
+        Self {
+            rooms: jwt.rooms.iter().filter_map(address).collect(),
+            gated: gated
+                .filter_map(|room| RoomId::try_from(room).ok())
+                .collect(),
+            withheld: jwt.withheld.iter().filter_map(withheld).collect(),
+        }
+    }
+}
+
+const WITHHELD: &str = "this room is closed to you until you prove more than your device; what you say meanwhile is kept here, and sent then";
 
 /// A message as the stream republished it, from the `Nats-…` headers.
 #[derive(Debug, Clone)]
@@ -228,9 +265,14 @@ pub enum Output {
     /// Publish this to JetStream and answer with [`Input::Published`] or
     /// [`Input::PublishFailed`]. Several may be outstanding; keep their order.
     Publish(Publish),
-    /// Send this to the device's `fetch.…` subject and answer with
+    /// Send this to a `fetch.…` subject of the device and answer with
     /// [`Input::Fetched`]. One is outstanding at a time.
-    Fetch(FetchRequest),
+    Fetch {
+        /// The gated room that it is about; absent: the device's common subject.
+        gated: Option<RoomId>,
+        /// The request.
+        request: FetchRequest,
+    },
     /// `POST` this to the gateway, with the session, and answer with
     /// [`Input::Answered`].
     Call {

@@ -16,6 +16,7 @@ mod leaf;
 pub mod link;
 pub mod login;
 mod mls;
+mod orders;
 mod records;
 mod room;
 mod rules;

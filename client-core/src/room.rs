@@ -9,6 +9,7 @@ use sotto_proto::{DeviceId, ProjectName, RoomAddress, RoomId, Shard, Subject, Us
 
 use crate::group::Group;
 use crate::mls::Provider;
+use crate::orders::WaitingOrder;
 use crate::records::{Key, Records, RecordsError};
 
 /// Where a device is on its way into and out of a room.
@@ -66,6 +67,9 @@ pub(crate) struct RoomRecord {
     pub(crate) name_due: bool,
     /// The gateway must be given the room's public key of this epoch.
     pub(crate) group_info_due: bool,
+    /// Removal orders that name somebody who is still there.
+    #[serde(default)]
+    pub(crate) orders: Vec<WaitingOrder>,
 }
 
 /// A commit that was made here and is not in the stream yet, format 1.
@@ -79,6 +83,10 @@ pub(crate) struct PendingCommit {
     #[serde(with = "serde_bytes")]
     pub(crate) welcome: Vec<u8>,
     pub(crate) recipients: Vec<DeviceId>,
+    /// It counts only when it is stored by then, in ms since 1970: the removal
+    /// orders in it end.
+    #[serde(default)]
+    pub(crate) not_after_ms: Option<i64>,
 }
 
 /// Frames that were encrypted and are not seen in the stream yet, oldest
@@ -177,7 +185,13 @@ impl RoomRecord {
             unwanted: BTreeSet::new(),
             name_due: false,
             group_info_due: false,
+            orders: Vec::new(),
         }
+    }
+
+    /// Whether somebody must leave before anything new is said.
+    pub(crate) fn has_removals(&self) -> bool {
+        !self.unwanted.is_empty() || !self.orders.is_empty()
     }
 
     pub(crate) fn set_address(&mut self, address: &RoomAddress) {

@@ -11,6 +11,7 @@ use sotto_proto::{DeviceId, OrgName, RoomAddress, UserName, limits};
 
 use crate::account::millis;
 use crate::io::Timestamp;
+use crate::orders::{self, NoOrder, Order, SpentOrder};
 
 /// What the group context says of a room; every member agrees on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) struct Rules {
     pub(crate) owners: Vec<(UserName, VerifyingKey)>,
     pub(crate) join_rule: JoinRule,
     pub(crate) gateway_key: VerifyingKey,
+    /// Removal orders that were carried out, sorted.
+    pub(crate) spent: Vec<SpentOrder>,
 }
 
 impl Rules {
@@ -34,6 +37,7 @@ impl Rules {
             owners: self.owners.iter().map(owner).collect(),
             join_rule: self.join_rule.into(),
             gateway_key: key_bytes(&self.gateway_key),
+            spent_orders: self.spent.iter().map(Into::into).collect(),
         };
         rules.encode_to_vec()
     }
@@ -52,6 +56,11 @@ impl Rules {
             owners: rules.owners.iter().map(owner).collect::<Option<_>>()?,
             join_rule: JoinRule::try_from(rules.join_rule).ok()?,
             gateway_key: public_key(&rules.gateway_key).ok()?,
+            spent: rules
+                .spent_orders
+                .iter()
+                .map(|spent| SpentOrder::try_from(spent).ok())
+                .collect::<Option<_>>()?,
         })
     }
 
@@ -105,6 +114,10 @@ pub(crate) struct Change {
     /// signature keys.
     pub(crate) added: Vec<Leaf>,
     pub(crate) removed: Vec<Member>,
+    /// The rules from then on, when it changes them.
+    pub(crate) rules: Option<Box<Rules>>,
+    /// The members that stay; looked up only when it changes the rules.
+    pub(crate) staying: Vec<Member>,
     /// The commit also does what only later versions know how to judge.
     pub(crate) other_proposals: bool,
     /// The commit's authenticated data.
@@ -149,6 +162,12 @@ pub(crate) enum Violation {
     MayNotAdd,
     #[error("its sender may not remove that user")]
     MayNotRemove,
+    #[error("it carries a removal order that does not count: {0}")]
+    NoOrder(#[from] NoOrder),
+    #[error("it does not remove everybody whom its removal orders name")]
+    HalfCarriedOut,
+    #[error("it changes the room's rules")]
+    Rules,
     #[error("it changes what this version cannot judge: update sotto")]
     Unknown,
 }
@@ -163,14 +182,14 @@ pub(crate) fn check(
     if change.other_proposals {
         return Err(Violation::Unknown);
     }
-    let grants = wire::CommitAuthenticatedData::decode(change.authenticated_data.as_slice())
-        .map(|data| data.grants)
+    let data = wire::CommitAuthenticatedData::decode(change.authenticated_data.as_slice())
         .unwrap_or_default();
+    let orders = check_orders(rules, change, &data)?;
     let mut added = Vec::new();
     for leaf in &change.added {
         let certificate = leaf.verify(&rules.org)?;
         check_identity(&certificate, &known)?;
-        check_grant(rules, &certificate, &grants, change.stored_at)?;
+        check_grant(rules, &certificate, &data.grants, change.stored_at)?;
         let newcomer = Member::from(&certificate);
         let allowed = match &change.committer {
             Committer::Member(member) => rules.is_owner(member) || member.same_user(&newcomer),
@@ -183,7 +202,10 @@ pub(crate) fn check(
     }
     for removed in &change.removed {
         let allowed = match &change.committer {
-            Committer::Member(member) => rules.is_owner(member) || member.same_user(removed),
+            Committer::Member(member) => {
+                let ordered = orders.iter().any(|order| order.names(removed));
+                ordered || rules.is_owner(member) || member.same_user(removed)
+            }
             Committer::Joining => false,
         };
         if !allowed {
@@ -191,6 +213,25 @@ pub(crate) fn check(
         }
     }
     Ok(added)
+}
+
+/// The removal orders that a commit carries out: every one counts, is carried
+/// out in whole, and is spent by it; the rules change in no other way.
+fn check_orders(
+    rules: &Rules,
+    change: &Change,
+    data: &wire::CommitAuthenticatedData,
+) -> Result<Vec<Order>, Violation> {
+    let orders = orders::of_commit(rules, data, change.stored_at)?;
+    let expected = (!orders.is_empty()).then(|| orders::spend(rules, &orders));
+    if change.rules.as_deref() != expected.as_ref() {
+        return Err(Violation::Rules);
+    }
+    let stays = |order: &Order| change.staying.iter().any(|member| order.names(member));
+    if orders.iter().any(stays) {
+        return Err(Violation::HalfCarriedOut);
+    }
+    Ok(orders)
 }
 
 /// Fails when a user is known by another identity key.
@@ -271,6 +312,7 @@ mod tests {
             owners: vec![(owner.user.clone(), owner.identity.verifying_key())],
             join_rule,
             gateway_key: gateway_key().verifying_key(),
+            spent: Vec::new(),
         };
         Case {
             owner,
@@ -309,6 +351,8 @@ mod tests {
                 signature_key: case.newcomer.leaf.verifying_key().to_bytes().to_vec(),
             }],
             removed: vec![],
+            rules: None,
+            staying: vec![],
             other_proposals: false,
             authenticated_data: authenticated_data(grants).to_vec(),
             stored_at: NOW,
@@ -406,6 +450,79 @@ mod tests {
         assert!(verdict(Committer::Member(member(&case.newcomer))));
         assert!(!verdict(Committer::Member(member(&case.member))));
         assert!(!verdict(Committer::Joining));
+    }
+
+    /// The change by which `case.member` removes the newcomer on this order.
+    fn removing_on_order(case: &Case, signed: &Signed) -> Change {
+        let order = Order::verify(&case.rules, signed, NOW).unwrap();
+        let mut change = adding(case, Committer::Member(member(&case.member)), vec![]);
+        change.added.clear();
+        change.removed = vec![member(&case.newcomer)];
+        change.staying = vec![member(&case.owner), member(&case.member)];
+        let after = orders::spend(&case.rules, std::slice::from_ref(&order));
+        change.rules = Some(Box::new(after));
+        change.authenticated_data = orders::authenticated_data(&[order]);
+        change
+    }
+
+    fn order(case: &Case, account: &Account) -> Signed {
+        orders::tests::statement(&case.rules, &member(account), NOW).sign(&gateway_key())
+    }
+
+    #[test]
+    fn any_member_removes_whom_an_order_names_once() {
+        let case = case(JoinRule::Invite);
+        let change = removing_on_order(&case, &order(&case, &case.newcomer));
+        assert_eq!(check(&case.rules, &change, nobody), Ok(vec![]));
+        let after = change.rules.clone().unwrap();
+        assert_eq!(
+            check(&after, &change, nobody),
+            Err(Violation::NoOrder(NoOrder::Spent)),
+            "the same commit again, after the newcomer has come back"
+        );
+    }
+
+    #[test]
+    fn an_order_removes_nobody_else_and_nobody_in_part() {
+        let case = case(JoinRule::Invite);
+        let of_newcomer = order(&case, &case.newcomer);
+        let mut other = removing_on_order(&case, &of_newcomer);
+        other.removed = vec![member(&case.owner)];
+        assert_eq!(
+            check(&case.rules, &other, nobody),
+            Err(Violation::MayNotRemove)
+        );
+        let mut half = removing_on_order(&case, &of_newcomer);
+        let mut second = member(&case.newcomer);
+        second.device = case.member.device;
+        half.staying.push(second);
+        assert_eq!(
+            check(&case.rules, &half, nobody),
+            Err(Violation::HalfCarriedOut)
+        );
+    }
+
+    #[test]
+    fn an_order_is_spent_by_its_commit_and_nothing_else_changes_the_rules() {
+        let case = case(JoinRule::Invite);
+        let of_newcomer = order(&case, &case.newcomer);
+        let verdict = |rules: Option<Box<Rules>>, data: &[u8]| {
+            let mut change = removing_on_order(&case, &of_newcomer);
+            change.committer = Committer::Member(member(&case.owner));
+            change.rules = rules;
+            change.authenticated_data = data.to_vec();
+            check(&case.rules, &change, nobody).err()
+        };
+        let good = removing_on_order(&case, &of_newcomer);
+        let data = &good.authenticated_data;
+        assert_eq!(verdict(good.rules.clone(), data), None);
+        assert_eq!(verdict(None, data), Some(Violation::Rules));
+        assert_eq!(verdict(good.rules.clone(), &[]), Some(Violation::Rules));
+        let mut promoted = good.rules.clone().unwrap();
+        let newcomer = &case.newcomer;
+        let owner = (newcomer.user.clone(), newcomer.identity.verifying_key());
+        promoted.owners.push(owner);
+        assert_eq!(verdict(Some(promoted), data), Some(Violation::Rules));
     }
 
     #[test]

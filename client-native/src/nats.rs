@@ -10,6 +10,7 @@
 mod actor;
 mod answers;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use futures::stream::SelectAll;
 use sotto_client_core::io::{LiveMessage, PublishFailure};
 use sotto_proto::wire::{FetchFrame, FetchRequest};
-use sotto_proto::{DeviceId, RoomAddress, Subject, reply_prefix};
+use sotto_proto::{DeviceId, RoomAddress, RoomId, Subject, reply_prefix};
 use tokio::sync::{mpsc, oneshot};
 
 use actor::{Actor, Request};
@@ -50,6 +51,8 @@ pub struct Settings {
     pub jwt: String,
     /// The rooms that the JWT grants.
     pub rooms: Vec<RoomAddress>,
+    /// Of these, the ones that are fetched on subjects of their own.
+    pub gated: BTreeSet<RoomId>,
 }
 
 /// Why no connection was made.
@@ -85,6 +88,7 @@ pub struct Message {
 pub struct Connection {
     /// Not bounded: the engine and the file transfers bound what is outstanding.
     requests: mpsc::UnboundedSender<Request>,
+    gated: Arc<BTreeSet<RoomId>>,
 }
 
 impl Connection {
@@ -142,7 +146,8 @@ impl Connection {
         let (requests, receiver) = mpsc::unbounded_channel();
         let actor = Actor::new(client, settings.device, replies, subscriptions, live);
         tokio::spawn(actor.run(receiver, events));
-        Ok(Self { requests })
+        let gated = Arc::new(settings.gated);
+        Ok(Self { requests, gated })
     }
 
     /// Publishes in the order of the calls, which do not wait; the answer is
@@ -157,11 +162,28 @@ impl Connection {
         async move { answered.await.unwrap_or(Err(PublishFailure::Lost)) }
     }
 
-    /// Asks the relay. The parts come in order; the one with `last` ends the
+    /// Asks the relay about one room, on the subject that is for it, as
+    /// [`Connection::fetch`].
+    pub fn fetch_in(&self, room: RoomId, request: FetchRequest) -> mpsc::Receiver<FetchFrame> {
+        let gated = self.gated.contains(&room).then_some(room);
+        self.fetch(gated, request)
+    }
+
+    /// Asks the relay, on the subject of a gated room or on the device's
+    /// common one. The parts come in order; the one with `last` ends the
     /// answer, and the channel ends early when it does not come in whole.
-    pub fn fetch(&self, request: FetchRequest) -> mpsc::Receiver<FetchFrame> {
+    pub fn fetch(
+        &self,
+        gated: Option<RoomId>,
+        request: FetchRequest,
+    ) -> mpsc::Receiver<FetchFrame> {
         let (frames, receiver) = mpsc::channel(FRAMES);
-        let _ = self.requests.send(Request::Fetch { request, frames });
+        let request = Request::Fetch {
+            gated,
+            request,
+            frames,
+        };
+        let _ = self.requests.send(request);
         receiver
     }
 

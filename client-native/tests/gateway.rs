@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use prost::Message;
+use sotto_client_core::io::FactorNeeded;
 use sotto_client_native::clock::Clock;
 use sotto_client_native::gateway::{Gateway, GatewayError};
 use sotto_proto::{GatewayAddress, limits, wire};
@@ -103,6 +104,32 @@ async fn a_sane_answer_is_read() {
     };
     let server = Server::answering_http("200 OK", PROTOBUF, &info.encode_to_vec()).await;
     assert_eq!(server.ask().await.unwrap(), info);
+}
+
+#[tokio::test]
+async fn a_factor_that_is_missing_is_named() {
+    let missing = wire::MissingFactor {
+        demand: Some(wire::Demand {
+            factor: wire::Factor::Totp.into(),
+            max_age_seconds: 600,
+            ..wire::Demand::default()
+        }),
+        level: None,
+        enrolled: true,
+    };
+    let error = wire::ApiError {
+        code: wire::ApiErrorCode::FactorNeeded.into(),
+        message: "prove a code first".to_owned(),
+        missing: vec![missing.clone(); 1_000],
+    };
+    let server = Server::answering_http("403 No", PROTOBUF, &error.encode_to_vec()).await;
+    let error = server.ask().await.unwrap_err();
+    assert_eq!(error.to_string(), "prove a code first");
+    let GatewayError::FactorNeeded(needed) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(needed.missing.first(), Some(&missing));
+    assert_eq!(needed.missing.len(), FactorNeeded::MOST, "cut short");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -135,6 +136,7 @@ impl Server {
             device: device(),
             jwt,
             rooms: vec![room(1)],
+            gated: BTreeSet::new(),
         };
         let key = Arc::new(key);
         let sign = move |nonce: Vec<u8>| {
@@ -285,7 +287,7 @@ async fn a_denied_publish_fails_at_once_and_alone() {
 async fn a_request_that_no_relay_hears_ends_at_once() {
     let server = Server::start().await;
     let Connected { connection, .. } = server.connect().await.unwrap();
-    let mut frames = connection.fetch(FetchRequest::default());
+    let mut frames = connection.fetch(None, FetchRequest::default());
     assert_eq!(timeout(SOON, frames.recv()).await.unwrap(), None);
 }
 

@@ -72,6 +72,12 @@ pub const JOIN_GRANT: Duration = Duration::from_secs(24 * 3_600);
 /// ended.
 pub const REMOVAL_ORDER: Duration = Duration::from_secs(30 * 24 * 3_600);
 
+/// A gateway's notice on a room's handshakes, in bytes.
+pub const NOTICE: usize = 1_024;
+
+/// Removal orders that one commit carries out.
+pub const REMOVAL_ORDERS: usize = 64;
+
 /// By how much clocks may differ before a certificate's or key package's times
 /// are held against it.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(24 * 3_600);

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{SigningKey, VerifyingKey};
 use prost::Message;
-use sotto_client_core::io::{CallFailure, Timestamp};
+use sotto_client_core::io::{CallFailure, Grants, Timestamp};
 use sotto_proto::api::Call;
-use sotto_proto::signed::{DeviceCertificate, JoinGrant, key_bytes};
+use sotto_proto::signed::{DeviceCertificate, JoinGrant, RemovalOrder, key_bytes};
 use sotto_proto::wire::{self, ApiErrorCode, JoinRule, Signed};
 use sotto_proto::{DeviceId, OrgName, RoomAddress, RoomId, Shard, UserName};
 
@@ -24,6 +24,10 @@ pub struct Directory {
     key_packages: BTreeMap<DeviceId, Vec<Bytes>>,
     last_resorts: BTreeMap<DeviceId, Bytes>,
     group_infos: BTreeMap<RoomId, wire::GroupInfoPut>,
+    /// Rooms that demand factors.
+    gated: BTreeSet<RoomId>,
+    /// Devices that have proven what gated rooms demand.
+    proven: BTreeSet<DeviceId>,
 }
 
 impl Directory {
@@ -36,6 +40,8 @@ impl Directory {
             key_packages: BTreeMap::new(),
             last_resorts: BTreeMap::new(),
             group_infos: BTreeMap::new(),
+            gated: BTreeSet::new(),
+            proven: BTreeSet::new(),
         }
     }
 
@@ -59,11 +65,86 @@ impl Directory {
         self.devices.remove(&device);
     }
 
+    pub(crate) fn gate(&mut self, room: RoomId) {
+        self.gated.insert(room);
+    }
+
+    pub(crate) fn is_gated(&self, room: RoomId) -> bool {
+        self.gated.contains(&room)
+    }
+
+    pub(crate) fn prove(&mut self, device: DeviceId) {
+        self.proven.insert(device);
+    }
+
+    pub(crate) fn take_role(&mut self, room: RoomId, user: &UserName) {
+        self.roles.remove(&(room, user.clone()));
+    }
+
+    /// The orders by which a user, or one device of theirs, is to leave rooms.
+    pub(crate) fn removal_orders(
+        &self,
+        user: &UserName,
+        identity_key: VerifyingKey,
+        device: Option<DeviceId>,
+        now: Timestamp,
+    ) -> Vec<(RoomAddress, RemovalOrder)> {
+        let in_it = |room: &RoomId| self.roles.contains(&(*room, user.clone()));
+        let rooms = self.rooms.iter().filter(|(room, _)| in_it(room));
+        let order = |room: &RoomId| RemovalOrder {
+            org: org(),
+            room: *room,
+            user: user.clone(),
+            identity_key,
+            device,
+            at_ms: now.0,
+        };
+        rooms
+            .map(|(room, (address, _))| (address.clone(), order(room)))
+            .collect()
+    }
+
+    pub(crate) fn identity_of(&self, user: &UserName) -> Option<VerifyingKey> {
+        let mut devices = self.devices.values();
+        let (found, _) = devices.find(|(device, _)| device.user == *user)?;
+        Some(found.identity_key)
+    }
+
+    /// What a device's next connection grants.
+    pub(crate) fn grants(&self, device: DeviceId) -> Grants {
+        let rooms = self.rooms_of(device);
+        let (gated, open): (Vec<_>, Vec<_>) = rooms
+            .into_iter()
+            .partition(|address| self.gated.contains(&address.room));
+        let proven = self.proven.contains(&device);
+        let withheld = |address: &RoomAddress| wire::WithheldRoom {
+            room: Some(address.into()),
+            missing: vec![wire::MissingFactor::default()],
+        };
+        let gated_open = if proven { gated.as_slice() } else { &[] };
+        let jwt = wire::Jwt {
+            rooms: open.iter().chain(gated_open).map(Into::into).collect(),
+            gated_rooms: gated_open.iter().map(|a| a.room.to_bytes()).collect(),
+            withheld: match proven {
+                true => Vec::new(),
+                false => gated.iter().map(withheld).collect(),
+            },
+            ..wire::Jwt::default()
+        };
+        Grants::of(&jwt)
+    }
+
     /// Whether a device's user may read a room.
     pub(crate) fn may_read(&self, device: DeviceId, room: RoomId) -> bool {
         self.devices
             .get(&device)
             .is_some_and(|(certificate, _)| self.roles.contains(&(room, certificate.user.clone())))
+    }
+
+    /// Whether a device is told live what is said in a room.
+    pub(crate) fn may_hear(&self, device: DeviceId, room: RoomId) -> bool {
+        let open = !self.gated.contains(&room) || self.proven.contains(&device);
+        open && self.may_read(device, room)
     }
 
     pub(crate) fn rooms_of(&self, device: DeviceId) -> Vec<RoomAddress> {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use opaque_ke::{RegistrationRequest, ServerRegistration, ServerSetup};
+use prost::Message;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -15,8 +16,9 @@ use sotto_client_core::link::{NewDevice, OldDevice};
 use sotto_client_core::signup;
 use sotto_client_core::vault::Vault;
 use sotto_proto::password::{PasswordSuite, credential_identifier};
+use sotto_proto::signed::RemovalOrder;
 use sotto_proto::{
-    DeviceId, GatewayAddress, InviteLink, InviteToken, RoomId, Subject, UserName, wire,
+    DeviceId, GatewayAddress, InviteLink, InviteToken, RoomAddress, RoomId, Subject, UserName, wire,
 };
 
 use crate::directory::{Directory, org};
@@ -114,11 +116,67 @@ impl World {
         new
     }
 
-    /// Takes a device out of the directory, by another of the same user, which
-    /// is then told to take it out of its rooms; the ticket of that.
+    /// Takes a device out of the directory, by another one, which is then told
+    /// to take it out of its rooms; the ticket of that.
     pub fn revoke_device(&mut self, by: usize, device: DeviceId) -> Ticket {
         self.directory.revoke(device);
         self.command(by, Command::DismissDevice { device })
+    }
+
+    /// As [`World::revoke_device`], but nobody is told: the gateway orders its
+    /// removal.
+    pub fn order_device_out(&mut self, device: DeviceId) {
+        let Some(machine) = self.machines.iter().find(|m| m.device == device) else {
+            return;
+        };
+        let user = machine.user.clone();
+        let Some(identity) = self.directory.identity_of(&user) else {
+            return;
+        };
+        let orders = self
+            .directory
+            .removal_orders(&user, identity, Some(device), self.now);
+        for (address, order) in orders {
+            self.publish_order(&address, &order);
+        }
+        self.directory.revoke(device);
+    }
+
+    /// Takes a user's role in a room away; the gateway orders the removal, in
+    /// the notice that is answered. Their devices may hear it before their
+    /// grants are gone.
+    pub fn order_user_out(&mut self, user: &str, room: RoomId) -> Bytes {
+        #[expect(clippy::expect_used, reason = "whoever is ordered out signed up")]
+        let (address, order) = self.order_for(user, room).expect("a user in the room");
+        let notice = self.publish_order(&address, &order);
+        self.directory.take_role(room, &order.user);
+        notice
+    }
+
+    /// An order as the gateway would make it now, not signed.
+    pub fn order_for(&self, user: &str, room: RoomId) -> Option<(RoomAddress, RemovalOrder)> {
+        let user: UserName = user.parse().ok()?;
+        let identity = self.directory.identity_of(&user)?;
+        let orders = self
+            .directory
+            .removal_orders(&user, identity, None, self.now);
+        orders.into_iter().find(|(address, _)| address.room == room)
+    }
+
+    fn publish_order(&mut self, address: &RoomAddress, order: &RemovalOrder) -> Bytes {
+        let notice: Bytes = order.notice(&self.directory.key).encode_to_vec().into();
+        self.inject(address.handshakes(), &notice);
+        notice
+    }
+
+    /// From now on a room demands factors.
+    pub fn gate(&mut self, room: RoomId) {
+        self.directory.gate(room);
+    }
+
+    /// A device proves what gated rooms demand; its next connection has them.
+    pub fn prove(&mut self, machine: usize) {
+        self.directory.prove(self.machines[machine].device);
     }
 
     fn register(&mut self, user: &str) -> Option<Account> {
@@ -240,9 +298,9 @@ impl World {
 
     /// Connects a device, as after a reconnection.
     pub fn connect(&mut self, machine: usize) {
-        let rooms = self.directory.rooms_of(self.machines[machine].device);
+        let grants = self.directory.grants(self.machines[machine].device);
         self.machines[machine].online = true;
-        self.give(machine, Input::Online { rooms });
+        self.give(machine, Input::Online(grants));
     }
 
     /// Takes a device off the network.
@@ -345,10 +403,14 @@ impl World {
                 }
             }
             Output::Publish(publish) => self.publish(machine, &publish),
-            Output::Fetch(request) => {
+            Output::Fetch { gated, request } => {
                 let device = self.machines[machine].device;
                 let mut frames = self.streams.fetch(device, &request, |room| {
-                    self.directory.may_read(device, room)
+                    let asked_there = match gated {
+                        Some(gated) => gated == room,
+                        None => !self.directory.is_gated(room),
+                    };
+                    asked_there && self.directory.may_read(device, room)
                 });
                 if self.strikes(self.faults.lose_fetch) {
                     frames.pop();
@@ -374,8 +436,8 @@ impl World {
                 self.later(machine, vec![Input::Answered { id, answer }]);
             }
             Output::RefreshGrants => {
-                let rooms = self.directory.rooms_of(self.machines[machine].device);
-                self.later(machine, vec![Input::Online { rooms }]);
+                let grants = self.directory.grants(self.machines[machine].device);
+                self.later(machine, vec![Input::Online(grants)]);
             }
             Output::Event(event) => self.machines[machine].events.push(event),
         }
@@ -415,7 +477,7 @@ impl World {
             let device = self.machines[machine].device;
             let hears = match &message.subject {
                 Subject::Messages(address) | Subject::Handshakes(address) => {
-                    self.directory.may_read(device, address.room)
+                    self.directory.may_hear(device, address.room)
                 }
                 Subject::Inbox(to) => *to == device,
                 _ => false,

@@ -173,7 +173,8 @@ impl Engine {
                 }
             }
             Calling::Claim(_, devices) => {
-                if let (Ok(answer), None) = (wire::KeyPackagesClaimed::decode(body), &room.commit) {
+                let may_add = room.commit.is_none() && !room.record.has_removals();
+                if let (Ok(answer), true) = (wire::KeyPackagesClaimed::decode(body), may_add) {
                     self.claimed(room, &devices, answer);
                 }
             }

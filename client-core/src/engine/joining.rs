@@ -1,6 +1,7 @@
 //! How this device comes into rooms that others made: by an invitation, or by
 //! an external commit where the room is open.
 
+use bytes::Bytes;
 use sotto_proto::RoomAddress;
 use sotto_proto::wire::{self, JoinRule};
 
@@ -9,6 +10,7 @@ use super::calls::Calling;
 use crate::group::Group;
 use crate::io::Event;
 use crate::mls::MlsError;
+use crate::orders;
 use crate::room::{PendingCommit, Phase, Room, RoomRecord};
 use crate::rules::{authenticated_data, check_identity};
 
@@ -100,7 +102,8 @@ impl Engine {
         room.set_group(Some(group));
         self.rooms.insert(address.room, room);
         self.touched.insert(address.room);
-        self.link.fetch.behind = true;
+        self.is_behind(address.room);
+        self.expect_grants();
         self.event(Event::Joined { room: address.room });
     }
 
@@ -137,6 +140,7 @@ impl Engine {
         });
         match joined {
             Ok((group, payload)) => {
+                self.expect_grants();
                 room.set_group(Some(group));
                 room.record.set_address(&address);
                 room.record.messages_after = answer.commit_sequence;
@@ -147,6 +151,7 @@ impl Engine {
                     after,
                     welcome: Vec::new(),
                     recipients: Vec::new(),
+                    not_after_ms: None,
                 });
             }
             Err(error) => self.fail_waiting(room.id, &error.to_string(), |_| true),
@@ -155,11 +160,15 @@ impl Engine {
 
     /// While joining, the first commit after the one that the GroupInfo was of
     /// decides: it is ours, or somebody else's and we try again.
-    pub(super) fn settle_joining(&mut self, room: &mut Room, sequence: u64, payload: &[u8]) {
+    pub(super) fn settle_joining(&mut self, room: &mut Room, sequence: u64, payload: &Bytes) {
+        // It changes nothing in the group that this device is about to join.
+        if orders::of_notice(payload).is_some() {
+            return;
+        }
         let Some(commit) = room.commit.take() else {
             return;
         };
-        if commit.payload == payload {
+        if commit.payload == *payload {
             room.record.phase = Phase::Member;
             room.record.joined_epoch = room.epoch();
             room.record.messages_after = sequence;

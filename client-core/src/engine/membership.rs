@@ -2,8 +2,7 @@
 //! adding, joining. A room notes what it wants; [`Engine::advance_membership`]
 //! asks for the next step of it.
 
-use std::collections::BTreeSet;
-
+use rand::RngCore;
 use sha2::{Digest, Sha256};
 use sotto_proto::wire::{self, JoinRule};
 use sotto_proto::{DeviceId, FileId, RoomAddress, RoomId, Subject, UserName, limits, signed};
@@ -12,31 +11,32 @@ use super::calls::Calling;
 use super::outbox::Publishing;
 use super::{Engine, Goal};
 use crate::group::Group;
-use crate::io::Event;
+use crate::io::{Event, Timestamp};
 use crate::leaf::read_key_package;
 use crate::mls::MlsError;
 use crate::room::{PendingCommit, Phase, Room};
-use crate::rules::{Member, Rules, authenticated_data, check_identity};
+use crate::rules::{Rules, authenticated_data, check_identity};
 
 /// Devices that one commit adds at most: its size grows with each.
 const ADDS_PER_COMMIT: usize = 32;
 
 impl Engine {
-    pub(super) fn advance_membership(&mut self, room: &mut Room) {
+    pub(super) fn advance_membership(&mut self, room: &mut Room, rng: &mut impl RngCore) {
         match room.record.phase {
             Phase::Creating => self.ask_create(room),
             Phase::Joining if room.commit.is_none() => self.ask_join(room),
             Phase::Joining | Phase::Member => {
-                if !self.link.granted.contains(&room.id) {
+                if !self.is_granted_or_withheld(room.id) {
                     self.refresh_grants();
                 }
                 if room.record.phase == Phase::Member {
-                    self.commit_removals(room);
+                    self.commit_removals(room, rng);
                 }
                 self.publish_commit(room);
                 if room.record.phase == Phase::Member {
                     self.ask_grants(room);
-                    if room.commit.is_none() && !room.record.wanted.is_empty() {
+                    let may_add = room.commit.is_none() && !room.record.has_removals();
+                    if may_add && !room.record.wanted.is_empty() {
                         self.ask_key_packages(room, ADDS_PER_COMMIT);
                     }
                     if room.commit.is_none() && room.record.group_info_due {
@@ -45,45 +45,6 @@ impl Engine {
                 }
             }
             Phase::Removed => {}
-        }
-    }
-
-    /// Removals need nobody's key package, so they come first.
-    fn commit_removals(&mut self, room: &mut Room) {
-        let Some(group) = room.group() else {
-            return;
-        };
-        let members: BTreeSet<DeviceId> = group.members().map(|member| member.device).collect();
-        room.record
-            .unwanted
-            .retain(|device| members.contains(device));
-        if room.commit.is_some() || room.record.unwanted.is_empty() {
-            return;
-        }
-        let Self {
-            provider, account, ..
-        } = self;
-        let unwanted = room.record.unwanted.clone();
-        let committed = room.transact(provider, |group| group.remove(provider, account, &unwanted));
-        match committed {
-            Some(Ok(new)) => {
-                room.commit = Some(PendingCommit {
-                    payload: new.commit,
-                    after: room.record.handshakes_after,
-                    welcome: Vec::new(),
-                    recipients: Vec::new(),
-                });
-            }
-            Some(Err(error)) => {
-                let sequence = room.record.handshakes_after;
-                let reason = error.to_string();
-                self.event(Event::Skipped {
-                    room: room.id,
-                    sequence,
-                    reason,
-                });
-            }
-            None => {}
         }
     }
 
@@ -102,6 +63,11 @@ impl Engine {
         }
     }
 
+    /// Whether new grants would change nothing.
+    fn is_granted_or_withheld(&self, room: RoomId) -> bool {
+        self.link.granted.contains(&room) || self.link.withheld.contains_key(&room)
+    }
+
     pub(super) fn is_settled_member(&self, room: &Room) -> bool {
         room.record.phase == Phase::Member && self.link.granted.contains(&room.id)
     }
@@ -111,16 +77,13 @@ impl Engine {
     }
 
     pub(super) fn is_in_every_room(&self, device: DeviceId) -> bool {
-        let member = |room: &&Room| room.record.phase == Phase::Member;
+        let member = |room: &&Room| {
+            room.record.phase == Phase::Member && !self.link.withheld.contains_key(&room.id)
+        };
         let mut rooms = self.rooms.values().filter(member);
         rooms.all(|room| {
             room.group().is_some_and(|group| group.has(device)) && self.has_added_all(room)
         })
-    }
-
-    pub(super) fn is_dismissed(&self, device: DeviceId) -> bool {
-        let unwanted = |room: &Room| room.record.unwanted.contains(&device);
-        !self.rooms.values().any(unwanted)
     }
 
     /// The gateway has registered the room: make its group.
@@ -132,9 +95,11 @@ impl Engine {
             owners: vec![(own.user, own.identity_key)],
             join_rule: room.record.join_rule(),
             gateway_key: self.account.gateway_key,
+            spent: Vec::new(),
         };
         match self.try_group(|engine| Group::create(&engine.provider, &engine.account, rules)) {
             Ok(group) => {
+                self.expect_grants();
                 room.set_group(Some(group));
                 room.record.set_address(address);
                 room.record.phase = Phase::Member;
@@ -155,9 +120,10 @@ impl Engine {
             Err(reason) => return self.fail_waiting(room.id, &reason, invited),
         };
         let Some(group) = room.group() else { return };
+        let leaving = self.leaving(room, group);
         let missing: Vec<DeviceId> = devices
             .into_iter()
-            .filter(|device| !group.has(*device))
+            .filter(|device| !group.has(*device) || leaving.contains(device))
             .collect();
         room.record.wanted.extend(missing);
     }
@@ -246,6 +212,7 @@ impl Engine {
                     after: room.record.handshakes_after,
                     welcome: new.welcome,
                     recipients,
+                    not_after_ms: None,
                 });
             }
             Some(Ok(_)) => {
@@ -282,10 +249,18 @@ impl Engine {
 
     /// The pending commit is in the stream: it counts, and the devices that it
     /// added are told.
-    pub(super) fn land_commit(&mut self, room: &mut Room, sequence: u64) -> Result<(), MlsError> {
+    pub(super) fn land_commit(
+        &mut self,
+        room: &mut Room,
+        sequence: u64,
+        stored_at: Timestamp,
+    ) -> Result<(), MlsError> {
         let Some(commit) = room.commit.take() else {
             return Ok(());
         };
+        if commit.not_after_ms.is_some_and(|end| stored_at.0 > end) {
+            return self.land_too_late(room, stored_at);
+        }
         let merged = room.transact(&self.provider, |group| group.merge_own(&self.provider));
         merged.unwrap_or(Ok(()))?;
         room.record.group_info_due = room.record.join_rule() == JoinRule::Open;
@@ -382,26 +357,6 @@ impl Engine {
             if !missing.is_empty() {
                 room.record.wanted.extend(missing);
                 self.touched.insert(id);
-            }
-        }
-    }
-
-    /// Wants these devices out of every room where this device may remove them.
-    pub(super) fn unwant_devices(&mut self, unwanted: impl Fn(&Member) -> bool) {
-        let own = self.own_member();
-        for (id, room) in &mut self.rooms {
-            let Some(group) = room.group().filter(|_| room.record.phase == Phase::Member) else {
-                continue;
-            };
-            let owner = group.rules().is_owner(&own);
-            let unwanted = group.members().filter(|member| {
-                let may_remove = owner || member.same_user(&own);
-                may_remove && member.device != own.device && unwanted(member)
-            });
-            let unwanted: Vec<DeviceId> = unwanted.map(|member| member.device).collect();
-            if !unwanted.is_empty() {
-                room.record.unwanted.extend(unwanted);
-                self.touched.insert(*id);
             }
         }
     }

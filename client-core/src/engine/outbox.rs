@@ -60,8 +60,8 @@ impl Engine {
         let Some(address) = room.address().filter(|_| self.may_publish(room.id)) else {
             return;
         };
-        // Nothing new is said while a lost device could still read it.
-        let may_encrypt = !self.link.fetch.is_first() && room.record.unwanted.is_empty();
+        // Nothing new is said while somebody could read it who must leave.
+        let may_encrypt = !self.link.fetch.is_first() && !room.record.has_removals();
         if may_encrypt && room.flight.frames.iter().all(|frame| frame.stored) {
             self.encrypt_frame(room);
         }
@@ -300,7 +300,7 @@ impl Engine {
                 self.rooms.insert(room.id, room);
             }
             // It takes effect when it is seen in the stream, in order.
-            Some(Publishing::Commit(_)) => self.link.fetch.behind = true,
+            Some(Publishing::Commit(room)) => self.is_behind(room),
             Some(Publishing::Post(number)) => {
                 let records = self.provider.records();
                 let post = records.get::<Post>(&Key::Post(number)).ok().flatten();
@@ -321,8 +321,8 @@ impl Engine {
             PublishFailure::Conflict => {
                 if let Publishing::Commit(room) = publishing {
                     self.link.lost_race.insert(room);
+                    self.is_behind(room);
                 }
-                self.link.fetch.behind = true;
             }
             PublishFailure::Denied => self.refresh_grants(),
             PublishFailure::Full => {

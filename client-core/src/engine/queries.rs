@@ -135,7 +135,8 @@ impl Engine {
     }
 
     /// Whether everything that this device wants of the server is done: all
-    /// is sent, every wanted device is added, nothing is being asked.
+    /// is sent, every wanted device is added, nothing is being asked. Rooms
+    /// that are closed until factors are proven wait for a person.
     pub fn is_settled(&self) -> bool {
         let settled = |room: &Room| {
             self.has_sent_all(room)
@@ -143,9 +144,13 @@ impl Engine {
                 && room.record.phase != Phase::Joining
                 && room.record.invites.is_empty()
                 && !room.record.group_info_due
+                && !room.record.has_removals()
                 && self.has_added_all(room)
         };
-        !self.link.me_due && self.link.calls.is_empty() && self.rooms.values().all(settled)
+        let withheld = |room: &Room| self.link.withheld.contains_key(&room.id);
+        let mut rooms = self.rooms.values();
+        let rooms_settled = rooms.all(|room| withheld(room) || settled(room));
+        !self.link.me_due && self.link.calls.is_empty() && rooms_settled
     }
 
     /// The digits by which people compare a user's identity key, if it is known.

@@ -11,6 +11,7 @@ use super::commands::check_name;
 use crate::group::{Incoming, Rejected};
 use crate::history::{Content, StoredRecord};
 use crate::io::{Event, Timestamp};
+use crate::orders;
 use crate::records::Key;
 use crate::room::{Phase, Room};
 use crate::rules::{Change, Committer, Member, Violation, check};
@@ -104,6 +105,10 @@ impl Engine {
             &mut record.messages_after
         };
         *after = sequence.max(*after);
+        if let Some(commit) = room.commit.as_mut().filter(|_| handshake) {
+            // What came in between was no commit: this one is still the next.
+            commit.after = sequence.max(commit.after);
+        }
         true
     }
 
@@ -116,12 +121,18 @@ impl Engine {
     }
 
     fn take_handshake(&mut self, room: &mut Room, arrival: &Arrival) -> Taken {
+        if let Some(signed) = orders::of_notice(&arrival.payload) {
+            return match self.take_order(room, &signed, arrival.stored_at) {
+                Ok(()) => Taken::Done,
+                Err(why) => Taken::Skipped(format!("a removal order does not count: {why}")),
+            };
+        }
         if room
             .commit
             .as_ref()
             .is_some_and(|commit| commit.payload == arrival.payload)
         {
-            return match self.land_commit(room, arrival.sequence) {
+            return match self.land_commit(room, arrival.sequence, arrival.stored_at) {
                 Ok(()) => Taken::Done,
                 Err(error) => Taken::Skipped(error.to_string()),
             };
@@ -180,10 +191,17 @@ impl Engine {
         judged
     }
 
-    fn removed(&mut self, room: &mut Room) {
+    pub(super) fn removed(&mut self, room: &mut Room) {
         room.record.phase = Phase::Removed;
+        room.record.orders.clear();
+        room.record.unwanted.clear();
+        room.record.wanted.clear();
+        room.commit = None;
         room.flight.frames.clear();
-        room.set_group(None);
+        if let Some(group) = room.take_group() {
+            // What cannot be deleted is overwritten when this device comes back.
+            let _ = group.delete(&self.provider);
+        }
         self.event(Event::Removed { room: room.id });
         self.fail_waiting(
             room.id,

@@ -3,17 +3,17 @@
 //! anything else only says that the device is behind, and what it missed is
 //! fetched from its cursors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use sotto_proto::wire::{self, FetchFrame, FetchRequest, StoredKind, StoredMessage};
-use sotto_proto::{RoomAddress, RoomId, Subject, limits};
+use sotto_proto::{RoomId, Subject, limits};
 
 use super::Engine;
 use super::stream::Arrival;
-use crate::io::{Event, LiveMessage, Output, Timestamp};
+use crate::io::{Event, Grants, LiveMessage, Output, Timestamp};
 use crate::records::Key;
 use crate::room::{Phase, Room};
 
@@ -28,13 +28,20 @@ const FIRST_TICKS: u32 = 2;
 /// elsewhere meanwhile.
 const LOOK_EVERY_TICKS: u32 = 30;
 
+/// The most ticks between two requests for new grants that change nothing.
+const REFRESH_EVERY_TICKS: u32 = 32;
+
+/// Where a request goes: to the subject of a gated room, or to the device's
+/// common one.
+type Target = Option<RoomId>;
+
 /// Where catching up stands.
 #[derive(Debug, Default)]
 pub(super) struct FetchState {
-    /// There may be something that was not seen yet.
-    pub(super) behind: bool,
-    /// A request is outstanding.
-    asking: bool,
+    /// Where there may be something that was not seen yet.
+    due: BTreeSet<Target>,
+    /// Where a request is outstanding.
+    asking: Option<Target>,
     /// It failed: wait for the next tick.
     failed: bool,
     /// The device has connected and was not caught up since: for so many more
@@ -53,12 +60,29 @@ impl FetchState {
     }
 }
 
+/// When to ask for new grants again: ever more seldom while they stay the same.
+#[derive(Debug, Default)]
+pub(super) struct Refresh {
+    /// They were asked for and are not in force yet.
+    asking: bool,
+    /// Ticks until they may be asked for again.
+    wait: u32,
+    /// The next wait.
+    pause: u32,
+}
+
 impl Engine {
-    pub(super) fn online(&mut self, rooms: &[RoomAddress]) {
+    pub(super) fn online(&mut self, grants: Grants) {
         self.forget_outstanding();
         self.link.online = true;
-        self.link.granted = rooms.iter().map(|address| address.room).collect();
-        self.link.fetch.behind = true;
+        let granted = grants.rooms.iter().map(|address| address.room).collect();
+        if granted != self.link.granted {
+            self.link.refresh = Refresh::default();
+        }
+        self.link.granted = granted;
+        self.link.gated = grants.gated;
+        self.link.withheld = grants.withheld;
+        self.link.fetch.due = self.targets();
         self.link.fetch.first = FIRST_TICKS;
         self.link.me_due = true;
         self.ask_me();
@@ -75,7 +99,7 @@ impl Engine {
         self.link.publishes.clear();
         self.link.lost_race.clear();
         self.link.fetch = FetchState {
-            behind: self.link.fetch.behind,
+            due: std::mem::take(&mut self.link.fetch.due),
             ..FetchState::default()
         };
     }
@@ -83,21 +107,53 @@ impl Engine {
     pub(super) fn tick(&mut self) {
         self.link.fetch.failed = false;
         self.link.fetch.first = self.link.fetch.first.saturating_sub(1);
-        self.link.refreshing = false;
+        let refresh = &mut self.link.refresh;
+        refresh.wait = refresh.wait.saturating_sub(1);
+        refresh.asking &= refresh.wait > 0;
         self.link.lost_race.clear();
+        self.take_turns();
         self.link.ticks = (self.link.ticks + 1) % LOOK_EVERY_TICKS;
         self.link.me_due |= self.link.ticks == 0;
         self.ask_me();
         self.touch_all();
     }
 
-    /// Asks for a connection with the grants that the directory gives now, at
-    /// most once a tick: they may take a moment to reach every gateway.
+    /// Asks for a connection with the grants that the directory gives now:
+    /// they may take a moment to reach every gateway.
     pub(super) fn refresh_grants(&mut self) {
-        if self.link.online && !self.link.refreshing {
-            self.link.refreshing = true;
-            self.effect(Output::RefreshGrants);
+        let refresh = &mut self.link.refresh;
+        if !self.link.online || refresh.asking || refresh.wait > 0 {
+            return;
         }
+        let wait = refresh.pause.max(1);
+        let pause = (2 * wait).min(REFRESH_EVERY_TICKS);
+        *refresh = Refresh {
+            asking: true,
+            wait,
+            pause,
+        };
+        self.effect(Output::RefreshGrants);
+    }
+
+    /// The directory has just changed what this device may do.
+    pub(super) fn expect_grants(&mut self) {
+        self.link.refresh = Refresh::default();
+    }
+
+    /// Everywhere that requests go.
+    fn targets(&self) -> BTreeSet<Target> {
+        let gated = self.link.gated.iter().copied().map(Some);
+        gated.chain([None]).collect()
+    }
+
+    /// There may be something in this room that was not seen yet.
+    pub(super) fn is_behind(&mut self, room: RoomId) {
+        let target = self.target(room);
+        self.link.fetch.due.insert(target);
+    }
+
+    fn target(&self, room: RoomId) -> Target {
+        self.link.gated.contains(&room).then_some(room)
     }
 
     pub(super) fn live(&mut self, message: LiveMessage) {
@@ -130,7 +186,7 @@ impl Engine {
             }
             Subject::Inbox(device) if device == self.account.device => {
                 if last_sequence > self.inbox_after {
-                    self.link.fetch.behind = true;
+                    self.link.fetch.due.insert(None);
                 } else {
                     self.take_inbox(sequence, payload);
                 }
@@ -150,16 +206,16 @@ impl Engine {
         };
         let taken = last_sequence <= after && self.take_live(&mut room, arrival);
         if !taken {
-            self.link.fetch.behind = true;
+            self.is_behind(id);
         }
         self.touched.insert(id);
         self.rooms.insert(id, room);
     }
 
     pub(super) fn fetched(&mut self, frame: FetchFrame) {
-        if !self.link.fetch.asking {
+        let Some(target) = self.link.fetch.asking else {
             return;
-        }
+        };
         if frame.refusal != i32::from(wire::FetchRefusal::None) {
             return self.fetch_failed();
         }
@@ -173,42 +229,48 @@ impl Engine {
                 .retain(|granted| granted.as_bytes()[..] != room[..]);
         }
         if frame.last {
-            self.link.fetch.asking = false;
-            self.link.fetch.behind |= frame.more;
-            if !self.link.fetch.behind {
+            self.link.fetch.asking = None;
+            if frame.more {
+                self.link.fetch.due.insert(target);
+            }
+            if self.link.fetch.due.is_empty() {
                 let requests = std::mem::take(&mut self.link.fetch.requests);
                 self.event(Event::CaughtUp { requests });
                 if std::mem::take(&mut self.link.fetch.first) > 0 {
                     self.touch_all();
                 }
+                self.touched
+                    .extend(std::mem::take(&mut self.link.lost_race));
             }
-            self.touched
-                .extend(std::mem::take(&mut self.link.lost_race));
         }
     }
 
     pub(super) fn fetch_failed(&mut self) {
         let fetch = &mut self.link.fetch;
-        (fetch.asking, fetch.failed, fetch.behind) = (false, true, true);
+        fetch.failed = true;
+        fetch.due.extend(fetch.asking.take());
     }
 
     pub(super) fn advance_fetch(&mut self) {
-        let fetch = &self.link.fetch;
-        if !self.link.online || !fetch.behind || fetch.asking || fetch.failed {
+        let fetch = &mut self.link.fetch;
+        if !self.link.online || fetch.asking.is_some() || fetch.failed {
             return;
         }
-        let request = self.fetch_request();
-        let fetch = &mut self.link.fetch;
-        (fetch.asking, fetch.behind) = (true, false);
+        let Some(gated) = fetch.due.pop_first() else {
+            return;
+        };
+        fetch.asking = Some(gated);
         fetch.requests += 1;
-        self.effect(Output::Fetch(request));
+        let request = self.fetch_request(gated);
+        self.effect(Output::Fetch { gated, request });
     }
 
-    fn fetch_request(&self) -> FetchRequest {
+    fn fetch_request(&self, target: Target) -> FetchRequest {
         let followed = |room: &&Room| {
             matches!(room.record.phase, Phase::Member | Phase::Joining)
                 && room.group().is_some()
                 && self.link.granted.contains(&room.id)
+                && self.target(room.id) == target
         };
         let cursor = |room: &Room| wire::RoomCursor {
             room: room.id.to_bytes(),
@@ -223,9 +285,9 @@ impl Engine {
                 .map(cursor)
                 .take(limits::FETCH_ROOMS)
                 .collect(),
-            inbox_after: Some(self.inbox_after),
+            inbox_after: target.is_none().then_some(self.inbox_after),
             max_bytes: FETCH_BYTES,
-            blobs: self.missing_trees(),
+            blobs: self.missing_trees(target),
         }
     }
 
@@ -300,7 +362,7 @@ impl Engine {
                 self.provider
                     .records()
                     .put_bytes(Key::Invitation(room), invitation.encode_to_vec());
-                self.link.fetch.behind = true;
+                self.is_behind(room);
             }
             None => {}
         }
@@ -323,7 +385,7 @@ impl Engine {
         records.keys(all).into_iter().filter_map(read).collect()
     }
 
-    fn missing_trees(&self) -> Vec<wire::BlobRange> {
+    fn missing_trees(&self, target: Target) -> Vec<wire::BlobRange> {
         let missing = |(room, _, blob): (RoomId, wire::Invitation, wire::PublicBlob)| {
             let chunks = self.link.fetch.trees.get(&room);
             let first =
@@ -337,6 +399,7 @@ impl Engine {
         };
         self.waiting_invitations()
             .into_iter()
+            .filter(|(room, ..)| self.target(*room) == target)
             .filter_map(missing)
             .collect()
     }

@@ -73,7 +73,7 @@ async fn fetch(
 ) -> Result<bool, TransferError> {
     let connection = session.connection().await?;
     let count = WINDOW.min(file.chunks - *next);
-    let mut frames = connection.fetch(FetchRequest {
+    let request = FetchRequest {
         rooms: Vec::new(),
         inbox_after: None,
         max_bytes: limits::FETCH_BYTES,
@@ -83,7 +83,8 @@ async fn fetch(
             first: *next,
             count,
         }],
-    });
+    };
+    let mut frames = connection.fetch_in(address.room, request);
     while let Some(frame) = frames.recv().await {
         if !frame.refused_rooms.is_empty() {
             return Err(TransferError::Missing);

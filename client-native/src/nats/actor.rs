@@ -9,7 +9,7 @@ use futures::stream::SelectAll;
 use prost::Message as _;
 use sotto_client_core::io::{LiveMessage, PublishFailure};
 use sotto_proto::wire::{FetchFrame, FetchRequest};
-use sotto_proto::{DeviceId, Subject, reply_prefix};
+use sotto_proto::{DeviceId, RoomId, Subject, reply_prefix};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -32,6 +32,7 @@ pub(super) enum Request {
     },
     /// Ask the relay.
     Fetch {
+        gated: Option<RoomId>,
         request: FetchRequest,
         frames: mpsc::Sender<FetchFrame>,
     },
@@ -45,6 +46,7 @@ struct Publishing {
 
 /// A catch-up request whose answer is not complete.
 struct Fetching {
+    subject: String,
     frames: mpsc::Sender<FetchFrame>,
     next_part: u32,
 }
@@ -142,13 +144,22 @@ impl Actor {
                     .publish_with_reply_and_headers(subject, reply, headers, message.payload)
                     .await;
             }
-            Request::Fetch { request, frames } => {
+            Request::Fetch {
+                gated,
+                request,
+                frames,
+            } => {
+                let subject = match gated {
+                    Some(room) => Subject::FetchRoom(self.device, room),
+                    None => Subject::Fetch(self.device),
+                };
+                let subject = subject.to_string();
                 let fetching = Fetching {
+                    subject: subject.clone(),
                     frames,
                     next_part: 0,
                 };
                 self.fetching.insert(number, fetching);
-                let subject = Subject::Fetch(self.device).to_string();
                 let payload = request.encode_to_vec().into();
                 let _ = self
                     .client
@@ -208,8 +219,9 @@ impl Actor {
             if let Some(publishing) = self.publishing.remove(&number) {
                 let _ = publishing.answer.send(Err(PublishFailure::Denied));
             }
-        } else if subject == Subject::Fetch(self.device).to_string() {
-            self.fetching.clear();
+        } else {
+            self.fetching
+                .retain(|_, fetching| fetching.subject != subject);
         }
     }
 

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use rand::rngs::OsRng;
 use sotto_client_core::engine::{Engine, EngineError};
 use sotto_client_core::io::{
-    CallFailure, CallId, Event, Input, LiveMessage, Output, PublishFailure, PublishId, Ticket,
+    CallFailure, CallId, Event, FactorNeeded, Grants, Input, LiveMessage, Output, PublishFailure,
+    PublishId, Ticket,
 };
 use sotto_client_core::store::{Store, StoreError, WriteBatch};
-use sotto_proto::wire;
+use sotto_proto::{RoomId, wire};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::{MissedTickBehavior, interval};
@@ -59,6 +60,8 @@ pub(super) struct Driver {
     refresh: Arc<Notify>,
     /// New grants were asked for and are not in force yet.
     refreshing: bool,
+    /// The rooms that were closed to this device when it last connected.
+    withheld: BTreeMap<RoomId, FactorNeeded>,
     live: (mpsc::Sender<LiveMessage>, mpsc::Receiver<LiveMessage>),
     connection: watch::Sender<Option<Connection>>,
     settled: watch::Sender<bool>,
@@ -89,6 +92,7 @@ impl Driver {
             link_events: mpsc::channel(4),
             refresh: Arc::new(Notify::new()),
             refreshing: false,
+            withheld: BTreeMap::new(),
             live: mpsc::channel(LIVE),
             connection,
             settled,
@@ -204,11 +208,12 @@ impl Driver {
     fn linked(&mut self, event: LinkEvent) -> Result<(), Broken> {
         self.forget_outstanding();
         match event {
-            LinkEvent::Up { connection, rooms } => {
+            LinkEvent::Up { connection, grants } => {
                 self.refreshing = false;
                 self.connection.send_replace(Some(connection));
                 self.notice(Notice::Online);
-                self.handle(Input::Online { rooms })
+                self.say_withheld(&grants);
+                self.handle(Input::Online(grants))
             }
             LinkEvent::Down { reason } => {
                 self.connection.send_replace(None);
@@ -216,6 +221,19 @@ impl Driver {
                 self.handle(Input::Offline)
             }
         }
+    }
+
+    /// Says which rooms are closed, when that is news.
+    fn say_withheld(&mut self, grants: &Grants) {
+        let news = grants
+            .withheld
+            .iter()
+            .filter(|(room, needed)| self.withheld.get(room) != Some(needed));
+        for (&room, needed) in news {
+            let needed = needed.clone();
+            self.notice(Notice::Withheld { room, needed });
+        }
+        self.withheld.clone_from(&grants.withheld);
     }
 
     /// The engine forgets it, too: what came in late would answer the wrong
@@ -286,11 +304,11 @@ impl Driver {
                     }
                 });
             }
-            Output::Fetch(request) => {
+            Output::Fetch { gated, request } => {
                 let connection = self.connection.borrow();
                 // A channel that is closed at once says that it failed.
                 self.fetch = Some(match &*connection {
-                    Some(connection) => connection.fetch(request),
+                    Some(connection) => connection.fetch(gated, request),
                     None => mpsc::channel(1).1,
                 });
             }

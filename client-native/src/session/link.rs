@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use sotto_client_core::io::LiveMessage;
-use sotto_proto::{DeviceId, RoomAddress, wire};
+use sotto_client_core::io::{Grants, LiveMessage};
+use sotto_proto::{DeviceId, wire};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -28,7 +28,7 @@ pub(super) enum LinkEvent {
     /// A new connection is in force; an earlier one is not any more.
     Up {
         connection: Connection,
-        rooms: Vec<RoomAddress>,
+        grants: Grants,
     },
     /// There is none.
     Down { reason: String },
@@ -57,7 +57,7 @@ enum JoinError {
 /// A connection with what its JWT says.
 struct Joined {
     connection: Connection,
-    rooms: Vec<RoomAddress>,
+    grants: Grants,
     refresh_at: Instant,
 }
 
@@ -73,11 +73,11 @@ impl Link {
                 Ok(joined) => {
                     let Joined {
                         connection,
-                        rooms,
+                        grants,
                         refresh_at,
                     } = joined;
                     current = Some(connection.clone());
-                    (Some(LinkEvent::Up { connection, rooms }), refresh_at)
+                    (Some(LinkEvent::Up { connection, grants }), refresh_at)
                 }
                 Err(error) => {
                     tracing::info!("not connected: {error}");
@@ -138,24 +138,21 @@ impl Link {
         // not matter.
         let refresh_in = Duration::from_millis(lifetime / 4 * 3).max(REFRESH_MIN);
         let refresh_at = Instant::now() + refresh_in;
-        let rooms: Vec<RoomAddress> = jwt
-            .rooms
-            .iter()
-            .filter_map(|room| RoomAddress::try_from(room).ok())
-            .collect();
+        let grants = Grants::of(&jwt);
         let settings = Settings {
             urls: info.nats_urls,
             tls: self.tls.clone(),
             device: self.device,
             jwt: jwt.jwt,
-            rooms: rooms.clone(),
+            rooms: grants.rooms.clone(),
+            gated: grants.gated.clone(),
         };
         let keys = self.access.keys().clone();
         let sign = move |nonce| sign_nonce(keys.clone(), nonce);
         let connection = Connection::open(settings, sign, self.live.clone()).await?;
         Ok(Joined {
             connection,
-            rooms,
+            grants,
             refresh_at,
         })
     }

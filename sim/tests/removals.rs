@@ -1,0 +1,287 @@
+//! The gateway orders somebody out of a room, and any member carries it out.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use prost::Message;
+use sotto_client_core::io::{Command, Event};
+use sotto_proto::{RoomId, wire};
+use sotto_sim::World;
+
+fn send(world: &mut World, machine: usize, room: RoomId, text: &str) {
+    let texts = vec![text.to_owned()];
+    world.command(machine, Command::SendTexts { room, texts });
+}
+
+fn invite(world: &mut World, machine: usize, room: RoomId, user: &str) {
+    let invite = Command::Invite {
+        room,
+        user: user.parse().unwrap(),
+        role: wire::Role::User,
+    };
+    world.command(machine, invite);
+}
+
+fn texts(world: &World, machine: usize, room: RoomId) -> Vec<String> {
+    let texts = world.machines[machine].texts(room).into_iter();
+    texts.map(|(_, text)| text).collect()
+}
+
+fn users(world: &World, machine: usize) -> Vec<String> {
+    let members = &world.machines[machine].engine().rooms()[0].members;
+    let mut users: Vec<String> = members.iter().map(|m| m.user.to_string()).collect();
+    users.sort_unstable();
+    users
+}
+
+fn is_member(world: &World, machine: usize) -> bool {
+    world.machines[machine].engine().rooms()[0].member
+}
+
+fn was_told(world: &World, machine: usize, room: RoomId) -> bool {
+    let removed = Event::Removed { room };
+    world.machines[machine].events.contains(&removed)
+}
+
+/// Alice, who owns the room, with Bob, Carol and Eve in it.
+struct Case {
+    world: World,
+    alice: usize,
+    bob: usize,
+    carol: usize,
+    eve: usize,
+    room: RoomId,
+}
+
+fn case() -> Case {
+    let mut world = World::new(9);
+    let [alice, bob, carol, eve] = ["alice", "bob", "carol", "eve"].map(|u| world.sign_up(u));
+    world.settle();
+    let room = world.create_room(alice, wire::JoinRule::Invite);
+    for user in ["bob", "carol", "eve"] {
+        invite(&mut world, alice, room, user);
+        world.settle();
+    }
+    assert_eq!(users(&world, alice), ["alice", "bob", "carol", "eve"]);
+    Case {
+        world,
+        alice,
+        bob,
+        carol,
+        eve,
+        room,
+    }
+}
+
+#[test]
+fn any_member_carries_an_order_out_before_anything_else_is_said() {
+    let Case {
+        mut world,
+        alice,
+        bob,
+        carol,
+        eve,
+        room,
+    } = case();
+    world.disconnect(alice);
+    world.order_user_out("eve", room);
+    send(&mut world, bob, room, "without eve");
+    send(&mut world, carol, room, "also without eve");
+    world.settle_connected();
+    world.settle();
+    for machine in [alice, bob, carol] {
+        assert_eq!(users(&world, machine), ["alice", "bob", "carol"]);
+        let mut seen = texts(&world, machine, room);
+        seen.sort();
+        assert_eq!(seen, ["also without eve", "without eve"]);
+        assert!(world.machines[machine].engine().is_settled());
+    }
+    assert!(was_told(&world, eve, room), "she heard the order");
+    assert!(!is_member(&world, eve));
+    assert_eq!(texts(&world, eve, room), [""; 0]);
+}
+
+#[test]
+fn who_was_away_learns_of_an_order_before_saying_anything() {
+    let Case {
+        mut world,
+        alice,
+        bob,
+        carol,
+        eve,
+        room,
+    } = case();
+    for machine in [alice, bob, carol, eve] {
+        world.disconnect(machine);
+    }
+    send(&mut world, bob, room, "queued before the order");
+    world.order_user_out("eve", room);
+    world.connect(bob);
+    world.settle_connected();
+    assert_eq!(users(&world, bob), ["alice", "bob", "carol"]);
+    world.settle();
+    for machine in [alice, carol] {
+        assert_eq!(texts(&world, machine, room), ["queued before the order"]);
+    }
+    assert_eq!(texts(&world, eve, room), [""; 0]);
+}
+
+#[test]
+fn one_device_is_ordered_out_and_the_other_carries_it_out() {
+    let Case {
+        mut world,
+        alice,
+        bob,
+        room,
+        ..
+    } = case();
+    let lost = world.link_device(bob);
+    world.settle();
+    let device = world.machines[lost].device;
+    world.disconnect(alice);
+    world.order_device_out(device);
+    world.settle_connected();
+    world.settle();
+    send(&mut world, bob, room, "still me");
+    world.settle();
+    let members = &world.machines[alice].engine().rooms()[0].members;
+    assert!(members.iter().all(|member| member.device != device));
+    assert_eq!(texts(&world, alice, room), ["still me"]);
+    assert!(was_told(&world, lost, room));
+    assert!(is_member(&world, bob));
+}
+
+#[test]
+fn a_large_room_carries_an_order_out_with_few_commits() {
+    let Case {
+        mut world,
+        alice,
+        bob,
+        room,
+        ..
+    } = case();
+    for _ in 0..10 {
+        world.link_device(bob);
+    }
+    world.settle();
+    world.settle();
+    let before = world.streams.messages();
+    world.order_user_out("eve", room);
+    world.settle();
+    assert_eq!(users(&world, alice).len(), 13);
+    // The notice and just one commit: whoever loses the race makes no second one.
+    assert_eq!(world.streams.messages(), before + 2);
+    for machine in 0..world.machines.len() {
+        let engine = world.machines[machine].engine();
+        assert!(engine.is_settled(), "{machine}: {engine:?}");
+    }
+}
+
+#[test]
+fn an_order_counts_once_and_who_comes_back_stays() {
+    let Case {
+        mut world,
+        alice,
+        bob,
+        carol,
+        eve,
+        room,
+    } = case();
+    let notice = world.order_user_out("eve", room);
+    world.settle();
+    invite(&mut world, alice, room, "eve");
+    world.settle();
+    world.sign_up("frank");
+    world.settle();
+    invite(&mut world, alice, room, "frank");
+    world.settle();
+    let address = world.machines[alice].engine().rooms()[0].address.clone();
+    // By the relay, by a gateway that does not know that it has said it, …
+    for _ in 0..3 {
+        world.inject(address.clone().unwrap().handshakes(), &notice);
+    }
+    send(&mut world, bob, room, "welcome back");
+    world.settle();
+    let frank = world.machines.len() - 1;
+    for machine in [alice, bob, carol, eve, frank] {
+        let everybody = ["alice", "bob", "carol", "eve", "frank"];
+        assert_eq!(users(&world, machine), everybody);
+    }
+    assert_eq!(texts(&world, eve, room), ["welcome back"]);
+}
+
+#[test]
+fn orders_that_do_not_count_change_nothing() {
+    let Case {
+        mut world,
+        alice,
+        bob,
+        eve,
+        room,
+        ..
+    } = case();
+    let (address, good) = world.order_for("eve", room).unwrap();
+    let stranger = SigningKey::from_bytes(&[5; 32]);
+    let forged = good.notice(&stranger).encode_to_vec();
+    let unsigned = wire::RoomNotice::default().encode_to_vec();
+    let nonsense = [&[0x0a, 0xff][..], &forged].concat();
+    for payload in [forged, unsigned, nonsense, vec![0x0a; 2_000]] {
+        world.inject(address.handshakes(), &payload);
+    }
+    send(&mut world, bob, room, "all here");
+    world.settle();
+    for machine in [alice, eve] {
+        assert_eq!(users(&world, machine), ["alice", "bob", "carol", "eve"]);
+        assert_eq!(texts(&world, machine, room), ["all here"]);
+    }
+}
+
+#[test]
+fn an_order_for_somebody_who_is_not_there_keeps_nobody_waiting() {
+    let Case {
+        mut world,
+        alice,
+        bob,
+        room,
+        ..
+    } = case();
+    world.sign_up("frank");
+    world.settle();
+    // Frank has the role, but nobody has added him.
+    world.disconnect(alice);
+    invite(&mut world, alice, room, "frank");
+    world.connect(alice);
+    let notice: Bytes = world.order_user_out("carol", room);
+    world.settle();
+    let address = world.machines[alice].engine().rooms()[0].address.clone();
+    world.inject(address.unwrap().handshakes(), &notice);
+    send(&mut world, bob, room, "business as usual");
+    world.settle();
+    assert_eq!(texts(&world, alice, room), ["business as usual"]);
+    assert_eq!(users(&world, bob), ["alice", "bob", "eve", "frank"]);
+}
+
+#[test]
+fn an_order_behind_the_rooms_public_key_does_not_keep_newcomers_out() {
+    let mut world = World::new(11);
+    let [alice, bob, eve] = ["alice", "bob", "eve"].map(|user| world.sign_up(user));
+    world.settle();
+    let room = world.create_room(alice, wire::JoinRule::Open);
+    world.settle();
+    world.command(eve, Command::Join { room });
+    world.settle();
+    // Nobody is there to carry it out, so it stands last on the subject.
+    world.disconnect(alice);
+    world.disconnect(eve);
+    world.order_user_out("eve", room);
+    world.command(bob, Command::Join { room });
+    world.connect(bob);
+    world.settle_connected();
+    assert!(is_member(&world, bob), "{:?}", world.machines[bob].events);
+    world.settle();
+    send(&mut world, bob, room, "hello");
+    world.settle();
+    assert_eq!(users(&world, alice), ["alice", "bob"]);
+    assert_eq!(texts(&world, alice, room), ["hello"]);
+}
