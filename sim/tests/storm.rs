@@ -36,21 +36,18 @@ fn storm(seed: u64) {
     let (alice, bob) = (world.sign_up("alice"), world.sign_up("bob"));
     world.settle();
     let room = world.create_room(alice, wire::JoinRule::Invite);
-    let user = "bob".parse().unwrap();
-    world.command(
-        alice,
-        Command::Invite {
-            room,
-            user,
-            role: wire::Role::User,
-        },
-    );
+    world.sign_up("eve");
     world.settle();
+    for user in ["bob", "eve"] {
+        invite(&mut world, alice, room, user);
+        world.settle();
+    }
     let second = world.link_device(bob);
     world.settle();
 
     world.faults = Faults::STORM;
     let mut sent = Sent::new();
+    let mut notice = None;
     for n in 0..60 {
         let sender = [alice, bob, second][choices.gen_range(0..3)];
         let text = format!("{n}");
@@ -64,16 +61,17 @@ fn storm(seed: u64) {
         sent.push((sender, ticket, text));
         world.run(choices.gen_range(0..12));
         if n == 20 {
-            let user = "carol".parse().unwrap();
             world.sign_up("carol");
-            world.command(
-                alice,
-                Command::Invite {
-                    room,
-                    user,
-                    role: wire::Role::User,
-                },
-            );
+            invite(&mut world, alice, room, "carol");
+        }
+        if n == 22 {
+            notice = Some(world.order_user_out("eve", room));
+        }
+        // Gateways that do not know whether it was said say it again.
+        if let (25 | 45, Some(notice)) = (n, &notice) {
+            let addresses = world.machines[alice].engine().rooms().into_iter();
+            let address = addresses.filter_map(|room| room.address).next().unwrap();
+            world.inject(address.handshakes(), notice);
         }
         if n == 40 {
             world.streams.forget_message_ids();
@@ -84,12 +82,23 @@ fn storm(seed: u64) {
     check(&world, seed, room, &sent, &[alice, bob, second]);
 }
 
+fn invite(world: &mut World, machine: usize, room: RoomId, user: &str) {
+    let user = user.parse().unwrap();
+    let role = wire::Role::User;
+    world.command(machine, Command::Invite { room, user, role });
+}
+
 fn check(world: &World, seed: u64, room: RoomId, sent: &Sent, machines: &[usize]) {
     let reference = world.machines[machines[0]].texts(room);
     for &machine in machines {
         let texts = world.machines[machine].texts(room);
         assert_eq!(texts, reference, "seed {seed}: devices disagree");
         let engine = world.machines[machine].engine();
+        let members = &engine.rooms()[0].members;
+        assert!(
+            members.iter().all(|member| member.user.as_str() != "eve"),
+            "seed {seed}: {machine} has not carried the order out: {engine:?}"
+        );
         assert!(
             engine.is_settled(),
             "seed {seed}: {machine} is not settled: {engine:?}"
