@@ -9,6 +9,9 @@ use sotto_proto::{
     DeviceId, DeviceLink, GatewayAddress, InviteLink, OrgName, ProjectName, RoomId, UserName,
 };
 
+use crate::commands::admin::Admin;
+use crate::commands::factor::Factor;
+
 /// Sotto: messages and files that only their readers can read, over a server
 /// of your own.
 #[derive(Debug, Parser)]
@@ -110,6 +113,12 @@ pub enum Command {
     /// List and get the files of a room.
     #[command(subcommand)]
     Files(Files),
+    /// Prove who you are, where a policy demands more than this device.
+    #[command(subcommand)]
+    Factor(Factor),
+    /// Manage an organisation: projects, rooms, users, groups, roles, policies.
+    #[command(subcommand)]
+    Admin(Admin),
     /// Show the number by which to make sure that a user is who they say:
     /// compare it with what they see for themselves.
     Safety {
@@ -250,7 +259,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// A number and a unit: `90s`, `15m`, `12h`, `7d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let problem = || "give a number and a unit, such as 90s, 15m, 12h or 7d".to_owned();
     let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
     let mut fitting = units.into_iter();

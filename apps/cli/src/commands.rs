@@ -1,6 +1,8 @@
 //! One file per command.
 
+pub mod admin;
 mod devices;
+pub mod factor;
 mod files;
 mod invite;
 mod link;
@@ -52,6 +54,8 @@ pub async fn run(arguments: Arguments, output: Output) -> anyhow::Result<()> {
         Command::Files(Files::Get { room, file, output }) => {
             files::get(context, &room, &file, output).await
         }
+        Command::Factor(command) => factor::run(context, command).await,
+        Command::Admin(command) => admin::run(context, command).await,
         Command::Safety { user } => safety::run(context, user).await,
     }
 }

@@ -15,6 +15,7 @@ use sotto_proto::RoomId;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use crate::advice;
 use crate::arguments::Global;
 use crate::output::Output;
 use crate::secrets::Secret;
@@ -214,9 +215,13 @@ impl Reports {
             Notice::Online => self.link_changed(Ok(()))?,
             Notice::Offline { reason } => self.link_changed(Err(reason))?,
             Notice::Withheld { room, needed } => {
-                let json = json!({ "event": "withheld", "room": room });
-                self.output
-                    .say(&json, format_args!("Room {room} is closed: {needed}."))?;
+                self.output.say_json(&json!({
+                    "event": "withheld", "room": room, "missing": advice::json(&needed),
+                }))?;
+                let lines = advice::lines(&needed).join("; ");
+                self.output.note(format_args!(
+                    "Room {room} is closed to this device: {lines}."
+                ));
             }
             Notice::StoreFailed { reason } => return Err(anyhow!(reason)),
             Notice::Event(event) => return self.event(event),

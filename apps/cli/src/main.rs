@@ -1,11 +1,15 @@
 //! `sotto`: the client at a terminal, and `sotto up`, a private server on one
 //! machine. Decides nothing about rooms, keys or messages.
 
+mod advice;
 mod arguments;
 mod commands;
 mod device;
 mod output;
+mod prompt;
+mod qr;
 mod secrets;
+mod table;
 mod times;
 
 use std::io;
@@ -33,7 +37,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let code = exit_code(&error);
-            output.fail(&format!("{error:#}"), code);
+            output.fail(&format!("{error:#}"), code, advice::needed(&error));
             ExitCode::from(code)
         }
     }

@@ -10,8 +10,11 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
+use serde_json::{Value, json};
+use sotto_client_core::io::FactorNeeded;
 use tokio::time::sleep;
+
+use crate::advice;
 
 /// What takes longer than this is shown to be under way.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -60,10 +63,15 @@ impl Output {
         }
     }
 
-    /// Why the program ends with an error.
-    pub fn fail(self, text: &str, code: u8) {
+    /// Why the program ends with an error, and the factors that are missing if
+    /// that is why.
+    pub fn fail(self, text: &str, code: u8, needed: Option<&FactorNeeded>) {
         print_error(&format!("sotto: {text}"));
-        let json = serde_json::json!({ "event": "error", "message": text, "code": code });
+        let lines = needed.map(advice::lines).unwrap_or_default();
+        lines.iter().for_each(|line| print_error(line));
+        let json = json!({
+            "event": "error", "message": text, "code": code, "missing": needed.map(advice::json),
+        });
         // Nothing is left to do about a closed pipe.
         let _ = self.say_json(&json);
     }

@@ -43,6 +43,16 @@ fn without_an_account_every_command_says_how_to_get_one() {
         &["files", "list", "room"],
         &["room", "create", "name"],
         &["safety", "bob"],
+        &["factor", "list"],
+        &["factor", "prove", "password"],
+        &["admin", "org", "show"],
+        &["admin", "project", "create", "field"],
+        &["admin", "room", "list"],
+        &["admin", "user", "list"],
+        &["admin", "group", "list"],
+        &["admin", "role", "list"],
+        &["admin", "policy", "show"],
+        &["admin", "log", "show"],
     ] {
         let (code, text) = said(arguments);
         assert_eq!(code, 1, "{arguments:?}: {text}");
@@ -74,6 +84,15 @@ fn what_makes_no_sense_is_wrong_usage() {
         &["send", "room", "text", "--file", "also a file"],
         &["invite", "--valid", "soon"],
         &["room", "join", "not an id"],
+        &["factor", "prove", "pin"],
+        &["admin", "project", "create", "Field!"],
+        &["admin", "project", "title", "field", "two\nlines"],
+        &["admin", "role", "grant", "bob", "king", "org"],
+        &["admin", "role", "grant", "bob", "user", "field"],
+        &["admin", "user", "guest", "bob"],
+        &["admin", "user", "add", "bob", "--role", "user"],
+        &["admin", "policy", "set", "org", "--within", "8h"],
+        &["admin", "policy", "set", "org", "--introductions", "5of2"],
         &["up"],
     ] {
         let (code, text) = said(arguments);
@@ -116,6 +135,18 @@ fn every_command_has_help() {
         &["files", "list"],
         &["files", "get"],
         &["safety"],
+        &["factor", "list"],
+        &["factor", "enrol", "totp"],
+        &["factor", "prove", "password"],
+        &["factor", "prove", "totp"],
+        &["factor", "remove"],
+        &["admin", "org"],
+        &["admin", "project"],
+        &["admin", "room"],
+        &["admin", "user"],
+        &["admin", "group"],
+        &["admin", "role"],
+        &["admin", "policy", "set"],
     ] {
         let directory = tempfile::tempdir().unwrap();
         let output = sotto(directory.path(), &[command, &["--help"]].concat());
@@ -143,4 +174,20 @@ fn no_secret_is_asked_for_where_there_is_no_terminal() {
         text.contains("SOTTO_PASSWORD") && text.contains("--password-file"),
         "{text}"
     );
+}
+
+#[test]
+fn every_subject_of_an_admin_has_examples() {
+    for subject in [
+        "org", "project", "room", "user", "group", "role", "policy", "log",
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let output = sotto(directory.path(), &["admin", subject, "--help"]);
+        let help = String::from_utf8(output.stdout).unwrap();
+        let example = format!("  sotto admin {subject} ");
+        assert!(
+            help.contains("Examples:") && help.contains(&example),
+            "{help}"
+        );
+    }
 }

@@ -1,9 +1,10 @@
 //! `sotto invite`: a link with which somebody can sign up.
 
+use std::io;
 use std::time::Duration;
 
 use serde_json::json;
-use sotto_proto::{InviteLink, InviteToken, ProjectName, wire};
+use sotto_proto::{InviteLink, InviteToken, ProjectName, UserName, wire};
 
 use crate::arguments::Role;
 use crate::device::Context;
@@ -30,17 +31,28 @@ pub async fn run(
         gateway: gateway.await?,
         invite: InviteToken::try_from(&created.invite)?,
     };
-    let until = times::local(created.expires_ms);
+    show(context, &link, created.expires_ms, None)?;
+    device.session.stop().await;
+    Ok(())
+}
+
+/// Shows an invitation, which may be for one user only.
+pub fn show(
+    context: &Context,
+    link: &InviteLink,
+    expires_ms: i64,
+    user: Option<&UserName>,
+) -> io::Result<()> {
+    let until = times::local(expires_ms);
+    let name = user.map_or("NAME", UserName::as_str);
     context.output.say(
         &json!({
-            "event": "invite", "invite": link.to_string(), "expires_ms": created.expires_ms,
+            "event": "invite", "invite": link.to_string(), "expires_ms": expires_ms, "user": user,
         }),
         format_args!(
-            "{link}\n\nGood for one person, until {}, {}. They sign up with\n  sotto signup '{link}' NAME",
+            "{link}\n\nGood for one person, until {}, {}. They sign up with\n  sotto signup '{link}' {name}",
             times::day(&until),
             times::clock(&until),
         ),
-    )?;
-    device.session.stop().await;
-    Ok(())
+    )
 }

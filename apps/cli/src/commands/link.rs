@@ -1,14 +1,11 @@
 //! `sotto device`: a second device, linked by the first. Both show the same
 //! short code; only when a person has compared it are keys handed over.
 
-use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use prost::Message;
-use qrcode::QrCode;
-use qrcode::render::unicode::Dense1x2;
 use rand::rngs::OsRng;
 use serde_json::json;
 use sotto_client_core::io::{Command, Timestamp};
@@ -21,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use crate::commands::login;
 use crate::device::Context;
 use crate::output::Output;
+use crate::{prompt, qr};
 
 /// How long the gateway is asked to hold a request for a slot, in ms.
 const HOLD: u32 = 20_000;
@@ -61,12 +59,7 @@ pub async fn new_device(context: &Context, address: GatewayAddress) -> anyhow::R
 
 fn show_link(output: Output, link: &DeviceLink) -> anyhow::Result<()> {
     let text = link.to_string();
-    // Light on dark, as most terminals are; scanners take both.
-    let code = QrCode::new(&text)?
-        .render::<Dense1x2>()
-        .dark_color(Dense1x2::Light)
-        .light_color(Dense1x2::Dark)
-        .build();
+    let code = qr::code(&text)?;
     let expires = limits::LINK.as_secs() / 60;
     output.say(
         &json!({ "event": "link", "link": text }),
@@ -147,18 +140,10 @@ pub async fn old_device(context: &Context, link: DeviceLink) -> anyhow::Result<(
 }
 
 fn typed_code() -> anyhow::Result<String> {
-    if io::stdin().is_terminal() {
-        let mut stderr = io::stderr().lock();
-        write!(stderr, "Type the code that the new device shows: ")?;
-        stderr.flush()?;
-    }
-    let mut typed = String::new();
-    io::stdin()
-        .read_line(&mut typed)
-        .context("cannot read the code")?;
-    match typed.trim() {
-        "" => bail!("no code was typed, so nothing was shared: start again with a new link"),
-        code => Ok(code.to_owned()),
+    let typed = prompt::line("Type the code that the new device shows")?;
+    match typed.is_empty() {
+        true => bail!("no code was typed, so nothing was shared: start again with a new link"),
+        false => Ok(typed),
     }
 }
 

@@ -1,0 +1,186 @@
+//! `sotto factor`: what a person can prove beyond holding a device. A proof
+//! counts on this device, for as long as each policy allows.
+
+use std::io;
+
+use anyhow::bail;
+use clap::Subcommand;
+use serde_json::json;
+use sotto_proto::{FactorId, wire};
+
+use crate::commands::admin::names::Named;
+use crate::device::{Context, Device};
+use crate::table::Table;
+use crate::{prompt, qr, times};
+
+/// What can be typed after `sotto factor`.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Which factors are demanded, and where, is the policy's: when something is refused for want of one,
+the message names the command that proves it.
+
+Examples:
+  sotto factor enrol totp
+  sotto factor prove totp 123456
+  sotto factor prove password")]
+pub enum Factor {
+    /// List what is enrolled, and what is proven on this device.
+    List,
+    /// Enrol a factor.
+    #[command(subcommand)]
+    Enrol(Enrol),
+    /// Prove a factor on this device.
+    #[command(subcommand)]
+    Prove(Prove),
+    /// Take a factor away, such as that of a lost phone.
+    Remove {
+        /// Its id, as `sotto factor list` shows it.
+        id: FactorId,
+    },
+}
+
+/// What can be enrolled.
+#[derive(Debug, Subcommand)]
+pub enum Enrol {
+    /// An app that shows a new code every 30 seconds. Shows a QR code for it,
+    /// then asks for the first code (or reads it from standard input).
+    Totp,
+}
+
+/// What can be proven.
+#[derive(Debug, Subcommand)]
+pub enum Prove {
+    /// The account's password; it does not leave this device.
+    Password,
+    /// A code of your app.
+    Totp {
+        /// The code it shows now; asked for (or read from standard input) without it.
+        code: Option<String>,
+        /// Of just this factor; also completes its enrolment.
+        #[arg(long, value_name = "ID")]
+        id: Option<FactorId>,
+    },
+}
+
+pub async fn run(context: &Context, command: Factor) -> anyhow::Result<()> {
+    let device = context.open()?;
+    match command {
+        Factor::List => list(context, &device).await?,
+        Factor::Enrol(Enrol::Totp) => enrol_totp(context, &device).await?,
+        Factor::Prove(Prove::Password) => prove_password(context, &device).await?,
+        Factor::Prove(Prove::Totp { code, id }) => {
+            let code = match code {
+                Some(code) => code,
+                None => typed_code()?,
+            };
+            prove_totp(context, &device, &code, id).await?;
+        }
+        Factor::Remove { id } => remove(context, &device, id).await?,
+    }
+    device.session.stop().await;
+    Ok(())
+}
+
+async fn list(context: &Context, device: &Device) -> anyhow::Result<()> {
+    let asked = device.session.factors();
+    let factors = context.output.patiently("Asking the server", asked).await?;
+    let mut table = Table::new(["FACTOR", "ENROLLED", "PROVEN HERE", "ID"]);
+    for factor in factors {
+        table.row(
+            json!({
+                "event": "factor", "factor": factor.factor().name(), "id": id(&factor.id),
+                "enrolled_ms": moment(factor.enrolled_ms), "proven_ms": moment(factor.proven_ms),
+            }),
+            [
+                factor.factor().name(),
+                shown(factor.enrolled_ms),
+                shown(factor.proven_ms),
+                id(&factor.id).unwrap_or_default(),
+            ],
+        );
+    }
+    table.show(
+        context.output,
+        "Nothing is enrolled: `sotto factor enrol totp` adds a code generator.",
+    )?;
+    Ok(())
+}
+
+async fn enrol_totp(context: &Context, device: &Device) -> anyhow::Result<()> {
+    let output = context.output;
+    let asked = device.session.enrol_totp();
+    let enrolment = output.patiently("Asking the server", asked).await?;
+    let factor = FactorId::try_from(&enrolment.id)?;
+    let url = enrolment.url.as_str();
+    output.say(
+        &json!({ "event": "enrolment", "factor": "totp", "id": factor, "url": url }),
+        format_args!(
+            "{}\nScan this with your authenticator app, or open this link there:\n  {url}",
+            qr::code(url)?
+        ),
+    )?;
+    let code = typed_code();
+    let Ok(code) = code else {
+        bail!("not completed: run `sotto factor prove totp CODE --id {factor}` with a code of it");
+    };
+    prove_totp(context, device, &code, Some(factor)).await
+}
+
+async fn prove_totp(
+    context: &Context,
+    device: &Device,
+    code: &str,
+    factor: Option<FactorId>,
+) -> anyhow::Result<()> {
+    let id = factor.map(|factor| factor.to_bytes());
+    let asked = device.session.prove_totp(code, id);
+    let at = context.output.patiently("Asking the server", asked).await?;
+    Ok(proven(context, wire::Factor::Totp, at.0)?)
+}
+
+async fn prove_password(context: &Context, device: &Device) -> anyhow::Result<()> {
+    let password = context.password().ask()?;
+    let asked = device.session.prove_password(&password);
+    let at = context.output.patiently("Asking the server", asked).await?;
+    Ok(proven(context, wire::Factor::Password, at.0)?)
+}
+
+fn proven(context: &Context, factor: wire::Factor, at_ms: i64) -> io::Result<()> {
+    let factor = factor.name();
+    context.output.say(
+        &json!({ "event": "proven", "factor": factor, "proven_ms": at_ms }),
+        format_args!("{factor} is proven on this device."),
+    )
+}
+
+async fn remove(context: &Context, device: &Device, factor: FactorId) -> anyhow::Result<()> {
+    let asked = device.session.remove_factor(factor.to_bytes());
+    context.output.patiently("Asking the server", asked).await?;
+    context.output.say(
+        &json!({ "event": "factor_removed", "id": factor }),
+        "It is no longer asked for, nor believed.",
+    )?;
+    Ok(())
+}
+
+/// A code as a person types it: spaces in the middle are common.
+fn typed_code() -> anyhow::Result<String> {
+    let typed = prompt::line("Code")?;
+    match typed.replace(' ', "") {
+        code if code.is_empty() => bail!("no code was typed: give one after `totp`"),
+        code => Ok(code),
+    }
+}
+
+/// The password has none.
+fn id(bytes: &bytes::Bytes) -> Option<String> {
+    FactorId::try_from(bytes).ok().map(|id| id.to_string())
+}
+
+fn moment(ms: i64) -> Option<i64> {
+    Some(ms).filter(|&ms| ms > 0)
+}
+
+fn shown(ms: i64) -> String {
+    moment(ms).map_or_else(|| "-".to_owned(), |ms| times::minute(&times::local(ms)))
+}
