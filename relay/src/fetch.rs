@@ -1,4 +1,5 @@
-//! Catch-up: what a device asks on `fetch.<device>` and what it is answered.
+//! Catch-up: what a device asks on `fetch.<device>`, or for a room that demands
+//! factors on `fetch.<device>.<room>`, and what it is answered.
 //!
 //! | part | what | I/O |
 //! |---|---|---|

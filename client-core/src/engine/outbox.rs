@@ -280,7 +280,9 @@ impl Engine {
     }
 
     pub(super) fn may_publish(&self, room: RoomId) -> bool {
-        self.link.online && self.link.granted.contains(&room)
+        self.link.online
+            && self.link.granted.contains(&room)
+            && !self.link.withheld.contains_key(&room)
     }
 
     pub(super) fn published(&mut self, id: PublishId) {

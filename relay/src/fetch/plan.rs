@@ -7,7 +7,7 @@ use prost::Message;
 use sotto_jwt_accounts::directory::State;
 use sotto_jwt_accounts::policy::{self, Asking, Permit, Proven, Read};
 use sotto_proto::wire::{FetchRefusal, FetchRequest};
-use sotto_proto::{DeviceId, FileId, RoomAddress, RoomId, limits, reply_prefix};
+use sotto_proto::{DeviceId, FileId, RoomAddress, RoomId, Subject, limits, reply_prefix};
 
 /// Longest request that is looked at, in bytes: the most rooms, and as much
 /// again for files.
@@ -33,6 +33,38 @@ pub struct Plan {
     pub refused_rooms: Vec<RoomId>,
     /// Payload bytes to answer with at most.
     pub max_bytes: usize,
+}
+
+/// Who asks and for what, by the subject of the request: nats-server let it
+/// pass only because the device's JWT grants that subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The device.
+    pub device: DeviceId,
+    /// The one room that it may ask for, which demands factors: that it may
+    /// ask here proves them. Without it, what demands none.
+    pub gated: Option<RoomId>,
+}
+
+impl Origin {
+    /// Reads the subject of a request.
+    pub fn of(subject: &str) -> Option<Self> {
+        match subject.parse().ok()? {
+            Subject::Fetch(device) => Some(Self {
+                device,
+                gated: None,
+            }),
+            Subject::FetchRoom(device, room) => Some(Self {
+                device,
+                gated: Some(room),
+            }),
+            _ => None,
+        }
+    }
+
+    fn covers(self, room: RoomId) -> bool {
+        self.gated.is_none_or(|gated| gated == room)
+    }
 }
 
 /// One room to read.
@@ -79,33 +111,42 @@ pub fn is_own_reply(device: DeviceId, reply: &str) -> bool {
     })
 }
 
-/// What a device's request comes down to in this state of the directory.
+/// What a device's request comes down to in this state of the directory. A
+/// gated room has a subject of its own, and is refused on the common one.
 ///
 /// # Errors
 /// When the request is refused as a whole.
 pub fn plan(
-    device: DeviceId,
+    origin: Origin,
     request: &Bytes,
     state: &State,
     now_ms: i64,
 ) -> Result<Plan, FetchRefusal> {
     let request = parse(request).ok_or(FetchRefusal::Malformed)?;
-    let device = state.device(device).ok_or(FetchRefusal::UnknownDevice)?;
+    let device = state
+        .device(origin.device)
+        .ok_or(FetchRefusal::UnknownDevice)?;
+    let proven = match origin.gated {
+        Some(_) => Proven::all(now_ms),
+        None => Proven::none(),
+    };
     let asking = Asking {
         user: &device.certificate.user,
-        proven: &Proven::none(),
+        proven: &proven,
         now_ms,
     };
 
     let mut plan = Plan {
-        inbox_after: request.inbox_after,
+        inbox_after: request.inbox_after.filter(|_| origin.gated.is_none()),
         max_bytes: request.max_bytes as usize,
         ..Plan::default()
     };
     let mut refused = BTreeSet::new();
     let mut permitted = |room: RoomId| {
-        let permit = policy::check(state, asking, Read, &room);
-        match permit.ok().zip(state.room(room)) {
+        let permit = origin
+            .covers(room)
+            .then(|| policy::check(state, asking, Read, &room).ok());
+        match permit.flatten().zip(state.room(room)) {
             Some((permit, found)) => Some((permit, found.address.clone())),
             None => {
                 refused.insert(room);
@@ -205,12 +246,15 @@ fn parse(request: &Bytes) -> Option<Request> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use ed25519_dalek::SigningKey;
     use proptest::prelude::*;
     use sotto_jwt_accounts::directory::{Actor, Command, Event, InviteHash, Role, Scope, decide};
+    use sotto_jwt_accounts::policy::LevelPolicy;
     use sotto_proto::UserName;
     use sotto_proto::signed::DeviceCertificate;
-    use sotto_proto::wire::{BlobRange, JoinRule, RoomCursor};
+    use sotto_proto::wire::{self, BlobRange, JoinRule, RoomCursor};
 
     use super::*;
 
@@ -311,8 +355,13 @@ mod tests {
         }
     }
 
+    fn of(id: [u8; 16], gated: Option<RoomId>) -> Origin {
+        let device = device(id);
+        Origin { device, gated }
+    }
+
     fn planned(request: &FetchRequest) -> Result<Plan, FetchRefusal> {
-        plan(device(ALICE), &request.encode_to_vec().into(), &org(), 0)
+        plan(of(ALICE, None), &request.encode_to_vec().into(), &org(), 0)
     }
 
     #[test]
@@ -340,6 +389,71 @@ mod tests {
     }
 
     #[test]
+    fn a_gated_room_is_served_on_its_own_subject_and_nothing_else_is_there() {
+        let mut state = org();
+        let demand = wire::Demand {
+            actions: vec![wire::PolicyAction::Read.into()],
+            factor: wire::Factor::Totp.into(),
+            max_age_seconds: 600,
+            ..wire::Demand::default()
+        };
+        let policy = wire::Policy {
+            demands: vec![demand],
+            cedar: String::new(),
+        };
+        let policy = LevelPolicy::try_from(policy).unwrap();
+        let gate = Command::SetPolicy {
+            scope: Scope::Room(room(HERS)),
+            policy: Some(Arc::new(policy)),
+        };
+        run(&mut state, &Actor::Gateway, gate);
+        let mut second = [0; 16];
+        second[0] = 13;
+        let alice = Actor::User("alice".parse().unwrap());
+        let create = Command::CreateRoom {
+            room: room(second),
+            project: "field".parse().unwrap(),
+            join_rule: JoinRule::Invite,
+            shards: std::num::NonZeroU8::MIN,
+        };
+        run(&mut state, &alice, create);
+
+        let request = FetchRequest {
+            rooms: vec![cursor(HERS), cursor(second), cursor(HIS)],
+            blobs: vec![range(HERS, 0, 1), range(second, 0, 1)],
+            inbox_after: Some(8),
+            max_bytes: u32::MAX,
+        };
+        let request = request.encode_to_vec().into();
+        for (gated, served, refused) in [
+            (None, second, [HERS, HIS]),
+            (Some(room(HERS)), HERS, [HIS, second]),
+        ] {
+            let plan = plan(of(ALICE, gated), &request, &state, 0).unwrap();
+            let rooms: Vec<RoomId> = plan.rooms.iter().map(|r| r.address.room).collect();
+            let chunks: Vec<RoomId> = plan.chunks.iter().map(|c| c.address.room).collect();
+            assert_eq!((rooms, chunks), (vec![room(served)], vec![room(served)]));
+            assert_eq!(plan.refused_rooms, refused.map(room));
+            assert_eq!(plan.inbox_after.is_some(), gated.is_none());
+        }
+        // The subject proves factors, not a role.
+        let stranger = plan(of(ALICE, Some(room(HIS))), &request, &state, 0).unwrap();
+        assert!(stranger.rooms.is_empty());
+    }
+
+    #[test]
+    fn only_fetch_subjects_have_an_origin() {
+        let subject = Subject::FetchRoom(device(ALICE), room(HERS)).to_string();
+        assert_eq!(Origin::of(&subject), Some(of(ALICE, Some(room(HERS)))));
+        let subject = Subject::Fetch(device(ALICE)).to_string();
+        assert_eq!(Origin::of(&subject), Some(of(ALICE, None)));
+        let inbox = Subject::Inbox(device(ALICE)).to_string();
+        for other in [inbox, format!("{subject}.x"), "fetch".to_owned()] {
+            assert_eq!(Origin::of(&other), None);
+        }
+    }
+
+    #[test]
     fn no_request_makes_the_relay_look_for_chunks_without_end() {
         let request = FetchRequest {
             blobs: vec![
@@ -354,7 +468,7 @@ mod tests {
 
     #[test]
     fn an_unknown_device_is_refused() {
-        let refusal = plan(device([77; 16]), &Bytes::new(), &org(), 0);
+        let refusal = plan(of([77; 16], None), &Bytes::new(), &org(), 0);
         assert_eq!(refusal, Err(FetchRefusal::UnknownDevice));
     }
 
@@ -423,7 +537,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_planned_or_refused(bytes: Vec<u8>) {
-            let _ = plan(device(ALICE), &bytes.into(), &State::default(), 0);
+            let bytes = bytes.into();
+            for gated in [None, Some(room(HERS))] {
+                let _ = plan(of(ALICE, gated), &bytes, &State::default(), 0);
+            }
         }
     }
 }

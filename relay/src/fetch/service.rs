@@ -8,19 +8,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_nats::{Client, Message, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::stream::SelectAll;
 use sotto_jwt_accounts::directory::{DirectoryLog, LogError};
+use sotto_proto::DeviceId;
 use sotto_proto::wire::FetchRefusal;
-use sotto_proto::{DeviceId, Subject};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::answer::Answer;
 use super::direct_get::Reader;
 use super::exchange::{self, Exchange};
-use super::plan::{self, Plan};
+use super::plan::{self, Origin, Plan};
 
-/// What every device asks on.
-const SUBJECTS: &str = "fetch.*";
+/// What every device asks on: the common subjects, and those of gated rooms.
+const SUBJECTS: [&str; 2] = ["fetch.*", "fetch.*.*"];
 /// Any one relay of the group answers.
 const QUEUE_GROUP: &str = "relay";
 /// Requests that are being read for.
@@ -37,7 +38,7 @@ pub struct ConnectionClosed;
 
 /// Answers the catch-up requests of one org's devices.
 pub struct FetchService {
-    requests: Subscriber,
+    requests: SelectAll<Subscriber>,
     answerer: Arc<Answerer>,
 }
 
@@ -61,8 +62,11 @@ impl FetchService {
         org: Client,
         directory: Arc<DirectoryLog>,
     ) -> Result<Self, ConnectionClosed> {
-        let requests = devices.queue_subscribe(SUBJECTS, QUEUE_GROUP.to_owned());
-        let requests = requests.await.map_err(|_| ConnectionClosed)?;
+        let mut requests = SelectAll::new();
+        for subjects in SUBJECTS {
+            let subscribed = devices.queue_subscribe(subjects, QUEUE_GROUP.to_owned());
+            requests.push(subscribed.await.map_err(|_| ConnectionClosed)?);
+        }
         devices.flush().await.map_err(|_| ConnectionClosed)?;
         let answerer = Arc::new(Answerer {
             devices,
@@ -89,7 +93,8 @@ impl FetchService {
                 }
                 request = self.requests.next() => {
                     let Some(request) = request else { return ConnectionClosed };
-                    let Some((device, reply)) = address(&request) else { continue };
+                    let Some((origin, reply)) = address(&request) else { continue };
+                    let device = origin.device;
                     let answerer = Arc::clone(&self.answerer);
                     let waiting = per_device.get(&device).copied().unwrap_or_default();
                     if running.len() >= WAITING || waiting >= WAITING_PER_DEVICE {
@@ -100,7 +105,7 @@ impl FetchService {
                     }
                     per_device.insert(device, waiting + 1);
                     running.spawn(async move {
-                        answerer.answer(device, &reply, &request.payload).await;
+                        answerer.answer(origin, &reply, &request.payload).await;
                         device
                     });
                 }
@@ -111,12 +116,10 @@ impl FetchService {
 
 /// Who asks, and where the answer goes. What is not addressed as it should be
 /// is not answered at all: the answer could reach someone else.
-fn address(request: &Message) -> Option<(DeviceId, String)> {
-    let Ok(Subject::Fetch(device)) = request.subject.parse() else {
-        return None;
-    };
+fn address(request: &Message) -> Option<(Origin, String)> {
+    let origin = Origin::of(&request.subject)?;
     let reply = request.reply.as_ref()?;
-    plan::is_own_reply(device, reply).then(|| (device, reply.to_string()))
+    plan::is_own_reply(origin.device, reply).then(|| (origin, reply.to_string()))
 }
 
 fn release(per_device: &mut BTreeMap<DeviceId, usize>, device: DeviceId) {
@@ -129,12 +132,13 @@ fn release(per_device: &mut BTreeMap<DeviceId, usize>, device: DeviceId) {
 }
 
 impl Answerer {
-    async fn answer(&self, device: DeviceId, reply: &str, request: &Bytes) {
+    async fn answer(&self, origin: Origin, reply: &str, request: &Bytes) {
+        let device = origin.device;
         // The semaphore is never closed.
         let Ok(_active) = self.active.acquire().await else {
             return;
         };
-        let answered = match self.plan(device, request).await {
+        let answered = match self.plan(origin, request).await {
             Ok(plan) => {
                 let exchange = Exchange::new(&self.devices, &self.reader, device, reply, &plan);
                 exchange.run(plan).await
@@ -152,14 +156,14 @@ impl Answerer {
 
     /// What to read. Before anything is refused, the directory is read to its
     /// end: it may just have been granted.
-    async fn plan(&self, device: DeviceId, request: &Bytes) -> Result<Plan, FetchRefusal> {
+    async fn plan(&self, origin: Origin, request: &Bytes) -> Result<Plan, FetchRefusal> {
         let known = self.directory.state().map_err(unavailable)?;
-        match plan::plan(device, request, &known, now_ms()) {
+        match plan::plan(origin, request, &known, now_ms()) {
             Ok(plan) if plan.refused_rooms.is_empty() => Ok(plan),
             Err(FetchRefusal::Malformed) => Err(FetchRefusal::Malformed),
             _ => {
                 let known = self.directory.refresh().await.map_err(unavailable)?;
-                plan::plan(device, request, &known, now_ms())
+                plan::plan(origin, request, &known, now_ms())
             }
         }
     }
