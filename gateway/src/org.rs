@@ -1,6 +1,7 @@
 //! One org as a gateway serves it: its directory, its buckets, and the key
 //! that signs its devices' JWTs.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_nats::connection;
@@ -38,7 +39,7 @@ pub enum OrgError {
 impl Org {
     /// Reads the org's directory and opens its buckets, making what is
     /// missing. `client` has the gateway's credentials in the org's account;
-    /// `key` signs the directory.
+    /// `key` signs the directory, `snapshot` is where what was read of it is kept.
     ///
     /// # Errors
     /// [`OrgError`].
@@ -47,10 +48,11 @@ impl Org {
         client: async_nats::Client,
         key: SigningKey,
         signer: AccountSigner,
+        snapshot: PathBuf,
     ) -> Result<Self, OrgError> {
         let jetstream = jetstream::new(client.clone());
         Ok(Self {
-            directory: DirectoryWriter::open(&jetstream, name.clone(), key).await?,
+            directory: DirectoryWriter::open(&jetstream, name.clone(), key, Some(snapshot)).await?,
             buckets: Buckets::open(&jetstream).await?,
             name,
             client,

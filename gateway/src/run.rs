@@ -139,7 +139,8 @@ async fn open_org(
         inbox_prefix: GATEWAY_INBOX,
     };
     let client = nats::connect(layout, config, login).await?;
-    Ok(Org::open(name.clone(), client, key.clone(), signer).await?)
+    let snapshot = layout.directory_snapshot(name, "gateway");
+    Ok(Org::open(name.clone(), client, key.clone(), signer, snapshot).await?)
 }
 
 /// As it stands in a URL: IPv6 in brackets.

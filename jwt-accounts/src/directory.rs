@@ -4,13 +4,15 @@
 //!
 //! [`decide`] turns a command into changes or refuses it, [`State::apply`]
 //! takes one event in; both are pure. [`DirectoryLog`] and [`DirectoryWriter`]
-//! keep the log in JetStream.
+//! keep the log in JetStream, [`snapshot`] shortens the way to its end, and
+//! [`export`] takes it to where it can be checked without a server.
 //! What holds whoever asks is a [`Rule`], kept by the state; who may ask for
 //! what stands in [`crate::policy`].
 
 mod chain;
 mod command;
 mod event;
+pub mod export;
 mod log;
 #[cfg(test)]
 mod properties;
@@ -24,6 +26,7 @@ pub use command::{CHANGES_MAX, COMMANDS_MAX, Command, Refusal, decide};
 pub use event::{Change, Event, InviteHash};
 pub use log::{AppendError, Appended, DirectoryLog, DirectoryWriter, Known, LogError};
 pub use rule::Rule;
+pub use state::snapshot;
 pub use state::{
     Departure, Device, Group, Invite, Project, RevokedDevice, Room, State, User, UserStatus,
 };

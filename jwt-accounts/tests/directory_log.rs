@@ -4,7 +4,9 @@
 
 mod server;
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_nats::{Client, HeaderMap, jetstream};
 use ed25519_dalek::SigningKey;
@@ -13,21 +15,22 @@ use server::{
 };
 use sotto_jwt_accounts::claims::{Permissions, Subjects, User};
 use sotto_jwt_accounts::directory::{
-    Actor, AppendError, Command, DirectoryLog, DirectoryWriter, LogError, Refusal, Rule, State,
+    Actor, AppendError, Command, DirectoryLog, DirectoryWriter, Holder, LogError, Refusal, Role,
+    Rule, Scope, State,
 };
 use sotto_jwt_accounts::grants;
 use sotto_proto::{DIRECTORY_STREAM, OrgName, ProjectName, RoomId};
 
 async fn writer(server: &Server) -> DirectoryWriter {
     let js = jetstream::new(server.gateway(&[]).await);
-    DirectoryWriter::open(&js, server.org.clone(), gateway_key())
+    DirectoryWriter::open(&js, server.org.clone(), gateway_key(), None)
         .await
         .unwrap()
 }
 
 async fn reader(client: Client, org: &OrgName) -> Result<DirectoryLog, LogError> {
     let key = gateway_key().verifying_key();
-    DirectoryLog::open(&jetstream::new(client), org.clone(), key).await
+    DirectoryLog::open(&jetstream::new(client), org.clone(), key, None).await
 }
 
 async fn found(writer: &DirectoryWriter) -> Arc<State> {
@@ -221,7 +224,7 @@ async fn a_log_of_another_key_or_org_is_not_believed() {
     found(&writer(&server).await).await;
     let other_key = SigningKey::from_bytes(&[1; 32]).verifying_key();
     let js = jetstream::new(server.relay().await);
-    let read = DirectoryLog::open(&js, server.org.clone(), other_key).await;
+    let read = DirectoryLog::open(&js, server.org.clone(), other_key, None).await;
     assert!(matches!(read, Err(LogError::Broken { index: 0, .. })));
     let read = reader(server.relay().await, &"other".parse().unwrap()).await;
     assert!(matches!(read, Err(LogError::OtherOrg)));
@@ -247,6 +250,148 @@ async fn nothing_is_deleted_from_the_log() {
     assert!(stream.delete_message(1).await.is_err());
     assert!(stream.purge().await.is_err());
     assert_eq!(gateway.log().refresh().await.unwrap().head().length, 2);
+}
+
+/// Two gateways that change the same things at the same time, for so long.
+async fn append_at_once(duration: Duration) {
+    let server = Server::start().await;
+    let gateways = [writer(&server).await, writer(&server).await];
+    found(&gateways[0]).await;
+    let alice = Person::new("alice", 1);
+    enrol(&gateways[0], &alice).await;
+    let until = Instant::now() + duration;
+    let work = |number: usize| {
+        let gateway = &gateways[number];
+        async move {
+            let (mut done, mut refused) = (0_u32, 0_u32);
+            let by = Actor::Gateway.into();
+            for round in 0.. {
+                if Instant::now() > until {
+                    break;
+                }
+                // Both make the same project, then one wants what the other takes.
+                let project: ProjectName = format!("p{round}").parse().unwrap();
+                let scope = Scope::Project(project.clone());
+                let holder = Holder::User("alice".parse().unwrap());
+                let grant = Command::GrantRole {
+                    holder: holder.clone(),
+                    scope: scope.clone(),
+                    role: Role::User,
+                };
+                let revoke = Command::RevokeRole { holder, scope };
+                let both = Command::All(vec![grant, revoke]);
+                for command in [Command::CreateProject { project }, both] {
+                    // The same at the same time would count as one.
+                    let at_ms = now_ms() / 2 * 2 + i64::try_from(number).unwrap();
+                    match gateway.append(&by, command, at_ms).await {
+                        Ok(_) => done += 1,
+                        Err(AppendError::Refused(_)) => refused += 1,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            (done, refused)
+        }
+    };
+    let (one, other) = tokio::join!(work(0), work(1));
+    assert!(one.0 > 0 && other.0 > 0, "{one:?} {other:?}");
+
+    let mut states = Vec::new();
+    for gateway in &gateways {
+        states.push(gateway.log().refresh().await.unwrap());
+    }
+    assert_eq!(states[0], states[1]);
+    // Each project was made once, and each pair of changes is whole.
+    let made = states[0].projects().count() - 1;
+    let changes = usize::try_from(states[0].head().length).unwrap() - 6 - made;
+    assert_eq!(changes % 2, 0);
+    assert_eq!(
+        usize::try_from(one.0 + other.0).unwrap(),
+        made + changes / 2
+    );
+    // And whoever starts anew reads just that.
+    let again = reader(server.relay().await, &server.org).await.unwrap();
+    assert_eq!(again.state().unwrap(), states[0]);
+}
+
+#[tokio::test]
+async fn two_gateways_append_at_once() {
+    append_at_once(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+#[ignore = "takes a minute"]
+async fn two_gateways_append_at_once_for_a_minute() {
+    append_at_once(Duration::from_secs(60)).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_shortens_the_way_and_a_bad_one_does_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new/acme.relay.snapshot");
+    let server = Server::start().await;
+    let gateway = writer(&server).await;
+    found(&gateway).await;
+    let by = Actor::Gateway.into();
+    for hundred in 0..11 {
+        let create = (0..500).map(|number| Command::CreateProject {
+            project: format!("p{hundred}-{number}").parse().unwrap(),
+        });
+        let all = Command::All(create.collect());
+        gateway.append(&by, all, now_ms()).await.unwrap();
+    }
+    let state = gateway.log().state().unwrap();
+    let open = async |path: &Path| {
+        let js = jetstream::new(server.relay().await);
+        let key = gateway_key().verifying_key();
+        DirectoryLog::open(&js, server.org.clone(), key, Some(path.to_owned())).await
+    };
+    // The way was long, so it is kept.
+    let relay = open(&path).await.unwrap();
+    assert_eq!(relay.state().unwrap(), state);
+    let kept = tokio::time::timeout(PATIENCE, async {
+        while !path.is_file() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        std::fs::read(&path).unwrap()
+    });
+    let kept = kept.await.unwrap();
+    drop(relay);
+
+    // Only what came after it is read.
+    let create = Command::CreateProject {
+        project: "after".parse().unwrap(),
+    };
+    let state = gateway.append(&by, create, now_ms()).await.unwrap().state;
+    let began = Instant::now();
+    let relay = open(&path).await.unwrap();
+    let with_it = began.elapsed();
+    assert_eq!(relay.state().unwrap(), state);
+    drop(relay);
+    std::fs::remove_file(&path).unwrap();
+    let began = Instant::now();
+    drop(open(&path).await.unwrap());
+    assert!(with_it < began.elapsed(), "{with_it:?}");
+
+    // A damaged one, half of one, and one of another log are as good as none.
+    let other = Server::start().await;
+    let elsewhere = writer(&other).await;
+    found(&elsewhere).await;
+    let mut flipped = kept.clone();
+    flipped[1_000] ^= 1;
+    for content in [&flipped[..], &kept[..kept.len() / 2], b""] {
+        std::fs::write(&path, content).unwrap();
+        let relay = open(&path).await.unwrap();
+        assert_eq!(relay.state().unwrap(), state);
+    }
+    std::fs::write(&path, &kept).unwrap();
+    let js = jetstream::new(other.relay().await);
+    let key = gateway_key().verifying_key();
+    let log = DirectoryLog::open(&js, other.org.clone(), key, Some(path)).await;
+    assert_eq!(
+        log.unwrap().state().unwrap(),
+        elsewhere.log().state().unwrap()
+    );
 }
 
 #[tokio::test]

@@ -38,7 +38,8 @@ pub async fn start(
     let devices = connect(&layout.relay_devices_creds(org)).await?;
     let jetstream = jetstream::new(client.clone());
     streams::ensure(&jetstream, (0..config.shards.get()).map(Shard)).await?;
-    let directory = DirectoryLog::open(&jetstream, org.clone(), gateway)
+    let snapshot = layout.directory_snapshot(org, "relay");
+    let directory = DirectoryLog::open(&jetstream, org.clone(), gateway, Some(snapshot))
         .await
         .context("the directory cannot be read")?;
     Ok(FetchService::start(devices, client, Arc::new(directory)).await?)

@@ -18,6 +18,7 @@ use crate::private_files::{self, FileError};
 /// | `creds/` | NATS credentials of the relay, the gateway and the system user |
 /// | `nats/` | nats-server's configuration, streams, account JWTs, pid and log |
 /// | `first-invite-<org>` | the first admin's invitation, until it is used |
+/// | `directory/` | how far the relay and the gateway have read each org's directory |
 /// | `run/` | which processes serve now |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
@@ -44,6 +45,7 @@ impl Layout {
             self.nats(),
             self.jetstream(),
             self.account_jwts(),
+            self.directory(),
             self.run(),
         ];
         folders
@@ -175,6 +177,17 @@ impl Layout {
     /// The first admin's invitation of an org, one line of text.
     pub fn first_invite(&self, org: &OrgName) -> PathBuf {
         self.root.join(format!("first-invite-{org}"))
+    }
+
+    /// The folder of what was read of each org's directory.
+    pub fn directory(&self) -> PathBuf {
+        self.root.join("directory")
+    }
+
+    /// How far a program (`relay`, `gateway`) has read an org's directory; it
+    /// can be deleted at any time.
+    pub fn directory_snapshot(&self, org: &OrgName, program: &str) -> PathBuf {
+        self.directory().join(format!("{org}.{program}.snapshot"))
     }
 
     /// The folder that says which processes serve now.

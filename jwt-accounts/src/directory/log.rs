@@ -8,7 +8,9 @@
 
 mod append;
 mod batch;
+mod kept;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,13 +67,15 @@ pub type Known = Result<Arc<State>, LogError>;
 /// An org's directory, kept current for reading. Dropping it stops that.
 pub struct DirectoryLog {
     replica: Arc<Replica>,
-    /// Aborts the task when dropped.
+    /// Aborts its tasks when dropped.
     _tail: JoinSet<()>,
 }
 
 impl DirectoryLog {
     /// Makes the stream if there is none, reads all of it, and follows it from
-    /// then on. Needs the grants of a relay or gateway, and an inbox prefix of
+    /// then on. With a `snapshot`, a file in a folder that is there, only what
+    /// came after it is read, and the file is written anew now and then; one
+    /// that does not fit the log is as good as none. Needs the grants of a relay or gateway, and an inbox prefix of
     /// the same kind on the client.
     ///
     /// # Errors
@@ -80,22 +84,32 @@ impl DirectoryLog {
         js: &jetstream::Context,
         org: OrgName,
         gateway: VerifyingKey,
+        snapshot: Option<PathBuf>,
     ) -> Result<Self, LogError> {
         let created = js.get_or_create_stream(stream_config()).await;
         created.map_err(LogError::unavailable)?;
         let client = js.client();
         let live = client.subscribe(grants::directory_live()).await;
         let live = live.map_err(LogError::unavailable)?;
+        let kept = match &snapshot {
+            Some(path) => kept::load(&client, path, &org, &gateway).await?,
+            None => None,
+        };
+        let kept = kept.unwrap_or_default();
+        let written = kept.head().length;
         let replica = Arc::new(Replica {
             client,
             org,
             gateway,
-            known: watch::Sender::new(Ok(Arc::default())),
+            known: watch::Sender::new(Ok(Arc::new(kept))),
             reading: Mutex::new(()),
         });
         replica.refresh().await?;
         let mut tail = JoinSet::new();
         tail.spawn(follow(Arc::clone(&replica), live));
+        if let Some(path) = snapshot {
+            tail.spawn(kept::keep(path, written, replica.known.subscribe()));
+        }
         Ok(Self {
             replica,
             _tail: tail,

@@ -10,6 +10,7 @@ mod policies;
 mod projects;
 mod roles;
 mod rooms;
+pub mod snapshot;
 mod taken;
 mod users;
 

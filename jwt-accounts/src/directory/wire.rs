@@ -514,7 +514,7 @@ fn user_and_group(holder: &Holder) -> (String, String) {
 }
 
 /// What a text says, where an empty one says nothing.
-fn unless_empty<T: std::str::FromStr>(text: &str) -> Result<Option<T>, T::Err> {
+pub(super) fn unless_empty<T: std::str::FromStr>(text: &str) -> Result<Option<T>, T::Err> {
     (!text.is_empty()).then(|| text.parse()).transpose()
 }
 

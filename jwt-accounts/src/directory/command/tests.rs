@@ -404,3 +404,5 @@ proptest! {
         prop_assert_eq!(shard(room, shards), shard(room, shards));
     }
 }
+
+mod administration;

@@ -1,6 +1,7 @@
 //! Appending to the log. Two gateways cannot both win: every append names the
 //! length that it was decided on, and is decided again when that has changed.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_nats::jetstream::publish::PublishAck;
@@ -64,9 +65,10 @@ impl DirectoryWriter {
         js: &jetstream::Context,
         org: OrgName,
         key: SigningKey,
+        snapshot: Option<PathBuf>,
     ) -> Result<Self, LogError> {
         Ok(Self {
-            log: DirectoryLog::open(js, org, key.verifying_key()).await?,
+            log: DirectoryLog::open(js, org, key.verifying_key(), snapshot).await?,
             key,
             turn: Mutex::new(()),
         })

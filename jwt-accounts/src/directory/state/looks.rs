@@ -6,7 +6,7 @@ use sotto_proto::{Title, skeleton};
 
 use super::super::rule::Rule;
 
-/// The siblings of one kind by the skeletons of their names and titles.
+/// The siblings of one kind, in order, by the skeletons of their names and titles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Looks<N>(OrdMap<String, Vec<N>>);
 
@@ -16,7 +16,7 @@ impl<N> Default for Looks<N> {
     }
 }
 
-impl<N: Clone + Eq + ToString> Looks<N> {
+impl<N: Clone + Ord + ToString> Looks<N> {
     /// Whether a new sibling may have this name: names among themselves are
     /// told apart by being exact, but none may look like a title.
     pub fn check_name<'a>(
@@ -39,8 +39,8 @@ impl<N: Clone + Eq + ToString> Looks<N> {
     pub fn insert(&mut self, name: &N, title: Option<&Title>) {
         for look in looks_of(name, title) {
             let alike = self.0.entry(look).or_default();
-            if !alike.contains(name) {
-                alike.push(name.clone());
+            if let Err(place) = alike.binary_search(name) {
+                alike.insert(place, name.clone());
             }
         }
     }

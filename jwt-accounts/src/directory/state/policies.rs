@@ -14,8 +14,8 @@ use crate::policy::LevelPolicy;
 /// What a level demands now, and since which event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LevelSetting {
-    policy: Option<Arc<LevelPolicy>>,
-    index: u64,
+    pub(super) policy: Option<Arc<LevelPolicy>>,
+    pub(super) index: u64,
 }
 
 impl State {

@@ -38,8 +38,8 @@ pub struct Departure {
 /// Something that was taken from what users may reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Restriction {
-    at_ms: i64,
-    from: Covered,
+    pub(super) at_ms: i64,
+    pub(super) from: Covered,
 }
 
 /// Whom a restriction concerns.

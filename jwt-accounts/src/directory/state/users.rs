@@ -71,7 +71,7 @@ impl User {
         self.factors.iter().map(|(id, factor)| (*id, *factor))
     }
 
-    fn new(status: UserStatus) -> Self {
+    pub(super) fn new(status: UserStatus) -> Self {
         Self {
             identity_key: None,
             title: None,
@@ -423,7 +423,7 @@ impl State {
 }
 
 /// The bytes of a public NATS key of a user.
-fn user_key(text: &str) -> Option<[u8; 32]> {
+pub(super) fn user_key(text: &str) -> Option<[u8; 32]> {
     let key = KeyPair::from_public_key(text).ok()?;
     let (_, bytes) = nkeys::from_public_key(text).ok()?;
     (key.key_pair_type() == KeyPairType::User).then_some(bytes)

@@ -1,0 +1,94 @@
+//! The snapshot on disk, beside the log.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{BufReader, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_nats::Client;
+use ed25519_dalek::VerifyingKey;
+use sha2::{Digest, Sha256};
+use sotto_proto::OrgName;
+use tokio::sync::watch;
+
+use super::super::state::State;
+use super::super::state::snapshot::{self, BadSnapshot};
+use super::{Known, LogError, batch};
+
+/// A new snapshot is written when the log has grown by this much.
+const ENTRIES: u64 = 5_000;
+
+/// What the file holds, when it holds what the log says. Otherwise nothing,
+/// and why stands in this program's log: the directory's is read instead.
+pub(super) async fn load(
+    client: &Client,
+    path: &Path,
+    org: &OrgName,
+    gateway: &VerifyingKey,
+) -> Result<Option<State>, LogError> {
+    let (file, org, gateway) = (path.to_owned(), org.clone(), *gateway);
+    let read = tokio::task::spawn_blocking(move || {
+        let file = BufReader::with_capacity(1 << 16, File::open(file)?);
+        snapshot::read(file, &org, &gateway)
+    });
+    let state = match read.await.map_err(LogError::unavailable)? {
+        Ok(state) => state,
+        Err(BadSnapshot::Io(error)) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "the directory is read from its beginning");
+            return Ok(None);
+        }
+    };
+    let head = state.head();
+    let entry = batch::read_one(client, head.length).await?;
+    let hash = entry.map(|entry| Sha256::digest(entry).into());
+    if hash.is_none() || hash != head.hash {
+        let path = path.display();
+        tracing::warn!(%path, "the snapshot is of another log: the directory is read from its beginning");
+        return Ok(None);
+    }
+    Ok(Some(state))
+}
+
+/// Writes the file anew whenever the log has grown enough since `written`.
+pub(super) async fn keep(path: PathBuf, mut written: u64, mut known: watch::Receiver<Known>) {
+    loop {
+        let grown = |known: &Known| {
+            let length = known.as_ref().map(|state| state.head().length);
+            length.is_ok_and(|length| length >= written.saturating_add(ENTRIES))
+        };
+        let Ok(Ok(state)) = known.wait_for(grown).await.map(|known| known.clone()) else {
+            return;
+        };
+        written = state.head().length;
+        let file = path.clone();
+        let done = tokio::task::spawn_blocking(move || replace(&file, &state));
+        match done.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, path = %path.display(), "starting again will take longer");
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// Replaces the file by one that is whole and durable, or leaves it as it was.
+fn replace(path: &Path, state: &Arc<State>) -> Result<(), BadSnapshot> {
+    let parent = path.parent().unwrap_or_else(|| Path::new("."));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(parent)?;
+    let new = path.with_extension("snapshot.new");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = BufWriter::new(options.open(&new)?);
+    snapshot::write(state, &mut file)?;
+    file.flush()?;
+    file.get_ref().sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(parent)?.sync_all()?;
+    Ok(())
+}
