@@ -64,15 +64,18 @@ pub async fn is_stored(
     Ok(stored.is_some_and(|stored| same(&stored, record)))
 }
 
-/// The record that counts for a user; unknown users cost the same look-up.
+/// The record that counts for a user; unknown users, and those who may not log
+/// in, cost the same look-up.
 ///
 /// # Errors
 /// [`Refusal::Unavailable`].
 pub async fn find(org: &Org, user: &UserName) -> Result<Option<AccountRecord>, Refusal> {
     let state = org.state()?;
-    let found = state.user(user);
-    let active = found.filter(|user| user.status == UserStatus::Active);
-    let identity_key = active.and_then(|user| Some(*user.identity_key?.as_bytes()));
+    let active = state
+        .user(user)
+        .filter(|user| user.status == UserStatus::Active);
+    let identity_key = active.and_then(|user| user.identity_key);
+    let identity_key = identity_key.map(|key| key.to_bytes());
     let key = key(user, &identity_key.unwrap_or_default());
     org.buckets().accounts.get(&key).await
 }

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use data_encoding::{BASE64URL, BASE64URL_NOPAD};
-use sotto_jwt_accounts::directory::State;
+use sotto_jwt_accounts::directory::{Actor, By, State, UserStatus};
+use sotto_jwt_accounts::policy::{Asking, Proven};
 use sotto_proto::{DeviceId, UserName, limits};
 
 use crate::gateway::Gateway;
 use crate::org::Org;
+use crate::proofs::Proofs;
 use crate::refusal::Refusal;
-use crate::sessions::Token;
+use crate::sessions::{Opened, Token};
 
 /// Longest body of somebody who is not logged in, in bytes.
 const ANYONE_BODY: usize = 64 * 1024;
@@ -66,7 +68,8 @@ pub struct LoggedIn {
     pub org: Arc<Org>,
     /// The user, who is in the directory.
     pub user: UserName,
-    device: Option<DeviceId>,
+    /// What opened the session.
+    pub opened: Opened,
 }
 
 impl Caller for LoggedIn {
@@ -84,12 +87,14 @@ impl Caller for LoggedIn {
         let org = orgs
             .find(|org| token.is_of(org.name()))
             .ok_or(Refusal::SessionExpired)?;
-        let (user, device) = token.find(org, gateway.now_ms()).await?;
-        let is_theirs = |state: &State| match device {
-            Some(device) => state
+        let (user, opened) = token.find(org, gateway.now_ms()).await?;
+        let is_theirs = |state: &State| match opened {
+            Opened::Device(device) => state
                 .device(device)
                 .is_some_and(|found| found.certificate.user == user),
-            None => state.user(&user).is_some(),
+            Opened::Password { .. } => state
+                .user(&user)
+                .is_some_and(|found| found.status == UserStatus::Active),
         };
         if org.state_where(is_theirs).await?.is_none() {
             return Err(Refusal::SessionExpired);
@@ -97,7 +102,7 @@ impl Caller for LoggedIn {
         Ok(Self {
             org: org.clone(),
             user,
-            device,
+            opened,
         })
     }
 }
@@ -111,6 +116,27 @@ pub struct EnrolledDevice {
     pub user: UserName,
     /// The device, which is in the directory and not revoked.
     pub device: DeviceId,
+    /// What the user has proven on it.
+    pub proven: Proven,
+}
+
+impl EnrolledDevice {
+    /// The caller, as the directory wants to know.
+    pub fn by(&self) -> By {
+        By {
+            actor: Actor::User(self.user.clone()),
+            proven: self.proven.clone(),
+        }
+    }
+
+    /// The caller, as the policy wants to know.
+    pub fn asking(&self, now_ms: i64) -> Asking<'_> {
+        Asking {
+            user: &self.user,
+            proven: &self.proven,
+            now_ms,
+        }
+    }
 }
 
 impl Caller for EnrolledDevice {
@@ -123,11 +149,20 @@ impl Caller for EnrolledDevice {
         address: IpAddr,
         cost: u32,
     ) -> Result<Self, Refusal> {
-        let LoggedIn { org, user, device } =
+        let LoggedIn { org, user, opened } =
             LoggedIn::identify(gateway, headers, address, cost).await?;
-        let advice = "a login by password can only enrol a device: enrol this device first";
-        let device = device.ok_or_else(|| Refusal::Denied(advice.to_owned()))?;
-        Ok(Self { org, user, device })
+        let Opened::Device(device) = opened else {
+            let advice = "a login by password can only enrol a device: enrol this device first";
+            return Err(Refusal::Denied(advice.to_owned()));
+        };
+        let proofs = Proofs::of(&org, device).await?;
+        let proven = proofs.proven(&*org.state()?, &user);
+        Ok(Self {
+            org,
+            user,
+            device,
+            proven,
+        })
     }
 }
 

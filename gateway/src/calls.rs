@@ -1,6 +1,8 @@
 //! The calls of the API, one file per subject.
 
 mod devices;
+mod directory;
+mod factors;
 mod group_infos;
 mod key_packages;
 mod linking;
@@ -38,6 +40,13 @@ pub fn routes(router: Router<Arc<Gateway>>) -> Router<Arc<Gateway>> {
     let router = route::<wire::RoomGrant>(router);
     let router = route::<wire::RoomJoin>(router);
     let router = route::<wire::GroupInfoPut>(router);
+    let router = route::<wire::TotpEnrol>(router);
+    let router = route::<wire::TotpProve>(router);
+    let router = route::<wire::PasswordProve>(router);
+    let router = route::<wire::FactorRemove>(router);
+    let router = route::<wire::FactorsRequest>(router);
+    let router = route::<wire::DirectoryChange>(router);
+    let router = route::<wire::DirectoryRead>(router);
     let router = route::<wire::LinkPut>(router);
     route::<wire::LinkGet>(router)
 }

@@ -48,10 +48,9 @@ pub async fn create(
             project: project.clone(),
         },
     ];
-    let by = By::from(Actor::Gateway);
     for command in commands {
-        let appended = org.directory().append(&by, command, now_ms);
-        match appended.await {
+        let by = By::from(Actor::Gateway);
+        match org.directory().append(&by, command, now_ms).await {
             Ok(_) => {}
             Err(AppendError::Refused(Refusal::Rule(Rule::OrgOnce | Rule::ProjectTaken(_)))) => {}
             Err(error) => return Err(error.into()),
@@ -99,9 +98,8 @@ impl FirstInvite {
             for_user: None,
             guest_until_ms: None,
         };
-        org.directory()
-            .append(&Actor::Gateway.into(), issue, now_ms)
-            .await?;
+        let by = By::from(Actor::Gateway);
+        org.directory().append(&by, issue, now_ms).await?;
         private_files::write(&file.path, format!("{link}\n").as_bytes())?;
         Ok(file)
     }

@@ -13,7 +13,7 @@ use crate::limiter::{Limiter, Rate};
 use crate::org::Org;
 use crate::passwords::Passwords;
 use crate::refusal::Refusal;
-use crate::revocations::Revocations;
+use crate::totp::Totps;
 
 /// How much of what needs no session one address may do; a login counts 10.
 const RATE: Rate = Rate {
@@ -41,7 +41,7 @@ pub struct Gateway {
     server: Server,
     key: SigningKey,
     passwords: Passwords,
-    revocations: Revocations,
+    totps: Totps,
     orgs: Vec<Arc<Org>>,
     clock: Arc<dyn Clock>,
     limiter: Limiter,
@@ -55,15 +55,14 @@ impl Gateway {
         server: Server,
         key: SigningKey,
         passwords: Passwords,
-        revocations: Revocations,
         orgs: Vec<Arc<Org>>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
             server,
+            totps: Totps::new(&key),
             key,
             passwords,
-            revocations,
             orgs,
             clock,
             limiter: Limiter::new(RATE),
@@ -87,9 +86,9 @@ impl Gateway {
         &self.passwords
     }
 
-    /// Tells nats-server which devices were revoked.
-    pub fn revocations(&self) -> &Revocations {
-        &self.revocations
+    /// Makes and checks authenticator apps.
+    pub fn totps(&self) -> &Totps {
+        &self.totps
     }
 
     /// Every org served here.

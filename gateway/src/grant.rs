@@ -1,21 +1,20 @@
 //! The gateway's word that a device may be a member of a room.
 
 use ed25519_dalek::SigningKey;
-use sotto_jwt_accounts::directory::Device;
+use sotto_jwt_accounts::directory::{Device, State};
 use sotto_jwt_accounts::policy::{Permit, Read};
 use sotto_proto::signed::JoinGrant;
 use sotto_proto::{limits, wire};
 
 use crate::refusal::Refusal;
 
-/// Roles are the only policy yet, the same for every room.
-const POLICY_VERSION: u64 = 1;
-
-/// Signs that `device`, one of the user's who holds the permit, may join.
+/// Signs that `device`, one of the user's who holds the permit, may join, as
+/// this state's policy has it.
 ///
 /// # Errors
 /// [`Refusal::Unavailable`] when the device is somebody else's.
 pub fn join(
+    state: &State,
     permit: &Permit<Read>,
     device: &Device,
     gateway: &SigningKey,
@@ -32,7 +31,7 @@ pub fn join(
         user: certificate.user.clone(),
         device: certificate.device,
         identity_key: certificate.identity_key,
-        policy_version: POLICY_VERSION,
+        policy_version: state.policy_version(permit.object()),
         not_after_ms: now_ms.saturating_add(lifetime_ms),
     };
     Ok(grant.sign(gateway))

@@ -3,15 +3,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::connection;
 use async_nats::jetstream::{self, context::CreateKeyValueError};
 use ed25519_dalek::SigningKey;
 use sotto_jwt_accounts::AccountSigner;
 use sotto_jwt_accounts::directory::{
-    Actor, AppendError, Command, DirectoryWriter, LogError, State,
+    AppendError, Appended, By, Command, DirectoryWriter, LogError, State,
 };
 use sotto_proto::OrgName;
+use tokio::sync::watch;
 
 use crate::refusal::Refusal;
 use crate::storage::Buckets;
@@ -23,7 +25,12 @@ pub struct Org {
     directory: DirectoryWriter,
     buckets: Buckets,
     signer: AccountSigner,
+    in_force: watch::Sender<u64>,
 }
+
+/// How long a revocation may take to be in force before the caller is told to
+/// try again.
+const IN_FORCE: Duration = Duration::from_secs(5);
 
 /// Why an org cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -57,12 +64,18 @@ impl Org {
             name,
             client,
             signer,
+            in_force: watch::Sender::new(0),
         })
     }
 
     /// Its name.
     pub fn name(&self) -> &OrgName {
         &self.name
+    }
+
+    /// Its connection to NATS, as a gateway in the org's account.
+    pub fn client(&self) -> &async_nats::Client {
+        &self.client
     }
 
     /// The directory, which is the truth about users, devices, rooms and roles.
@@ -106,6 +119,16 @@ impl Org {
         Ok(found(&newest).then_some(newest))
     }
 
+    /// The newest state there is: what hands out something that is believed
+    /// for hours must not rest on what another gateway has taken back.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`].
+    pub async fn newest(&self) -> Result<Arc<State>, Refusal> {
+        let newest = self.directory.log().refresh().await;
+        newest.map_err(Refusal::unavailable)
+    }
+
     /// Has the directory carry out a command, if it may be; returns a state
     /// that has it, when it is durable.
     ///
@@ -113,17 +136,50 @@ impl Org {
     /// What the directory refuses, or [`Refusal::Unavailable`].
     pub async fn append(
         &self,
-        actor: Actor,
+        by: &By,
         command: Command,
         now_ms: i64,
     ) -> Result<Arc<State>, Refusal> {
-        match self.directory.append(&actor.into(), command, now_ms).await {
-            Ok(appended) => Ok(appended.state),
+        Ok(self.change(by, command, now_ms).await?.state)
+    }
+
+    /// As [`Self::append`], with what it changed.
+    ///
+    /// # Errors
+    /// What the directory refuses, or [`Refusal::Unavailable`].
+    pub async fn change(
+        &self,
+        by: &By,
+        command: Command,
+        now_ms: i64,
+    ) -> Result<Appended, Refusal> {
+        match self.directory.append(by, command, now_ms).await {
+            Ok(appended) => Ok(appended),
             Err(AppendError::Refused(refusal)) => Err(refusal.into()),
             Err(error @ (AppendError::Log(_) | AppendError::Busy)) => {
                 Err(Refusal::unavailable(error))
             }
         }
+    }
+
+    /// Waits until what the first `length` entries of the directory take from
+    /// devices is in force at nats-server.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] when that takes too long; it goes on all the
+    /// same.
+    pub async fn is_in_force(&self, length: u64) -> Result<(), Refusal> {
+        let mut in_force = self.in_force.subscribe();
+        let waiting = in_force.wait_for(|in_force| *in_force >= length);
+        let waited = tokio::time::timeout(IN_FORCE, waiting).await;
+        let waited = waited.map_err(|_| Refusal::unavailable("a revocation is not in force"))?;
+        waited.map(drop).map_err(Refusal::unavailable)
+    }
+
+    /// Says that what the first `length` entries of the directory take from
+    /// devices is in force.
+    pub fn set_in_force(&self, length: u64) {
+        self.in_force.send_replace(length);
     }
 
     /// Whether NATS and the directory are there.

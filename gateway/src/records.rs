@@ -45,6 +45,82 @@ pub struct SessionRecord {
     /// Not valid after, in ms since 1970.
     #[prost(int64, tag = "4")]
     pub expires_ms: i64,
+    /// When the password opened it, in ms since 1970; 0: a device did.
+    #[prost(int64, tag = "5")]
+    pub password_ms: i64,
+}
+
+/// Bucket `factors`, key: the user. One value, so that one compare-and-set
+/// counts a code, or a guess. Which of these are enrolled, the directory says.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FactorsRecord {
+    /// [`VERSION`].
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// Authenticator apps.
+    #[prost(message, repeated, tag = "2")]
+    pub totps: Vec<TotpRecord>,
+    /// Wrong codes since the last right one.
+    #[prost(uint32, tag = "3")]
+    pub wrong: u32,
+    /// No code is looked at before, in ms since 1970.
+    #[prost(int64, tag = "4")]
+    pub wait_until_ms: i64,
+}
+
+/// One authenticator app.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TotpRecord {
+    /// 16 bytes, random.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: Bytes,
+    /// The secret: a nonce of 12 bytes, then ChaCha20-Poly1305 under a key
+    /// derived from the gateway's, bound to org, user and id.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub sealed: Bytes,
+    /// When its enrolment began, in ms since 1970.
+    #[prost(int64, tag = "3")]
+    pub begun_ms: i64,
+    /// The newest 30-second step of which a code was accepted; 0: none yet.
+    #[prost(uint64, tag = "4")]
+    pub last_step: u64,
+}
+
+/// Bucket `proofs`, key: the device. What was proven on it, newest per factor.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ProofsRecord {
+    /// [`VERSION`].
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// In no order.
+    #[prost(message, repeated, tag = "2")]
+    pub proofs: Vec<ProofRecord>,
+}
+
+/// One proof.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ProofRecord {
+    /// `sotto.v1.Factor`.
+    #[prost(int32, tag = "1")]
+    pub factor: i32,
+    /// Which one, as the directory names it; empty: the password.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub id: Bytes,
+    /// When, in ms since 1970.
+    #[prost(int64, tag = "3")]
+    pub proven_ms: i64,
+}
+
+/// Bucket `tasks`, key `orders`: how far every removal order that follows from
+/// the directory is stored in its room.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct OrdersRecord {
+    /// [`VERSION`].
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// Entries of the directory that were dealt with: those before this index.
+    #[prost(uint64, tag = "2")]
+    pub done: u64,
 }
 
 /// Bucket `key_packages`, key: the device. One value, so that one
@@ -109,11 +185,44 @@ mod tests {
             user: "u".to_owned(),
             device: Bytes::from_static(b"d"),
             expires_ms: 5,
+            password_ms: 6,
         };
         assert_eq!(
             session.encode_to_vec(),
-            b"\x08\x01\x12\x01u\x1a\x01d\x20\x05"
+            b"\x08\x01\x12\x01u\x1a\x01d\x20\x05\x28\x06"
         );
+        let factors = FactorsRecord {
+            version: VERSION,
+            totps: vec![TotpRecord {
+                id: Bytes::from_static(b"i"),
+                sealed: Bytes::from_static(b"s"),
+                begun_ms: 7,
+                last_step: 8,
+            }],
+            wrong: 9,
+            wait_until_ms: 10,
+        };
+        assert_eq!(
+            factors.encode_to_vec(),
+            b"\x08\x01\x12\x0a\x0a\x01i\x12\x01s\x18\x07\x20\x08\x18\x09\x20\x0a"
+        );
+        let proofs = ProofsRecord {
+            version: VERSION,
+            proofs: vec![ProofRecord {
+                factor: 2,
+                id: Bytes::from_static(b"i"),
+                proven_ms: 3,
+            }],
+        };
+        assert_eq!(
+            proofs.encode_to_vec(),
+            b"\x08\x01\x12\x07\x08\x02\x12\x01i\x18\x03"
+        );
+        let orders = OrdersRecord {
+            version: VERSION,
+            done: 4,
+        };
+        assert_eq!(orders.encode_to_vec(), b"\x08\x01\x10\x04");
         let packages = KeyPackagesRecord {
             version: VERSION,
             unused: vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")],

@@ -4,12 +4,12 @@
 use axum::http::StatusCode;
 use sotto_jwt_accounts::directory::{self, Malformed, Rule};
 use sotto_jwt_accounts::policy::Denied;
-use sotto_proto::wire::{ApiError, ApiErrorCode};
+use sotto_proto::wire::{ApiError, ApiErrorCode, MissingFactor};
 use sotto_proto::{IdError, NameError};
 
 /// A refused call. What it says may reach anyone: it never tells a secret, nor
 /// whether a user exists to somebody who is not logged in.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// The request does not read, or breaks a limit.
     #[error("the request is not valid ({0}): update Sotto and try again")]
@@ -41,6 +41,17 @@ pub enum Refusal {
     /// Not allowed; says what is missing where.
     #[error("{0}")]
     Denied(String),
+    /// Not allowed until the user proves more.
+    #[error("{sentence}")]
+    FactorNeeded {
+        /// Which factors, and for what.
+        sentence: String,
+        /// All of them, for a client that asks for them.
+        missing: Vec<MissingFactor>,
+    },
+    /// A code of an authenticator app that is none, or was used.
+    #[error("this code is wrong or was used already: wait for the next one and try again")]
+    WrongCode,
     /// What was named is not there.
     #[error("{0}")]
     NotFound(String),
@@ -75,7 +86,10 @@ impl Refusal {
         ApiError {
             code: self.code().into(),
             message: self.to_string(),
-            missing: Vec::new(),
+            missing: match self {
+                Self::FactorNeeded { missing, .. } => missing.clone(),
+                _ => Vec::new(),
+            },
         }
     }
 
@@ -85,7 +99,11 @@ impl Refusal {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::WrongPassword | Self::SessionExpired | Self::ClockOff => StatusCode::UNAUTHORIZED,
-            Self::InviteInvalid | Self::InviteExpired | Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::InviteInvalid
+            | Self::InviteExpired
+            | Self::Denied(_)
+            | Self::FactorNeeded { .. }
+            | Self::WrongCode => StatusCode::FORBIDDEN,
             Self::UnknownCall | Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::NameTaken | Self::Conflict(_) => StatusCode::CONFLICT,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -101,7 +119,8 @@ impl Refusal {
             Self::InviteExpired => ApiErrorCode::InviteExpired,
             Self::NameTaken => ApiErrorCode::NameTaken,
             Self::SessionExpired | Self::ClockOff => ApiErrorCode::SessionExpired,
-            Self::Denied(_) => ApiErrorCode::Denied,
+            Self::Denied(_) | Self::WrongCode => ApiErrorCode::Denied,
+            Self::FactorNeeded { .. } => ApiErrorCode::FactorNeeded,
             Self::UnknownCall | Self::NotFound(_) => ApiErrorCode::NotFound,
             Self::Conflict(_) => ApiErrorCode::Conflict,
             Self::TooMany(_) => ApiErrorCode::TooMany,
@@ -130,7 +149,14 @@ impl From<Malformed> for Refusal {
 
 impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Self {
-        Self::Denied(denied.to_string())
+        let sentence = denied.to_string();
+        match denied.missing() {
+            [] => Self::Denied(sentence),
+            missing => Self::FactorNeeded {
+                sentence,
+                missing: missing.iter().map(Into::into).collect(),
+            },
+        }
     }
 }
 
@@ -146,6 +172,10 @@ impl From<directory::Refusal> for Refusal {
                 Self::Conflict(why) => Self::Conflict(format!("command {number}: {why}")),
                 Self::TooMany(why) => Self::TooMany(format!("command {number}: {why}")),
                 Self::Malformed(why) => Self::Malformed(format!("command {number}: {why}")),
+                Self::FactorNeeded { sentence, missing } => Self::FactorNeeded {
+                    sentence: format!("command {number}: {sentence}"),
+                    missing,
+                },
                 other => other,
             },
         }

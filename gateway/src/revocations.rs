@@ -1,9 +1,10 @@
-//! Telling nats-server which devices were revoked.
+//! Telling nats-server which JWTs are void: those of revoked devices for good,
+//! and those of users who may reach less than before until they are renewed.
 //!
 //! The directory says so first; what follows from it, a key store whose account
 //! JWT voids their keys and a server that has this JWT, can be done again at any
-//! time and is, at every start and with every revocation. So one that was cut
-//! short is completed by whichever gateway comes next.
+//! time and is, at every start and with every change. So what was cut short is
+//! completed by whichever gateway comes next.
 //!
 //! Several gateways may share one key store: the store locks itself, and what
 //! was pushed is compared with it afterwards, so that an older JWT that comes
@@ -12,13 +13,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use sotto_jwt_accounts::directory::State;
 use sotto_jwt_accounts::keystore::{KeyStore, KeyStoreError};
 use sotto_jwt_accounts::{PushError, policy, push_account};
 use sotto_proto::OrgName;
 
-use crate::refusal::Refusal;
+use crate::clock::Clock;
+use crate::org::Org;
+
+/// How long after a failure it is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Puts revocations in force.
 pub struct Revocations {
@@ -40,12 +45,6 @@ pub enum RevocationError {
     Stopped,
 }
 
-impl From<RevocationError> for Refusal {
-    fn from(error: RevocationError) -> Self {
-        Self::unavailable(error)
-    }
-}
-
 impl Revocations {
     /// `system` is a client of the system account.
     pub fn new(keys: KeyStore, system: async_nats::Client) -> Self {
@@ -53,26 +52,53 @@ impl Revocations {
         Self { keys, system }
     }
 
-    /// Voids the NATS JWTs of all the devices that this state says are revoked.
-    /// Returns when nats-server knows: it has closed their connections then,
-    /// or is about to.
+    /// Puts in force what the directory takes from devices, at once and as it
+    /// changes, until the directory cannot be believed any more; how far it is,
+    /// [`Org::is_in_force`] says.
+    pub async fn follow(self: Arc<Self>, org: Arc<Org>, clock: Arc<dyn Clock>) {
+        let mut known = org.directory().log().subscribe();
+        let mut in_force = Arc::default();
+        loop {
+            let Ok(state) = known.borrow_and_update().clone() else {
+                return;
+            };
+            let length = state.head().length;
+            let now_ms = clock.now_ms();
+            let nats_keys = Arc::new(policy::revoked_nats_keys(&state, now_ms));
+            drop(state);
+            if adds(&nats_keys, &in_force) {
+                if let Err(error) = self.enforce(org.name(), &nats_keys, now_ms).await {
+                    tracing::error!(%error, "revoked devices may still be connected");
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+                in_force = nats_keys;
+            }
+            org.set_in_force(length);
+            if known.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Voids the JWTs of these NATS keys, each when issued until the time given
+    /// in seconds since 1970. Returns when nats-server knows: it has closed
+    /// their connections then, or is about to.
     ///
     /// # Errors
     /// [`RevocationError`]; asking again is safe.
     pub async fn enforce(
         &self,
         org: &OrgName,
-        state: &State,
+        nats_keys: &Arc<BTreeMap<String, i64>>,
         now_ms: i64,
     ) -> Result<(), RevocationError> {
-        let nats_keys = policy::revoked_nats_keys(state, now_ms);
         if nats_keys.is_empty() {
             return Ok(());
         }
-        let nats_keys = Arc::new(nats_keys);
         let mut pushed = None;
         loop {
-            let stored = self.store(org.clone(), Arc::clone(&nats_keys), now_ms);
+            let stored = self.store(org.clone(), Arc::clone(nats_keys), now_ms);
             let stored = stored.await?;
             if pushed.as_ref() == Some(&stored) {
                 return Ok(());
@@ -94,4 +120,10 @@ impl Revocations {
         let stored = tokio::task::spawn_blocking(storing).await;
         Ok(stored.map_err(|_| RevocationError::Stopped)??)
     }
+}
+
+/// Whether some JWT is void by `wanted` and was not by `before`.
+fn adds(wanted: &BTreeMap<String, i64>, before: &BTreeMap<String, i64>) -> bool {
+    let mut wanted = wanted.iter();
+    wanted.any(|(key, until_s)| before.get(key) < Some(until_s))
 }

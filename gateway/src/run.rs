@@ -17,7 +17,7 @@ use crate::first_start::{self, FirstInvite};
 use crate::gateway::{Gateway, Server};
 use crate::org::Org;
 use crate::revocations::Revocations;
-use crate::{provision, server};
+use crate::{guests, orders, provision, server};
 
 /// Serves the orgs of a server directory until SIGTERM, SIGINT or, when asked
 /// to, the end of the parent process.
@@ -53,7 +53,7 @@ pub async fn run(args: &ServerArgs) -> anyhow::Result<()> {
 pub struct Opened {
     /// Ready to be served.
     pub gateway: Arc<Gateway>,
-    /// One per org: removes the first invite once it is used.
+    /// Of each org: what follows from its directory.
     _tasks: JoinSet<()>,
 }
 
@@ -92,6 +92,12 @@ pub async fn open(
         let cannot = || format!("cannot serve the organisation `{name}`");
         let (org, invite) = opened.await.with_context(cannot)?;
         orgs.push(Arc::clone(&org));
+        tasks.spawn(orders::follow(
+            Arc::clone(&org),
+            key.clone(),
+            Arc::clone(&clock),
+        ));
+        tasks.spawn(guests::sweep(Arc::clone(&org), Arc::clone(&clock)));
         tasks.spawn(async move { invite.withdraw_when_used(&org).await });
     }
     let login = nats::Login {
@@ -100,12 +106,13 @@ pub async fn open(
         inbox_prefix: SYSTEM_INBOX,
     };
     let system = nats::connect(layout, config, login).await?;
-    let revocations = Revocations::new(keys, system);
+    let revocations = Arc::new(Revocations::new(keys, system));
     for org in &orgs {
-        let (name, state) = (org.name(), org.state()?);
-        let enforced = revocations.enforce(name, &state, clock.now_ms()).await;
-        let cannot = || format!("cannot keep out the revoked devices of `{name}`");
-        enforced.with_context(cannot)?;
+        let following = Arc::clone(&revocations).follow(Arc::clone(org), Arc::clone(&clock));
+        tasks.spawn(following);
+        let in_force = org.is_in_force(org.state()?.head().length).await;
+        in_force
+            .with_context(|| format!("cannot keep out the revoked devices of `{}`", org.name()))?;
     }
     let server = Server {
         name: config.server_name.clone(),
@@ -113,14 +120,7 @@ pub async fn open(
         shards: config.shards,
     };
     Ok(Opened {
-        gateway: Arc::new(Gateway::new(
-            server,
-            key,
-            passwords,
-            revocations,
-            orgs,
-            clock,
-        )),
+        gateway: Arc::new(Gateway::new(server, key, passwords, orgs, clock)),
         _tasks: tasks,
     })
 }

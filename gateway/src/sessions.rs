@@ -18,14 +18,26 @@ use crate::refusal::Refusal;
 const TAG: usize = 8;
 const TOKEN: usize = 32;
 
-/// Opens a session of a user, of one device or of none yet.
+/// What a session was opened by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// A device of the user.
+    Device(DeviceId),
+    /// The password, on no device yet.
+    Password {
+        /// When, in ms since 1970.
+        at_ms: i64,
+    },
+}
+
+/// Opens a session of a user.
 ///
 /// # Errors
 /// [`Refusal::Unavailable`].
 pub async fn open(
     org: &Org,
     user: &UserName,
-    device: Option<DeviceId>,
+    opened: Opened,
     now_ms: i64,
 ) -> Result<wire::Session, Refusal> {
     let mut token = Zeroizing::new([0; TOKEN]);
@@ -34,11 +46,16 @@ pub async fn open(
         *byte = tag;
     }
     let lifetime_ms = i64::try_from(limits::SESSION.as_millis()).unwrap_or(i64::MAX);
+    let (device, password_ms) = match opened {
+        Opened::Device(device) => (device.to_bytes(), 0),
+        Opened::Password { at_ms } => (Bytes::new(), at_ms),
+    };
     let record = SessionRecord {
         version: VERSION,
         user: user.to_string(),
-        device: device.map(DeviceId::to_bytes).unwrap_or_default(),
+        device,
         expires_ms: now_ms.saturating_add(lifetime_ms),
+        password_ms,
     };
     org.buckets().sessions.put(&key(&token), &record).await?;
     Ok(wire::Session {
@@ -69,21 +86,19 @@ impl Token {
     ///
     /// # Errors
     /// [`Refusal::SessionExpired`] when it is nobody's, now or any more.
-    pub async fn find(
-        &self,
-        org: &Org,
-        now_ms: i64,
-    ) -> Result<(UserName, Option<DeviceId>), Refusal> {
+    pub async fn find(&self, org: &Org, now_ms: i64) -> Result<(UserName, Opened), Refusal> {
         let record: Option<SessionRecord> = org.buckets().sessions.get(&key(&self.0)).await?;
         let record = record
             .filter(|record| record.expires_ms >= now_ms)
             .ok_or(Refusal::SessionExpired)?;
         let user = record.user.parse().map_err(Refusal::unavailable)?;
-        let device = match record.device.as_ref() {
-            [] => None,
-            bytes => Some(DeviceId::try_from(bytes).map_err(Refusal::unavailable)?),
+        let opened = match record.device.as_ref() {
+            [] => Opened::Password {
+                at_ms: record.password_ms,
+            },
+            device => Opened::Device(DeviceId::try_from(device).map_err(Refusal::unavailable)?),
         };
-        Ok((user, device))
+        Ok((user, opened))
     }
 }
 

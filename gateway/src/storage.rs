@@ -19,8 +19,20 @@ const SESSIONS: &str = "sessions";
 const KEY_PACKAGES: &str = "key_packages";
 const GROUP_INFOS: &str = "group_infos";
 const LINKS: &str = "links";
+const FACTORS: &str = "factors";
+const PROOFS: &str = "proofs";
+const TASKS: &str = "tasks";
 /// The name of every bucket: what a gateway's credentials must be for.
-pub const BUCKETS: &[&str] = &[ACCOUNTS, SESSIONS, KEY_PACKAGES, GROUP_INFOS, LINKS];
+pub const BUCKETS: &[&str] = &[
+    ACCOUNTS,
+    SESSIONS,
+    KEY_PACKAGES,
+    GROUP_INFOS,
+    LINKS,
+    FACTORS,
+    PROOFS,
+    TASKS,
+];
 
 /// How often a lost race is run again.
 const RACES: usize = 100;
@@ -42,6 +54,12 @@ pub struct Buckets {
     pub group_infos: Bucket,
     /// Link mailboxes.
     pub links: Bucket,
+    /// Authenticator apps, by user.
+    pub factors: Bucket,
+    /// What was proven, by device.
+    pub proofs: Bucket,
+    /// How far the gateways' common tasks are.
+    pub tasks: Bucket,
 }
 
 impl Buckets {
@@ -70,6 +88,9 @@ impl Buckets {
                 ..config(LINKS)
             })
             .await?,
+            factors: open(config(FACTORS)).await?,
+            proofs: open(config(PROOFS)).await?,
+            tasks: open(config(TASKS)).await?,
         })
     }
 }

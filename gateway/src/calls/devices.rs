@@ -1,6 +1,6 @@
 //! Enrolling a user's further devices, and revoking them.
 
-use sotto_jwt_accounts::directory::{Actor, Command};
+use sotto_jwt_accounts::directory::{Actor, By, Command};
 use sotto_proto::DeviceId;
 use sotto_proto::signed::DeviceCertificate;
 use sotto_proto::wire::{DeviceEnrol, DeviceGone, DeviceRevoke, Session};
@@ -8,9 +8,10 @@ use sotto_proto::wire::{DeviceEnrol, DeviceGone, DeviceRevoke, Session};
 use crate::caller::{EnrolledDevice, LoggedIn};
 use crate::gateway::Gateway;
 use crate::http::Serve;
+use crate::proofs::{self, Which};
 use crate::records::{KeyPackagesRecord, VERSION};
 use crate::refusal::Refusal;
-use crate::sessions;
+use crate::sessions::{self, Opened};
 
 impl Serve for DeviceEnrol {
     type Caller = LoggedIn;
@@ -18,7 +19,7 @@ impl Serve for DeviceEnrol {
     /// The directory checks that the certificate is by the caller's identity
     /// key; so a stolen session alone enrols nothing.
     async fn serve(self, gateway: &Gateway, caller: LoggedIn) -> Result<Session, Refusal> {
-        let LoggedIn { org, user, .. } = caller;
+        let LoggedIn { org, user, opened } = caller;
         let signed = self.certificate.unwrap_or_default();
         let certificate = DeviceCertificate::verify(&signed).map_err(Refusal::malformed)?;
         let now_ms = gateway.now_ms();
@@ -30,9 +31,14 @@ impl Serve for DeviceEnrol {
             let add = Command::AddDevice {
                 certificate: signed,
             };
-            org.append(Actor::User(user.clone()), add, now_ms).await?;
+            let by = By::from(Actor::User(user.clone()));
+            org.append(&by, add, now_ms).await?;
         }
-        sessions::open(&org, &user, Some(certificate.device), now_ms).await
+        let device = certificate.device;
+        if let Opened::Password { at_ms } = opened {
+            proofs::remember(&org, device, Which::Password, at_ms).await?;
+        }
+        sessions::open(&org, &user, Opened::Device(device), now_ms).await
     }
 }
 
@@ -43,15 +49,11 @@ impl Serve for DeviceRevoke {
     /// no JWT, and its key packages are not handed out. All that follows the
     /// event is done again when the call is repeated.
     async fn serve(self, gateway: &Gateway, caller: EnrolledDevice) -> Result<DeviceGone, Refusal> {
-        let EnrolledDevice { org, user, .. } = caller;
+        let org = &caller.org;
         let device = DeviceId::try_from(&self.device)?;
-        let now_ms = gateway.now_ms();
         let revoke = Command::RevokeDevice { device };
-        let state = org.append(Actor::User(user), revoke, now_ms).await?;
-        gateway
-            .revocations()
-            .enforce(org.name(), &state, now_ms)
-            .await?;
+        let state = org.append(&caller.by(), revoke, gateway.now_ms()).await?;
+        org.is_in_force(state.head().length).await?;
         let emptied = KeyPackagesRecord {
             version: VERSION,
             ..KeyPackagesRecord::default()

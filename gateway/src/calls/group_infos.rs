@@ -1,6 +1,6 @@
 //! Keeping the public key of open rooms up to date.
 
-use sotto_jwt_accounts::policy::{self, Asking, Post, Proven};
+use sotto_jwt_accounts::policy::{self, Post};
 use sotto_proto::wire::{GroupInfoPut, GroupInfoStored, JoinRule};
 use sotto_proto::{RoomId, limits};
 
@@ -19,14 +19,9 @@ impl Serve for GroupInfoPut {
         gateway: &Gateway,
         caller: EnrolledDevice,
     ) -> Result<GroupInfoStored, Refusal> {
-        let org = caller.org;
         let room = RoomId::try_from(&self.room)?;
-        let state = org.state()?;
-        let asking = Asking {
-            user: &caller.user,
-            proven: &Proven::none(),
-            now_ms: gateway.now_ms(),
-        };
+        let state = caller.org.state()?;
+        let asking = caller.asking(gateway.now_ms());
         let permit = policy::check(&state, asking, Post, &room)?;
         let found = state.room(room).ok_or(Refusal::Unavailable)?;
         if found.join_rule != JoinRule::Open {
@@ -40,6 +35,7 @@ impl Serve for GroupInfoPut {
             group_info: self.group_info,
             ratchet_tree: self.ratchet_tree,
         };
+        let org = caller.org;
         // A task of its own: a client that hangs up must not leave chunks behind.
         let storing = tokio::spawn(async move { group_infos::store(&org, &permit, &key).await });
         storing.await.map_err(Refusal::unavailable)??;

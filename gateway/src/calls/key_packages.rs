@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use sotto_jwt_accounts::policy::{self, Asking, Proven, Read};
+use sotto_jwt_accounts::policy::{self, Read};
 use sotto_proto::wire::{
     ClaimedKeyPackage, KeyPackagesClaim, KeyPackagesClaimed, KeyPackagesUpload, KeyPackagesUploaded,
 };
@@ -53,35 +53,31 @@ impl Serve for KeyPackagesClaim {
         gateway: &Gateway,
         caller: EnrolledDevice,
     ) -> Result<KeyPackagesClaimed, Refusal> {
-        let EnrolledDevice { org, user, .. } = caller;
+        let org = &caller.org;
         let room = RoomId::try_from(&self.room)?;
         if self.devices.len() > CLAIM {
             return Err(Refusal::malformed("number of devices"));
         }
         let devices = self.devices.iter().map(DeviceId::try_from);
         let devices: BTreeSet<DeviceId> = devices.collect::<Result<_, _>>()?;
-        let state = org.state()?;
+        let state = org.newest().await?;
         let now_ms = gateway.now_ms();
-        let asking = Asking {
-            user: &user,
-            proven: &Proven::none(),
-            now_ms,
-        };
-        let _may_add = policy::check(&state, asking, Read, &room)?;
+        let _may_add = policy::check(&state, caller.asking(now_ms), Read, &room)?;
         let mut grants = Vec::with_capacity(devices.len());
         for device in devices {
+            // What a member proves is asked when they want to read.
             let permitted = state.device(device).and_then(|found| {
-                let member = &found.certificate.user;
-                let permit = policy::standing(&state, member, now_ms, Read, &room);
+                let user = &found.certificate.user;
+                let permit = policy::standing(&state, user, now_ms, Read, &room);
                 Some((permit.ok()?, found))
             });
             if let Some((permit, found)) = permitted {
-                let signed = grant::join(&permit, found, gateway.key(), now_ms)?;
+                let signed = grant::join(&state, &permit, found, gateway.key(), now_ms)?;
                 grants.push((device, signed));
             }
         }
         let claims = grants.into_iter().map(async |(device, grant)| {
-            let package = take(&org, device).await?;
+            let package = take(org, device).await?;
             Ok::<_, Refusal>(package.map(|key_package| ClaimedKeyPackage {
                 device: device.to_bytes(),
                 key_package,

@@ -11,6 +11,7 @@ use crate::caller::Anyone;
 use crate::gateway::Gateway;
 use crate::http::Serve;
 use crate::refusal::Refusal;
+use crate::sessions::Opened;
 use crate::{accounts, sessions};
 
 impl Serve for LoginStart {
@@ -51,7 +52,9 @@ impl Serve for LoginFinish {
         let account = accounts::find(org, &user).await?;
         let account = account.ok_or(Refusal::WrongPassword)?;
         Ok(LoginFinished {
-            session: Some(sessions::open(org, &user, None, now_ms).await?),
+            session: Some(
+                sessions::open(org, &user, Opened::Password { at_ms: now_ms }, now_ms).await?,
+            ),
             identity_backup: account.identity_backup,
         })
     }
@@ -85,7 +88,8 @@ impl Serve for SessionOpen {
         }
         let certificate = &device.certificate;
         certificate.check_time(now_ms).map_err(|_| not_enrolled())?;
-        sessions::open(org, &certificate.user, Some(certificate.device), now_ms).await
+        let opened = Opened::Device(certificate.device);
+        sessions::open(org, &certificate.user, opened, now_ms).await
     }
 }
 

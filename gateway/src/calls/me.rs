@@ -2,8 +2,8 @@
 //! and its NATS JWT.
 
 use sotto_jwt_accounts::directory::{Scope, State};
-use sotto_jwt_accounts::policy::{self, Proven};
-use sotto_proto::wire::{self, Jwt, JwtRequest, Me, MeRequest, UserRequest};
+use sotto_jwt_accounts::policy;
+use sotto_proto::wire::{self, Jwt, JwtRequest, Me, MeRequest, UserRequest, WithheldRoom};
 use sotto_proto::{UserName, signed};
 
 use crate::caller::EnrolledDevice;
@@ -16,7 +16,9 @@ impl Serve for MeRequest {
     type Caller = EnrolledDevice;
 
     async fn serve(self, _: &Gateway, caller: EnrolledDevice) -> Result<Me, Refusal> {
-        let EnrolledDevice { org, user, device } = caller;
+        let EnrolledDevice {
+            org, user, device, ..
+        } = caller;
         let buckets = org.buckets();
         let packages: Option<KeyPackagesRecord> =
             buckets.key_packages.get(&device.to_string()).await?;
@@ -41,12 +43,17 @@ impl Serve for MeRequest {
 impl Serve for JwtRequest {
     type Caller = EnrolledDevice;
 
+    /// The time is taken before the directory is asked for its newest state: a
+    /// JWT that still grants what is taken back meanwhile is as old as that, and
+    /// void with the others.
     async fn serve(self, gateway: &Gateway, caller: EnrolledDevice) -> Result<Jwt, Refusal> {
         let now_ms = gateway.now_ms();
-        let state = caller.org.state()?;
-        let access = policy::nats_access(&state, caller.device, &Proven::none(), now_ms)?;
+        let state = caller.org.newest().await?;
+        let access = policy::nats_access(&state, caller.device, &caller.proven, now_ms)?;
         let signed = caller.org.signer().device_jwt(&access, now_ms);
         let signed = signed.map_err(Refusal::unavailable)?;
+        let gated = access.rooms().iter().filter(|room| room.gated);
+        let withheld = access.withheld().iter();
         Ok(Jwt {
             jwt: signed.jwt,
             expires_ms: signed.expires_ms,
@@ -56,8 +63,13 @@ impl Serve for JwtRequest {
                 .iter()
                 .map(|room| (&room.address).into())
                 .collect(),
-            gated_rooms: Vec::new(),
-            withheld: Vec::new(),
+            gated_rooms: gated.map(|room| room.address.room.to_bytes()).collect(),
+            withheld: withheld
+                .map(|(address, denied)| WithheldRoom {
+                    room: Some(address.into()),
+                    missing: denied.missing().iter().map(Into::into).collect(),
+                })
+                .collect(),
         })
     }
 }
@@ -78,19 +90,16 @@ impl Serve for UserRequest {
 /// # Errors
 /// [`Refusal::NotFound`].
 pub fn describe(state: &State, user: &UserName) -> Result<wire::User, Refusal> {
-    let found = state.user(user).filter(|user| user.identity_key.is_some());
-    let found = found.ok_or_else(|| {
+    let found = state.user(user);
+    let found = found.and_then(|found| Some((found, found.identity_key?)));
+    let (found, identity_key) = found.ok_or_else(|| {
         Refusal::NotFound(format!(
             "there is no user `{user}`: check the spelling, or invite them to sign up"
         ))
     })?;
     Ok(wire::User {
         user: user.to_string(),
-        identity_key: found
-            .identity_key
-            .as_ref()
-            .map(signed::key_bytes)
-            .unwrap_or_default(),
+        identity_key: signed::key_bytes(&identity_key),
         devices: found
             .devices()
             .map(|device| device.signed.clone())

@@ -1,7 +1,7 @@
 //! Making rooms, letting users in, and joining open ones.
 
-use sotto_jwt_accounts::directory::{Actor, Command, Holder, Role, Scope, State};
-use sotto_jwt_accounts::policy::{self, Asking, Proven, Read};
+use sotto_jwt_accounts::directory::{Command, Holder, Role, Scope, State};
+use sotto_jwt_accounts::policy::{self, Read};
 use sotto_proto::wire::{
     JoinRule, RoomCreate, RoomCreated, RoomGrant, RoomGranted, RoomJoin, RoomJoinable,
 };
@@ -24,7 +24,7 @@ impl Serve for RoomCreate {
         gateway: &Gateway,
         caller: EnrolledDevice,
     ) -> Result<RoomCreated, Refusal> {
-        let EnrolledDevice { org, user, .. } = caller;
+        let (org, user) = (&caller.org, &caller.user);
         let room = RoomId::try_from(&self.room)?;
         let project: ProjectName = self.project.parse()?;
         let join_rule =
@@ -33,7 +33,7 @@ impl Serve for RoomCreate {
             let made = state
                 .room(room)
                 .is_some_and(|made| made.address.project == project && made.join_rule == join_rule);
-            made && state.granted_role(&user, &Scope::Room(room)) == Some(Role::Owner)
+            made && state.granted_role(user, &Scope::Room(room)) == Some(Role::Owner)
         };
         let mut state = org.state()?;
         if !again(&state) {
@@ -43,8 +43,7 @@ impl Serve for RoomCreate {
                 join_rule,
                 shards: gateway.server().shards,
             };
-            let actor = Actor::User(user.clone());
-            state = org.append(actor, create, gateway.now_ms()).await?;
+            state = org.append(&caller.by(), create, gateway.now_ms()).await?;
         }
         let made = state.room(room).ok_or(Refusal::Unavailable)?;
         Ok(RoomCreated {
@@ -69,9 +68,8 @@ impl Serve for RoomGrant {
             scope: Scope::Room(room),
             role,
         };
-        let actor = Actor::User(caller.user);
         let now_ms = gateway.now_ms();
-        let state = caller.org.append(actor, grant, now_ms).await?;
+        let state = caller.org.append(&caller.by(), grant, now_ms).await?;
         Ok(RoomGranted {
             user: Some(me::describe(&state, &user)?),
         })
@@ -86,31 +84,22 @@ impl Serve for RoomJoin {
         gateway: &Gateway,
         caller: EnrolledDevice,
     ) -> Result<RoomJoinable, Refusal> {
-        let EnrolledDevice { org, user, device } = caller;
+        let org = &caller.org;
         let room = RoomId::try_from(&self.room)?;
         let now_ms = gateway.now_ms();
-        org.append(
-            Actor::User(user.clone()),
-            Command::JoinRoom { room },
-            now_ms,
-        )
-        .await?;
-        let state = org.state()?;
-        let asking = Asking {
-            user: &user,
-            proven: &Proven::none(),
-            now_ms,
-        };
-        let permit = policy::check(&state, asking, Read, &room)?;
+        let join = Command::JoinRoom { room };
+        org.append(&caller.by(), join, now_ms).await?;
+        let state = org.newest().await?;
+        let permit = policy::check(&state, caller.asking(now_ms), Read, &room)?;
         let found = state.room(room).ok_or(Refusal::Unavailable)?;
         if found.join_rule != JoinRule::Open {
             return Err(Refusal::Denied(
                 "this room is not open: ask one of its owners to add you".to_owned(),
             ));
         }
-        let device = state.device(device).ok_or(Refusal::SessionExpired)?;
-        let grant = grant::join(&permit, device, gateway.key(), now_ms)?;
-        let key = group_infos::find(&org, &permit).await?.ok_or_else(|| {
+        let device = state.device(caller.device).ok_or(Refusal::SessionExpired)?;
+        let grant = grant::join(&state, &permit, device, gateway.key(), now_ms)?;
+        let key = group_infos::find(org, &permit).await?.ok_or_else(|| {
             Refusal::NotYet(
                 "no member of the room has stored its public key yet: try again when one was online"
                     .to_owned(),

@@ -5,7 +5,9 @@
 //! got lost on the way must not cost the invite.
 
 use bytes::Bytes;
-use sotto_jwt_accounts::directory::{self, Actor, Command, InviteHash, Scope, State};
+use sotto_jwt_accounts::directory::{
+    self, Actor, By, Command, InviteHash, Scope, State, UserStatus,
+};
 use sotto_proto::signed::DeviceCertificate;
 use sotto_proto::wire::{
     InviteCreate, InviteCreated, Session, Signed, SignupFinish, SignupStart, SignupStarted,
@@ -17,7 +19,9 @@ use crate::gateway::Gateway;
 use crate::http::Serve;
 use crate::org::Org;
 use crate::passwords::Passwords;
+use crate::proofs::{self, Which};
 use crate::refusal::Refusal;
+use crate::sessions::Opened;
 use crate::{accounts, sessions};
 
 /// Longest lifetime of an invite, in seconds.
@@ -31,7 +35,9 @@ impl Serve for SignupStart {
         let org = gateway.org(&self.org)?;
         let user: UserName = self.user.parse()?;
         check_invite(org, &self.invite, gateway.now_ms()).await?;
-        if org.state()?.user(&user).is_some() {
+        let state = org.state()?;
+        let taken = state.user(&user);
+        if taken.is_some_and(|user| user.status != UserStatus::Added) {
             return Err(Refusal::NameTaken);
         }
         let passwords = gateway.passwords();
@@ -64,17 +70,19 @@ impl Serve for SignupFinish {
                 return Err(Refusal::NameTaken);
             }
         } else {
-            let actor = Actor::User(user.clone());
+            let by = By::from(Actor::User(user.clone()));
             let enrol = Command::Enrol {
                 invite: check_invite(org, &self.invite, now_ms).await?,
                 certificate: signed,
             };
             // What the directory would refuse must leave no record behind.
-            directory::decide(&*org.state()?, &actor.clone().into(), enrol.clone(), now_ms)?;
+            directory::decide(&*org.state()?, &by, enrol.clone(), now_ms)?;
             accounts::store(org, &user, identity_key, &record).await?;
-            org.append(actor, enrol, now_ms).await?;
+            org.append(&by, enrol, now_ms).await?;
+            // Who registers a password knows it.
+            proofs::remember(org, certificate.device, Which::Password, now_ms).await?;
         }
-        sessions::open(org, &user, Some(certificate.device), now_ms).await
+        sessions::open(org, &user, Opened::Device(certificate.device), now_ms).await
     }
 }
 
@@ -123,10 +131,7 @@ impl Serve for InviteCreate {
             for_user: None,
             guest_until_ms: None,
         };
-        caller
-            .org
-            .append(Actor::User(caller.user), issue, now_ms)
-            .await?;
+        caller.org.append(&caller.by(), issue, now_ms).await?;
         Ok(InviteCreated {
             invite: invite.to_bytes(),
             expires_ms,

@@ -2,7 +2,7 @@
 
 use ed25519_dalek::SigningKey;
 use rand::rngs::OsRng;
-use sotto_jwt_accounts::directory::{Actor, Command};
+use sotto_jwt_accounts::directory::{Actor, By, Command};
 use sotto_proto::wire::{
     ApiErrorCode, DeviceEnrol, MeRequest, SessionOpen, SessionStatement, UserRequest,
 };
@@ -167,9 +167,9 @@ async fn sessions_end_with_their_time_and_with_their_device() {
     let revoke = Command::RevokeDevice {
         device: alice.device.id,
     };
-    let actor = Actor::User(alice.user.clone());
+    let by = By::from(Actor::User(alice.user.clone()));
     let org = server.org("acme");
-    org.append(actor, revoke, server.clock.now_ms())
+    org.append(&by, revoke, server.clock.now_ms())
         .await
         .unwrap();
     assert_eq!(

@@ -10,15 +10,20 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod administration;
 mod bodies;
 mod crash;
 mod device_sessions;
+mod factors;
+mod gated;
+mod guests;
 mod jwt;
 mod key_packages;
 mod linking;
 mod login;
 mod nats;
 mod open_rooms;
+mod orders;
 mod person;
 mod program;
 mod revocation;

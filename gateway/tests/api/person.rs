@@ -15,9 +15,11 @@ use sotto_gateway::clock::Clock;
 use sotto_proto::api::Call;
 use sotto_proto::password::{CONTEXT, PasswordSuite};
 use sotto_proto::signed::{self, DeviceCertificate};
+use sotto_proto::wire::directory_command::Ask;
 use sotto_proto::wire::{
-    ApiError, DeviceEnrol, InviteCreate, LoginFinish, LoginFinished, LoginStart, LoginStarted,
-    Role, RoomCreate, RoomGrant, Session, SessionOpen, SessionStatement, Signed, SignupFinish,
+    ApiError, DeviceEnrol, DirectoryChange, DirectoryChanged, DirectoryCommand, FactorProven,
+    InviteCreate, LoginFinish, LoginFinished, LoginStart, LoginStarted, PasswordProve, Role,
+    RoomCreate, RoomGrant, Session, SessionOpen, SessionStatement, Signed, SignupFinish,
     SignupStart,
 };
 use sotto_proto::{DeviceId, InviteToken, OrgName, RoomId, UserName, limits, wire};
@@ -186,6 +188,50 @@ impl Person {
         server.call(None, &SessionOpen { statement }).await
     }
 
+    /// Proves the password of `of` on this person's device.
+    pub async fn prove_password(
+        &self,
+        server: &Server,
+        of: &UserName,
+    ) -> Result<FactorProven, ApiError> {
+        let (org, user) = (self.org.as_str(), of.as_str());
+        let (started, finalization) = start_login(server, (org, user), PASSWORD).await;
+        let call = PasswordProve {
+            login: started.login,
+            opaque_finalization: finalization.unwrap(),
+        };
+        self.call(server, &call).await
+    }
+
+    /// Has the directory carry out commands.
+    pub async fn change(
+        &self,
+        server: &Server,
+        asks: impl IntoIterator<Item = Ask>,
+    ) -> Result<DirectoryChanged, ApiError> {
+        let asks = asks.into_iter();
+        let call = DirectoryChange {
+            commands: asks
+                .map(|ask| DirectoryCommand { ask: Some(ask) })
+                .collect(),
+            dry_run: false,
+        };
+        self.call(server, &call).await
+    }
+
+    /// The same person on one more device.
+    pub async fn on_another_device(&self, server: &Server) -> Self {
+        let device = Device::new();
+        let token = self.enrol(server, &device).await.unwrap().token;
+        Self {
+            org: self.org.clone(),
+            user: self.user.clone(),
+            identity: self.identity.clone(),
+            device,
+            token,
+        }
+    }
+
     /// A new room in `field`.
     pub async fn create_room(&self, server: &Server, join_rule: wire::JoinRule) -> RoomId {
         let room = RoomId::random(&mut OsRng);
@@ -231,6 +277,25 @@ pub async fn log_in(
     password: &str,
     between: Duration,
 ) -> Login {
+    let (started, finalization) = start_login(server, (org, user), password).await;
+    let Some(opaque_finalization) = finalization else {
+        return Login::WrongAtClient(started);
+    };
+    server.clock.advance(between);
+    let call = LoginFinish {
+        login: started.login,
+        opaque_finalization,
+    };
+    Login::Finished(server.call(None, &call).await)
+}
+
+/// The first call of a login, and the client's last message if the password is
+/// right.
+async fn start_login(
+    server: &Server,
+    (org, user): (&str, &str),
+    password: &str,
+) -> (LoginStarted, Option<Bytes>) {
     let password = password.as_bytes();
     let start = ClientLogin::<PasswordSuite>::start(&mut OsRng, password).unwrap();
     let call = LoginStart {
@@ -241,16 +306,10 @@ pub async fn log_in(
     let started = server.call(None, &call).await.unwrap();
     let response = CredentialResponse::deserialize(&started.opaque_response).unwrap();
     let parameters = ClientLoginFinishParameters::new(Some(CONTEXT), Identifiers::default(), None);
-    let Ok(finish) = start
+    let finish = start
         .state
-        .finish(&mut OsRng, password, response, parameters)
-    else {
-        return Login::WrongAtClient(started);
-    };
-    server.clock.advance(between);
-    let call = LoginFinish {
-        login: started.login,
-        opaque_finalization: Bytes::copy_from_slice(&finish.message.serialize()),
-    };
-    Login::Finished(server.call(None, &call).await)
+        .finish(&mut OsRng, password, response, parameters);
+    let finalization = finish.ok().map(|finish| finish.message.serialize());
+    let finalization = finalization.map(|message| Bytes::copy_from_slice(&message));
+    (started, finalization)
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_nats::jetstream;
 use prost::Message;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Body, StatusCode};
@@ -16,10 +17,12 @@ use sotto_gateway::org::Org;
 use sotto_gateway::provision::{self, InitArgs};
 use sotto_gateway::run::{self, Opened};
 use sotto_gateway::server;
+use sotto_jwt_accounts::directory::DirectoryWriter;
+use sotto_jwt_accounts::grants::GATEWAY_INBOX;
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::api::{self, Call};
-use sotto_proto::{InviteLink, InviteToken, wire};
-use sotto_service::{Layout, ServerConfig, private_files, tls};
+use sotto_proto::{InviteLink, InviteToken, OrgName, wire};
+use sotto_service::{Layout, ServerConfig, nats, private_files, tls};
 use tokio_util::sync::CancellationToken;
 
 /// How long anything here may take.
@@ -70,6 +73,22 @@ impl Directory {
 }
 
 impl Directory {
+    /// An org's directory as a gateway that does nothing else writes it.
+    pub async fn writer(&self, org: &str) -> DirectoryWriter {
+        let org: OrgName = org.parse().unwrap();
+        let login = nats::Login {
+            name: "writer",
+            credentials: &self.layout.gateway_creds(&org),
+            inbox_prefix: GATEWAY_INBOX,
+        };
+        let client = nats::connect(&self.layout, &self.config, login)
+            .await
+            .unwrap();
+        let key = provision::read_gateway_key(&self.layout).unwrap();
+        let jetstream = jetstream::new(client);
+        DirectoryWriter::open(&jetstream, org, key).await.unwrap()
+    }
+
     /// Kills nats-server with SIGKILL and starts it again.
     pub fn crash_nats_server(&self) {
         let mut nats = self.nats.lock().unwrap();

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
 use async_nats::{Client, Message, header};
+use bytes::Bytes;
 use ed25519_dalek::VerifyingKey;
 use futures::StreamExt;
 use sotto_proto::{DIRECTORY_STREAM, DIRECTORY_SUBJECT, OrgName};
@@ -127,6 +128,24 @@ impl DirectoryLog {
     /// The state, as it changes.
     pub fn subscribe(&self) -> watch::Receiver<Known> {
         self.replica.known.subscribe()
+    }
+
+    /// The entries from `index` on as they are stored, in order: no more than
+    /// `max_bytes` of them, but always the first. For whoever verifies the log
+    /// themselves.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`].
+    pub async fn entries(&self, index: u64, max_bytes: usize) -> Result<Vec<Bytes>, LogError> {
+        let batch = batch::read(&self.replica.client, index.saturating_add(1)).await?;
+        let mut left = max_bytes;
+        let entries = batch.entries.into_iter().map(|(_, entry)| entry);
+        let fit = entries.enumerate().take_while(|(place, entry)| {
+            let fits = *place == 0 || entry.len() <= left;
+            left = left.saturating_sub(entry.len());
+            fits
+        });
+        Ok(fit.map(|(_, entry)| entry).collect())
     }
 
     /// Reads what was appended elsewhere until now, without waiting to hear of

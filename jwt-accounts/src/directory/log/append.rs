@@ -44,6 +44,8 @@ pub enum AppendError {
 pub struct Appended {
     /// A state that has it.
     pub state: Arc<State>,
+    /// The index of the first change.
+    pub first: u64,
     /// What it changed, in order; nothing when all was so already.
     pub changes: Vec<Change>,
 }
@@ -103,7 +105,12 @@ impl DirectoryWriter {
             let sequenced: Vec<(u64, Bytes)> = (length + 1..).zip(entries).collect();
             let Some((last_sequence, last_entry)) = sequenced.last() else {
                 let state = self.log.state()?;
-                return Ok(Appended { state, changes });
+                let first = length;
+                return Ok(Appended {
+                    state,
+                    first,
+                    changes,
+                });
             };
             let stored = match publish(&replica.client, length, &sequenced).await? {
                 Outcome::Stored => true,
@@ -116,7 +123,12 @@ impl DirectoryWriter {
             if stored {
                 self.take_own(&sequenced).await?;
                 let state = self.log.state()?;
-                return Ok(Appended { state, changes });
+                let first = length;
+                return Ok(Appended {
+                    state,
+                    first,
+                    changes,
+                });
             }
             replica.refresh().await?;
         }

@@ -1,0 +1,164 @@
+//! Enrolling, proving and removing what proves users beyond their devices.
+
+use sotto_jwt_accounts::directory::{self, Command};
+use sotto_jwt_accounts::policy::Factor;
+use sotto_proto::FactorId;
+use sotto_proto::wire::{
+    self, FactorGone, FactorProven, FactorRemove, FactorStanding, Factors, FactorsRequest,
+    PasswordProve, TotpEnrol, TotpEnrolled, TotpProve,
+};
+
+use crate::caller::EnrolledDevice;
+use crate::factors::{self, check_fresh};
+use crate::gateway::Gateway;
+use crate::http::Serve;
+use crate::proofs::{self, Proofs, Which};
+use crate::refusal::Refusal;
+
+/// Longest code that is looked at, in bytes.
+const CODE: usize = 16;
+
+impl Serve for TotpEnrol {
+    type Caller = EnrolledDevice;
+
+    async fn serve(
+        self,
+        gateway: &Gateway,
+        caller: EnrolledDevice,
+    ) -> Result<TotpEnrolled, Refusal> {
+        let EnrolledDevice {
+            org, user, proven, ..
+        } = caller;
+        let now_ms = gateway.now_ms();
+        let fresh = check_fresh(&*org.state()?, &user, &proven, now_ms)?;
+        let app = factors::begin_totp(&org, gateway.totps(), &user, fresh, now_ms).await?;
+        Ok(TotpEnrolled {
+            id: app.id.to_bytes(),
+            url: app.url.to_string(),
+        })
+    }
+}
+
+impl Serve for TotpProve {
+    type Caller = EnrolledDevice;
+
+    /// The code is used up first: whatever fails after that, it counts at most
+    /// once.
+    async fn serve(
+        self,
+        gateway: &Gateway,
+        caller: EnrolledDevice,
+    ) -> Result<FactorProven, Refusal> {
+        if self.code.len() > CODE {
+            return Err(Refusal::malformed("length of the code"));
+        }
+        let only = match self.id.as_ref() {
+            [] => None,
+            id => Some(FactorId::try_from(id)?),
+        };
+        let now_ms = gateway.now_ms();
+        let (org, user) = (&caller.org, &caller.user);
+        // An enrolment that may not be completed uses up no code.
+        let complete = |id| Command::EnrolFactor {
+            factor: Factor::Totp,
+            id,
+        };
+        if let Some(id) = only
+            && !is_enrolled(&caller, id)?
+        {
+            directory::decide(&*org.state()?, &caller.by(), complete(id), now_ms)?;
+        }
+        let code = (only, self.code.as_str());
+        let id = factors::use_code(org, gateway.totps(), user, code, now_ms).await?;
+        if !is_enrolled(&caller, id)? {
+            org.append(&caller.by(), complete(id), now_ms).await?;
+        }
+        proofs::remember(org, caller.device, Which::Totp(id), now_ms).await?;
+        Ok(FactorProven { proven_ms: now_ms })
+    }
+}
+
+fn is_enrolled(caller: &EnrolledDevice, id: FactorId) -> Result<bool, Refusal> {
+    let state = caller.org.state()?;
+    Ok(factors::enrolled(&state, &caller.user).any(|(of, _)| of == id))
+}
+
+impl Serve for PasswordProve {
+    type Caller = EnrolledDevice;
+
+    async fn serve(
+        self,
+        gateway: &Gateway,
+        caller: EnrolledDevice,
+    ) -> Result<FactorProven, Refusal> {
+        let now_ms = gateway.now_ms();
+        let (org, user) =
+            gateway
+                .passwords()
+                .finish_login(&self.login, &self.opaque_finalization, now_ms)?;
+        if (&org, &user) != (caller.org.name(), &caller.user) {
+            return Err(Refusal::WrongPassword);
+        }
+        proofs::remember(&caller.org, caller.device, Which::Password, now_ms).await?;
+        Ok(FactorProven { proven_ms: now_ms })
+    }
+}
+
+impl Serve for FactorRemove {
+    type Caller = EnrolledDevice;
+
+    /// One of the caller's own, or anyone's when the caller manages the org:
+    /// who lost theirs has to ask. The secret goes first, so that what the
+    /// directory calls removed can never be proven again.
+    async fn serve(self, gateway: &Gateway, caller: EnrolledDevice) -> Result<FactorGone, Refusal> {
+        let id = FactorId::try_from(&self.id)?;
+        let now_ms = gateway.now_ms();
+        let (org, by) = (&caller.org, caller.by());
+        let state = org.newest().await?;
+        let user = factors::user_of(&state, &caller.user, id).ok_or_else(|| {
+            Refusal::NotFound(
+                "there is no such factor, or it was removed: list those that there are".to_owned(),
+            )
+        })?;
+        if user == caller.user {
+            let _fresh = check_fresh(&state, &user, &caller.proven, now_ms)?;
+        }
+        let remove = Command::RemoveFactor {
+            user: user.clone(),
+            id,
+        };
+        directory::decide(&state, &by, remove.clone(), now_ms)?;
+        factors::forget(org, &user, id).await?;
+        org.append(&by, remove, now_ms).await?;
+        Ok(FactorGone {})
+    }
+}
+
+impl Serve for FactorsRequest {
+    type Caller = EnrolledDevice;
+
+    async fn serve(self, _: &Gateway, caller: EnrolledDevice) -> Result<Factors, Refusal> {
+        let state = caller.org.state()?;
+        let proofs = Proofs::of(&caller.org, caller.device).await?;
+        let proven_ms = |factor, id: &[u8]| proofs.proven_ms(factor, id).unwrap_or_default();
+        let password = FactorStanding {
+            factor: wire::Factor::Password.into(),
+            proven_ms: proven_ms(wire::Factor::Password, &[]),
+            ..FactorStanding::default()
+        };
+        let apps = factors::apps(&caller.org, &caller.user).await?;
+        let others = factors::enrolled(&state, &caller.user).map(|(id, factor)| {
+            let factor = wire::Factor::from(factor);
+            let app = apps.iter().find(|app| app.id == id.to_bytes());
+            FactorStanding {
+                factor: factor.into(),
+                id: id.to_bytes(),
+                enrolled_ms: app.map(|app| app.begun_ms).unwrap_or_default(),
+                proven_ms: proven_ms(factor, id.as_bytes()),
+            }
+        });
+        Ok(Factors {
+            factors: std::iter::once(password).chain(others).collect(),
+        })
+    }
+}
