@@ -5,6 +5,7 @@ mod advice;
 mod arguments;
 mod commands;
 mod device;
+mod new_file;
 mod output;
 mod prompt;
 mod qr;

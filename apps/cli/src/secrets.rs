@@ -41,6 +41,16 @@ impl<'a> Secret<'a> {
         }
     }
 
+    /// What opens the LDAP server.
+    pub fn ldap(file: Option<&'a Path>) -> Self {
+        Self {
+            what: "Password for the LDAP server",
+            file,
+            file_flag: "--ldap-password-file",
+            variable: "SOTTO_LDAP_PASSWORD",
+        }
+    }
+
     /// One that exists.
     pub fn ask(self) -> anyhow::Result<Zeroizing<String>> {
         match self.given()? {

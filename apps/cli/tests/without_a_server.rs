@@ -93,6 +93,7 @@ fn what_makes_no_sense_is_wrong_usage() {
         &["admin", "user", "add", "bob", "--role", "user"],
         &["admin", "policy", "set", "org", "--within", "8h"],
         &["admin", "policy", "set", "org", "--introductions", "5of2"],
+        &["admin", "export"],
         &["up"],
     ] {
         let (code, text) = said(arguments);
@@ -147,6 +148,8 @@ fn every_command_has_help() {
         &["admin", "group"],
         &["admin", "role"],
         &["admin", "policy", "set"],
+        &["admin", "ldap", "import"],
+        &["admin", "export"],
     ] {
         let directory = tempfile::tempdir().unwrap();
         let output = sotto(directory.path(), &[command, &["--help"]].concat());
@@ -179,7 +182,7 @@ fn no_secret_is_asked_for_where_there_is_no_terminal() {
 #[test]
 fn every_subject_of_an_admin_has_examples() {
     for subject in [
-        "org", "project", "room", "user", "group", "role", "policy", "log",
+        "org", "project", "room", "user", "group", "role", "policy", "log", "ldap",
     ] {
         let directory = tempfile::tempdir().unwrap();
         let output = sotto(directory.path(), &["admin", subject, "--help"]);

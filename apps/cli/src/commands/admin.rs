@@ -7,7 +7,9 @@
 mod change;
 mod directory;
 mod entry;
+mod export;
 mod group;
+mod ldap;
 mod log;
 pub mod names;
 mod org;
@@ -50,6 +52,11 @@ pub enum Admin {
     /// The log that all of this is: signed, and only ever appended to.
     #[command(subcommand)]
     Log(log::Log),
+    /// Users and groups from an LDAP server.
+    #[command(subcommand)]
+    Ldap(ldap::Ldap),
+    /// Write the organisation's tree to a file.
+    Export(export::Export),
 }
 
 pub async fn run(context: &Context, command: Admin) -> anyhow::Result<()> {
@@ -62,5 +69,7 @@ pub async fn run(context: &Context, command: Admin) -> anyhow::Result<()> {
         Admin::Role(command) => role::run(context, command).await,
         Admin::Policy(command) => policy::run(context, command).await,
         Admin::Log(command) => log::run(context, command).await,
+        Admin::Ldap(command) => ldap::run(context, command).await,
+        Admin::Export(command) => export::run(context, command).await,
     }
 }

@@ -33,13 +33,9 @@ pub struct Change {
 impl Change {
     /// All of these or none, in this order.
     pub fn all(asks: impl IntoIterator<Item = Ask>) -> Self {
-        let commands = asks
-            .into_iter()
-            .map(|ask| wire::DirectoryCommand { ask: Some(ask) });
-        Self {
-            commands: commands.collect(),
-            for_good: false,
-        }
+        let asks = asks.into_iter();
+        let commands = asks.map(|ask| wire::DirectoryCommand { ask: Some(ask) });
+        Self::from(commands.collect::<Vec<_>>())
     }
 
     /// This one.
@@ -117,6 +113,15 @@ impl Change {
     }
 }
 
+impl From<Vec<wire::DirectoryCommand>> for Change {
+    fn from(commands: Vec<wire::DirectoryCommand>) -> Self {
+        Self {
+            commands,
+            for_good: false,
+        }
+    }
+}
+
 #[cfg(test)]
 impl Change {
     /// What is asked, in order.
@@ -137,10 +142,9 @@ pub fn agreed(context: &Context, question: &str) -> anyhow::Result<bool> {
             context.output.note("Nothing was changed.");
             Ok(false)
         }
-        None => bail!(
-            "this cannot be taken back, and there is no terminal to ask at: look with --dry-run, \
-             then repeat it with --yes"
-        ),
+        None => {
+            bail!("there is no terminal to ask at: look with --dry-run, then repeat it with --yes")
+        }
     }
 }
 
