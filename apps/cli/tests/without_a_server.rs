@@ -93,6 +93,7 @@ fn what_makes_no_sense_is_wrong_usage() {
         &["admin", "user", "add", "bob", "--role", "user"],
         &["admin", "policy", "set", "org", "--within", "8h"],
         &["admin", "policy", "set", "org", "--introductions", "5of2"],
+        &["admin", "log", "verify", "file", "--key", "not hex"],
         &["admin", "export"],
         &["up"],
     ] {
@@ -148,6 +149,7 @@ fn every_command_has_help() {
         &["admin", "group"],
         &["admin", "role"],
         &["admin", "policy", "set"],
+        &["admin", "log", "verify"],
         &["admin", "ldap", "import"],
         &["admin", "export"],
     ] {
@@ -193,4 +195,16 @@ fn every_subject_of_an_admin_has_examples() {
             "{help}"
         );
     }
+}
+
+#[test]
+fn a_log_that_is_none_is_said_offline() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("log");
+    std::fs::write(&file, "not a log").unwrap();
+    let path = file.to_str().unwrap();
+    let key = "ab".repeat(32);
+    let (code, text) = said(&["admin", "log", "verify", path, "--key", &key]);
+    assert_eq!(code, 1, "{text}");
+    assert!(!text.contains("sotto signup"), "{text}");
 }
