@@ -91,10 +91,34 @@ impl Directory {
         }
     }
 
+    /// Signs someone up with this role there.
+    pub fn enrol_as(&mut self, who: &Person, scope: Scope, role: Role) {
+        for (actor, command) in enrolment_as(who, scope, role) {
+            self.run(&actor, command);
+        }
+    }
+
     /// Makes a room that `owner` owns.
     pub fn room(&mut self, owner: &Person, number: u8) -> RoomAddress {
+        self.room_in(owner, "field", number, JoinRule::Invite)
+    }
+
+    /// Makes a room somewhere that `owner` owns.
+    pub fn room_in(
+        &mut self,
+        owner: &Person,
+        project: &str,
+        number: u8,
+        join_rule: JoinRule,
+    ) -> RoomAddress {
         let room: RoomId = (&[number; 16][..]).try_into().unwrap();
-        self.run(&owner.actor(), create_room(room));
+        let command = Command::CreateRoom {
+            room,
+            project: project.parse().unwrap(),
+            join_rule,
+            shards: NonZeroU8::MIN,
+        };
+        self.run(&owner.actor(), command);
         self.state.room(room).unwrap().address.clone()
     }
 }
@@ -116,12 +140,16 @@ pub fn first_commands() -> [Command; 2] {
 }
 
 pub fn enrolment(who: &Person) -> [(Actor, Command); 2] {
+    enrolment_as(who, Scope::Project("field".parse().unwrap()), Role::Owner)
+}
+
+pub fn enrolment_as(who: &Person, scope: Scope, role: Role) -> [(Actor, Command); 2] {
     let invite = InviteHash([who.number; 32]);
     let issue = Command::IssueInvite {
         invite,
         expires_ms: now_ms() + 60_000,
-        scope: Scope::Project("field".parse().unwrap()),
-        role: Role::Owner,
+        scope,
+        role,
         for_user: None,
         guest_until_ms: None,
     };

@@ -10,7 +10,9 @@
     reason = "shared by several tests, each of which uses a part"
 )]
 
+mod cluster;
 mod directory;
+mod wire;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +27,9 @@ use sotto_jwt_accounts::{AccountSigner, Credentials, grants, policy, push_accoun
 use sotto_proto::{OrgName, Shard, mail_stream, mail_stream_subjects, reply_prefix};
 use tokio::sync::mpsc;
 
+pub use cluster::Cluster;
 pub use directory::{Directory, Person, create_room, enrolment, first_commands, gateway_key};
+pub use wire::{Heard, Wire};
 
 /// How long anything here may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -205,8 +209,17 @@ pub fn now_ms() -> i64 {
 }
 
 async fn launch(dir: &Path, keys: &KeyStore, listen: &str) -> (Child, String) {
+    spawn(dir, &accounts_configuration(dir, keys), listen).await
+}
+
+/// Starts a nats-server that keeps its files in `dir` and says where it listens.
+async fn spawn(dir: &Path, configuration: &str, listen: &str) -> (Child, String) {
     let config = dir.join("nats.conf");
-    fs::write(&config, configuration(dir, keys, listen)).unwrap();
+    let text = format!(
+        "listen: \"{listen}\"\nports_file_dir: \"{}\"\n{configuration}",
+        dir.display()
+    );
+    fs::write(&config, text).unwrap();
     let child = Command::new(binary())
         .arg("--config")
         .arg(&config)
@@ -219,16 +232,15 @@ async fn launch(dir: &Path, keys: &KeyStore, listen: &str) -> (Child, String) {
     (child, url)
 }
 
-fn configuration(dir: &Path, keys: &KeyStore, listen: &str) -> String {
+/// JetStream and the accounts of a server that keeps its files in `dir`.
+fn accounts_configuration(dir: &Path, keys: &KeyStore) -> String {
     let dir = dir.display();
     let mut preload = String::new();
     for account in keys.resolver_preload().unwrap() {
         preload.push_str(&format!("  {}: {}\n", account.id, account.jwt));
     }
     format!(
-        "listen: \"{listen}\"\n\
-         ports_file_dir: \"{dir}\"\n\
-         max_control_line: 128KB\n\
+        "max_control_line: 128KB\n\
          jetstream {{ store_dir: \"{dir}/jetstream\", sync_interval: always }}\n\
          operator: {operator}\n\
          system_account: {system}\n\

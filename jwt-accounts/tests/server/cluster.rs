@@ -1,0 +1,191 @@
+//! Three nats-servers that are one cluster.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, ConnectOptions, jetstream};
+use sotto_jwt_accounts::keystore::KeyStore;
+use sotto_jwt_accounts::{AccountSigner, Credentials, grants};
+use sotto_proto::{
+    INBOX_STREAM, INBOX_STREAM_SUBJECTS, OrgName, Shard, blob_stream, blob_stream_subjects,
+    mail_stream, mail_stream_subjects,
+};
+
+use super::{accounts_configuration, now_ms, spawn};
+
+/// How long three servers may take to agree on a leader.
+const ELECTIONS: Duration = Duration::from_secs(60);
+
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    pub keys: KeyStore,
+    pub org: OrgName,
+    pub signer: AccountSigner,
+    dir: tempfile::TempDir,
+}
+
+pub struct Node {
+    pub name: String,
+    pub url: String,
+    child: Option<Child>,
+    configuration: String,
+}
+
+impl Cluster {
+    /// Starts it with an org `acme` that only the resolvers' preload knows.
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = KeyStore::create(&dir.path().join("accounts"), now_ms()).unwrap();
+        let org: OrgName = "acme".parse().unwrap();
+        keys.add_org(&org, now_ms()).unwrap();
+        let routes = free_ports();
+        let mut nodes = Vec::new();
+        for number in 0..routes.len() {
+            let node = dir.path().join(format!("n{number}"));
+            fs::create_dir(&node).unwrap();
+            let configuration = configuration(&node, number, &routes, &keys);
+            let (child, url) = spawn(&node, &configuration, "127.0.0.1:-1").await;
+            nodes.push(Node {
+                name: format!("n{number}"),
+                url,
+                child: Some(child),
+                configuration,
+            });
+        }
+        let signer = keys.account_signer(&org).unwrap();
+        let cluster = Self {
+            nodes,
+            keys,
+            org,
+            signer,
+            dir,
+        };
+        cluster.elected().await;
+        cluster
+    }
+
+    /// Kills a node, as `kill -9` does.
+    pub fn kill(&mut self, number: usize) {
+        let node = &mut self.nodes[number];
+        let mut child = node.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Starts a killed node again where it was.
+    pub async fn restart(&mut self, number: usize) {
+        let dir = self.dir.path().join(format!("n{number}"));
+        let node = &mut self.nodes[number];
+        let listen = node.url.strip_prefix("nats://").unwrap();
+        let (child, _) = spawn(&dir, &node.configuration, listen).await;
+        node.child = Some(child);
+    }
+
+    /// A client of the system account on one node.
+    pub async fn system(&self, node: usize) -> Client {
+        let credentials = self.keys.system_credentials(now_ms()).unwrap();
+        self.service(node, &credentials, grants::SYSTEM_INBOX).await
+    }
+
+    /// A client with the relay's grants in the org's account.
+    pub async fn relay(&self, node: usize) -> Client {
+        let credentials = self.signer.relay(1, now_ms()).unwrap();
+        self.service(node, &credentials, grants::RELAY_INBOX).await
+    }
+
+    pub async fn service(&self, node: usize, credentials: &Credentials, inbox: &str) -> Client {
+        let options = ConnectOptions::with_credentials(credentials.expose()).unwrap();
+        let options = options
+            .custom_inbox_prefix(inbox)
+            .retry_on_initial_connect();
+        options.connect(&self.nodes[node].url).await.unwrap()
+    }
+
+    /// The org's streams of one shard on this many nodes, otherwise as the
+    /// relay makes them.
+    pub async fn streams(&self, replicas: usize) -> Vec<jetstream::stream::Stream> {
+        let js = jetstream::new(self.relay(0).await);
+        let mail = mail_stream_subjects(Shard(0));
+        let wanted = [
+            (
+                mail_stream(Shard(0)),
+                mail.clone(),
+                Some(format!("live.{mail}")),
+            ),
+            (blob_stream(Shard(0)), blob_stream_subjects(Shard(0)), None),
+            (
+                INBOX_STREAM.to_owned(),
+                INBOX_STREAM_SUBJECTS.to_owned(),
+                Some("live.inbox.{{wildcard(1)}}".to_owned()),
+            ),
+        ];
+        let mut streams = Vec::new();
+        for (name, subjects, live) in wanted {
+            let config = jetstream::stream::Config {
+                allow_message_ttl: name == mail_stream(Shard(0)),
+                name,
+                subjects: vec![subjects.clone()],
+                num_replicas: replicas,
+                allow_direct: true,
+                discard: jetstream::stream::DiscardPolicy::New,
+                republish: live.map(|destination| jetstream::stream::Republish {
+                    source: subjects,
+                    destination,
+                    headers_only: false,
+                }),
+                ..Default::default()
+            };
+            let deadline = Instant::now() + ELECTIONS;
+            streams.push(loop {
+                match js.create_stream(config.clone()).await {
+                    Ok(stream) => break stream,
+                    Err(error) => assert!(Instant::now() < deadline, "{error}"),
+                }
+            });
+        }
+        streams
+    }
+
+    /// Waits until every node knows the two others and JetStream has a leader.
+    async fn elected(&self) {
+        let deadline = Instant::now() + ELECTIONS;
+        for node in 0..self.nodes.len() {
+            let js = jetstream::new(self.relay(node).await);
+            while js.query_account().await.is_err() {
+                assert!(Instant::now() < deadline, "no leader of JetStream");
+            }
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in self.nodes.iter_mut().filter_map(|node| node.child.as_mut()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn free_ports() -> [u16; 3] {
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+fn configuration(dir: &Path, number: usize, routes: &[u16], keys: &KeyStore) -> String {
+    let urls: Vec<String> = routes
+        .iter()
+        .map(|port| format!("\"nats://127.0.0.1:{port}\""))
+        .collect();
+    format!(
+        "server_name: n{number}\n\
+         cluster {{ name: sotto, listen: \"127.0.0.1:{port}\", routes: [{urls}] }}\n\
+         {accounts}",
+        port = routes[number],
+        urls = urls.join(", "),
+        accounts = accounts_configuration(dir, keys),
+    )
+}
