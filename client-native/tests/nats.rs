@@ -22,6 +22,7 @@ use sotto_client_native::clock::Clock;
 use sotto_client_native::nats::{ConnectError, Connection, Message, Settings};
 use sotto_client_native::tls;
 use sotto_jwt_accounts::keystore::KeyStore;
+use sotto_jwt_accounts::policy::RoomAccess;
 use sotto_jwt_accounts::{AccountSigner, grants};
 use sotto_proto::wire::FetchRequest;
 use sotto_proto::{DeviceId, OrgName, RoomAddress, RoomId, Shard, Subject};
@@ -107,7 +108,12 @@ impl Server {
 
     /// The JWT and the key of a device that may use one room.
     fn device(&self, device: DeviceId, room: &RoomAddress) -> (String, KeyPair) {
-        let user = grants::device(self.signer.account(), device, std::slice::from_ref(room));
+        let access = RoomAccess {
+            address: room.clone(),
+            post: true,
+            gated: false,
+        };
+        let user = grants::device(self.signer.account(), device, &[access]);
         let credentials = self.signer.credentials("device", user, now_ms()).unwrap();
         let block = |kind: &str| {
             let text = credentials.expose();

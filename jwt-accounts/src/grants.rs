@@ -6,11 +6,12 @@
 //! subject, so with it a device could read every room of a stream.
 
 use sotto_proto::{
-    DIRECTORY_STREAM, DIRECTORY_SUBJECT, DeviceId, INBOX_STREAM, RoomAddress, Shard, Subject,
-    blob_stream, limits, mail_stream, reply_prefix,
+    DIRECTORY_STREAM, DIRECTORY_SUBJECT, DeviceId, INBOX_STREAM, Shard, Subject, blob_stream,
+    limits, mail_stream, reply_prefix,
 };
 
 use crate::claims::{ConnectionType, Limit, Permissions, Subjects, User};
+use crate::policy::RoomAccess;
 
 /// Inbox prefix of every relay.
 pub const RELAY_INBOX: &str = "_INBOX.relay";
@@ -29,18 +30,30 @@ const DEVICE_SUBSCRIPTIONS: u64 = 1_024;
 const SERVICE_SUBSCRIPTIONS: u64 = 10_000;
 
 /// What a device may do: write to its rooms, to inboxes and to the relay; hear
-/// what is stored in its rooms and its inbox, and answers to itself.
-pub fn device(account: &str, device: DeviceId, rooms: &[RoomAddress]) -> User {
+/// what is stored in its rooms and its inbox, and answers to itself. A gated
+/// room has a subject of its own to ask the relay on: with the grant for it the
+/// server vouches for what was proven.
+pub fn device(account: &str, device: DeviceId, rooms: &[RoomAccess]) -> User {
     let mut publish = vec!["inbox.*".to_owned(), Subject::Fetch(device).to_string()];
     let mut subscribe = vec![
         Subject::Inbox(device).live(),
         format!("{}.>", reply_prefix(device)),
     ];
-    for room in rooms {
-        publish.push(room.messages().to_string());
-        publish.push(room.handshakes().to_string());
-        publish.push(room.blob_wildcard());
-        subscribe.push(room.live_wildcard());
+    for RoomAccess {
+        address,
+        post,
+        gated,
+    } in rooms
+    {
+        subscribe.push(address.live_wildcard());
+        if *post {
+            publish.push(address.messages().to_string());
+            publish.push(address.handshakes().to_string());
+            publish.push(address.blob_wildcard());
+        }
+        if *gated {
+            publish.push(Subject::FetchRoom(device, address.room).to_string());
+        }
     }
     // A room is one subscription; twice that, for a moment, when it is renewed.
     let subscriptions = DEVICE_SUBSCRIPTIONS.saturating_add(2 * rooms.len() as u64);

@@ -58,14 +58,12 @@ impl AccountSigner {
         let lifetime = i64::try_from(limits::JWT.as_secs()).unwrap_or(i64::MAX);
         let permitted_s = access.expires_ms().div_euclid(1_000);
         let expires_s = now_s.saturating_add(lifetime).min(permitted_s);
-        let rooms = access.rooms().iter();
-        let rooms: Vec<_> = rooms.map(|room| room.address.clone()).collect();
         let claims = Claims {
             subject: certificate.nats_key.clone(),
             // The device's id; who the user is does not concern nats-server.
             name: certificate.device.to_string(),
             expires_s: Some(expires_s),
-            nats: grants::device(&self.devices.account, certificate.device, &rooms),
+            nats: grants::device(&self.devices.account, certificate.device, access.rooms()),
         };
         Ok(DeviceJwt {
             jwt: claims.sign(&self.devices.key, now_s)?,
