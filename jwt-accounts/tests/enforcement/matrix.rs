@@ -18,6 +18,7 @@ const BUCKETS: [&str; 2] = ["accounts", "sessions"];
 async fn nats_server_allows_just_what_the_policy_does() {
     let org = Org::new().await;
     let _streams = org.cluster.streams(3).await;
+    org.is_varied();
     let attempts = org.attempts();
     let mut table = Table::new(&attempts);
     let mut devices = Vec::new();
@@ -87,6 +88,18 @@ async fn nats_server_allows_just_what_the_policy_does() {
 }
 
 impl Org {
+    /// The table would say little if everybody could do the same.
+    fn is_varied(&self) {
+        let [team, .., archive] = &self.rooms[..] else {
+            panic!("five rooms")
+        };
+        let user = self.person("roomuser");
+        assert!(self.reads(user, archive.room) && !self.posts(user, archive.room));
+        for name in ["guest", "ingroup"] {
+            assert!(self.posts(self.person(name), team.room), "{name}");
+        }
+    }
+
     /// Whether the policy lets a device of this person do this.
     fn allows(&self, who: &Person, means: &Means) -> bool {
         match *means {

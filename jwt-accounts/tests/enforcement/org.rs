@@ -1,11 +1,13 @@
 //! An org with somebody in every role, on three nodes.
 
+use std::sync::Arc;
+
 use nkeys::KeyPair;
 use sotto_jwt_accounts::Credentials;
-use sotto_jwt_accounts::directory::{Actor, Command, Role, Scope};
-use sotto_jwt_accounts::policy::{self, Action, Asking, Post, Proven, Read};
-use sotto_proto::wire::JoinRule;
-use sotto_proto::{RoomAddress, RoomId};
+use sotto_jwt_accounts::directory::{Actor, Command, Holder, Role, Scope, Status};
+use sotto_jwt_accounts::policy::{self, Action, Asking, LevelPolicy, Post, Proven, Read};
+use sotto_proto::wire::{self, JoinRule};
+use sotto_proto::{GroupName, RoomAddress, RoomId};
 
 use crate::server::{Cluster, Directory, Person, Wire, now_ms};
 
@@ -32,8 +34,10 @@ impl Org {
             ("fielduser", field.clone(), Role::User),
             ("roomowner", field.clone(), Role::User),
             ("roomuser", field.clone(), Role::User),
+            ("user-proven", field.clone(), Role::User),
+            ("ingroup", office.clone(), Role::User),
             ("office", office.clone(), Role::Owner),
-            ("nobody", field, Role::User),
+            ("nobody", field.clone(), Role::User),
             ("revoked", office, Role::Owner),
         ]
         .into_iter()
@@ -44,35 +48,90 @@ impl Org {
             person
         })
         .collect();
-        let find = |name: &str| people.iter().find(|p| p.name.as_str() == name).unwrap();
-
-        let team = directory.room(find("roomowner"), 51);
-        let desk = directory.room_in(find("office"), "office", 52, JoinRule::Invite);
-        let hall = directory.room_in(find("fieldowner"), "field", 53, JoinRule::Open);
-        directory.run(
-            &find("roomowner").actor(),
-            Command::GrantRole {
-                user: find("roomuser").name.clone(),
-                scope: Scope::Room(team.room),
-                role: Role::User,
-            },
-        );
-        directory.run(
-            &find("roomuser").actor(),
-            Command::JoinRoom { room: hall.room },
-        );
-        let (user, scope) = (
-            find("nobody").name.clone(),
-            Scope::Project("field".parse().unwrap()),
-        );
-        let revoke = Command::RevokeRole { user, scope };
-        directory.run(&Actor::Gateway, revoke);
-        Self {
+        let mut org = Self {
             cluster,
             directory,
-            rooms: vec![team, desk, hall],
+            rooms: Vec::new(),
             people,
+        };
+
+        let team = org.room("roomowner", "field", 51, JoinRule::Invite);
+        org.room("office", "office", 52, JoinRule::Invite);
+        let hall = org.room("fieldowner", "field", 53, JoinRule::Open);
+        let vault = org.room("roomowner", "field", 54, JoinRule::Invite);
+        let archive = org.room("roomowner", "field", 55, JoinRule::Invite);
+        org.run("roomuser", Command::JoinRoom { room: hall });
+        for user in ["roomuser", "user-proven"] {
+            for room in [team, vault, archive] {
+                let holder = Holder::User(user.parse().unwrap());
+                org.grant(holder, room);
+            }
         }
+        org.invite_guest(team);
+        org.make_group(team);
+        let scope = field;
+        let holder = Holder::User("nobody".parse().unwrap());
+        org.gateway(Command::RevokeRole { holder, scope });
+        org.run("roomowner", demand_totp(vault));
+        let status = Status::Archived;
+        let room = archive;
+        org.run("roomowner", Command::SetRoomStatus { room, status });
+        org
+    }
+
+    fn room(&mut self, owner: &str, project: &str, number: u8, rule: JoinRule) -> RoomId {
+        let owner = self.people.iter().find(|p| p.name.as_str() == owner);
+        let made = self
+            .directory
+            .room_in(owner.unwrap(), project, number, rule);
+        let room = made.room;
+        self.rooms.push(made);
+        room
+    }
+
+    fn run(&mut self, actor: &str, command: Command) {
+        let actor = Actor::User(actor.parse().unwrap());
+        self.directory.run(&actor, command);
+    }
+
+    fn gateway(&mut self, command: Command) {
+        self.directory.run(&Actor::Gateway, command);
+    }
+
+    fn grant(&mut self, holder: Holder, room: RoomId) {
+        let (scope, role) = (Scope::Room(room), Role::User);
+        let grant = Command::GrantRole {
+            holder,
+            scope,
+            role,
+        };
+        self.gateway(grant);
+    }
+
+    /// Someone whose only role is in one room, for an hour.
+    fn invite_guest(&mut self, room: RoomId) {
+        let guest = Person::new("guest", 90);
+        self.directory
+            .enrol_as(&guest, Scope::Room(room), Role::User);
+        let until_ms = Some(now_ms() + 3_600_000);
+        let user = guest.name.clone();
+        self.gateway(Command::SetGuestUntil { user, until_ms });
+        self.people.push(guest);
+    }
+
+    /// `ingroup` is in a room by a group only.
+    fn make_group(&mut self, room: RoomId) {
+        let group: GroupName = "night-shift".parse().unwrap();
+        self.gateway(Command::CreateGroup {
+            group: group.clone(),
+            title: None,
+            external_id: None,
+        });
+        self.gateway(Command::AddGroupMember {
+            group: group.clone(),
+            user: "ingroup".parse().unwrap(),
+        });
+        self.grant(Holder::Group(group), room);
     }
 
     pub fn person(&self, name: &str) -> &Person {
@@ -124,6 +183,27 @@ impl Org {
             now_ms: now_ms(),
         };
         policy::check(&self.directory.state, asking, action, &room).is_ok()
+    }
+}
+
+/// Who reads or posts has proven a one-time code.
+fn demand_totp(room: RoomId) -> Command {
+    let demand = wire::Demand {
+        actions: vec![
+            wire::PolicyAction::Read.into(),
+            wire::PolicyAction::Post.into(),
+        ],
+        factor: wire::Factor::Totp.into(),
+        max_age_seconds: 8 * 3_600,
+        ..Default::default()
+    };
+    let policy = wire::Policy {
+        demands: vec![demand],
+        ..Default::default()
+    };
+    Command::SetPolicy {
+        scope: Scope::Room(room),
+        policy: Some(Arc::new(LevelPolicy::try_from(policy).unwrap())),
     }
 }
 
