@@ -1,6 +1,11 @@
 //! The directory log in a real JetStream stream.
 
-#![allow(clippy::unwrap_used, reason = "a test, with functions of its own")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test, with functions of its own"
+)]
 
 mod server;
 

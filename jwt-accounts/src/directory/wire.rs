@@ -1,17 +1,19 @@
 //! How events and commands are written in protobuf, and read from it.
 
+mod terms;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sotto_proto::signed::{self, DeviceCertificate, SignedError};
-use sotto_proto::wire::{self, directory_command::Ask, directory_event::Body, title_set};
+use sotto_proto::wire::{self, directory_command::Ask, directory_event::Body};
 use sotto_proto::{
     DeviceId, FactorId, GroupName, IdError, NameError, RoomId, Shard, TitleError, UserName,
 };
 
 use super::command::Command;
 use super::event::{Change, Event, InviteHash};
-use super::terms::{Actor, ExternalIdError, Holder, Role, Scope, Status, Titled};
+use super::terms::{Actor, ExternalIdError, Holder};
 use crate::policy::{BadPolicy, Factor, LevelPolicy, UnknownFactor};
 
 /// An event or a command that does not read, or is of a kind that this version
@@ -211,7 +213,6 @@ impl TryFrom<Body> for Change {
 }
 
 impl From<&Change> for Body {
-    #[expect(clippy::too_many_lines, reason = "one arm per kind of event")]
     fn from(change: &Change) -> Self {
         match change {
             Change::OrgCreated { org, gateway_key } => Self::OrgCreated(wire::OrgCreated {
@@ -399,102 +400,6 @@ impl TryFrom<wire::DirectoryCommand> for Command {
             Ask::RevokeDevice(ask) => Body::DeviceRevoked(ask),
         };
         Command::for_change(body.try_into()?).ok_or(Malformed::Part("kind"))
-    }
-}
-
-impl TryFrom<Option<wire::Scope>> for Scope {
-    type Error = Malformed;
-
-    fn try_from(scope: Option<wire::Scope>) -> Result<Self, Malformed> {
-        use wire::scope::Place;
-        match scope.and_then(|scope| scope.place) {
-            Some(Place::Org(true)) => Ok(Self::Org),
-            Some(Place::Project(project)) => Ok(Self::Project(project.parse()?)),
-            Some(Place::Room(room)) => Ok(Self::Room(RoomId::try_from(&room)?)),
-            Some(Place::Org(false)) | None => Err(Malformed::Part("scope")),
-        }
-    }
-}
-
-impl From<&Scope> for wire::Scope {
-    fn from(scope: &Scope) -> Self {
-        use wire::scope::Place;
-        Self {
-            place: Some(match scope {
-                Scope::Org => Place::Org(true),
-                Scope::Project(project) => Place::Project(project.to_string()),
-                Scope::Room(room) => Place::Room(room.to_bytes()),
-            }),
-        }
-    }
-}
-
-impl TryFrom<Option<title_set::Of>> for Titled {
-    type Error = Malformed;
-
-    fn try_from(of: Option<title_set::Of>) -> Result<Self, Malformed> {
-        match of {
-            Some(title_set::Of::Org(true)) => Ok(Self::Org),
-            Some(title_set::Of::Project(project)) => Ok(Self::Project(project.parse()?)),
-            Some(title_set::Of::User(user)) => Ok(Self::User(user.parse()?)),
-            Some(title_set::Of::Group(group)) => Ok(Self::Group(group.parse()?)),
-            Some(title_set::Of::Org(false)) | None => Err(Malformed::Part("place for a title")),
-        }
-    }
-}
-
-impl From<&Titled> for title_set::Of {
-    fn from(of: &Titled) -> Self {
-        match of {
-            Titled::Org => Self::Org(true),
-            Titled::Project(project) => Self::Project(project.to_string()),
-            Titled::User(user) => Self::User(user.to_string()),
-            Titled::Group(group) => Self::Group(group.to_string()),
-        }
-    }
-}
-
-impl TryFrom<wire::Role> for Role {
-    type Error = Malformed;
-
-    fn try_from(role: wire::Role) -> Result<Self, Malformed> {
-        match role {
-            wire::Role::User => Ok(Self::User),
-            wire::Role::Owner => Ok(Self::Owner),
-            wire::Role::Unspecified => Err(Malformed::Part("role")),
-        }
-    }
-}
-
-impl From<Role> for wire::Role {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::User => Self::User,
-            Role::Owner => Self::Owner,
-        }
-    }
-}
-
-impl TryFrom<wire::Status> for Status {
-    type Error = Malformed;
-
-    fn try_from(status: wire::Status) -> Result<Self, Malformed> {
-        match status {
-            wire::Status::Active => Ok(Self::Active),
-            wire::Status::Archived => Ok(Self::Archived),
-            wire::Status::Deleted => Ok(Self::Deleted),
-            wire::Status::Unspecified => Err(Malformed::Part("status")),
-        }
-    }
-}
-
-impl From<Status> for wire::Status {
-    fn from(status: Status) -> Self {
-        match status {
-            Status::Active => Self::Active,
-            Status::Archived => Self::Archived,
-            Status::Deleted => Self::Deleted,
-        }
     }
 }
 
