@@ -86,7 +86,9 @@ impl Directory {
             .unwrap();
         let key = provision::read_gateway_key(&self.layout).unwrap();
         let jetstream = jetstream::new(client);
-        DirectoryWriter::open(&jetstream, org, key).await.unwrap()
+        DirectoryWriter::open(&jetstream, org, key, None)
+            .await
+            .unwrap()
     }
 
     /// Kills nats-server with SIGKILL and starts it again.
