@@ -166,6 +166,7 @@ impl From<directory::Refusal> for Refusal {
             directory::Refusal::Denied(denied) => denied.into(),
             directory::Refusal::Rule(rule) => rule.into(),
             directory::Refusal::Policy(policy) => Self::malformed(policy),
+            directory::Refusal::LockedOut(locked) => Self::Conflict(locked.to_string()),
             directory::Refusal::Nth { number, refusal } => match Self::from(*refusal) {
                 Self::Denied(why) => Self::Denied(format!("command {number}: {why}")),
                 Self::NotFound(why) => Self::NotFound(format!("command {number}: {why}")),

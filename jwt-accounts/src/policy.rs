@@ -16,21 +16,30 @@ use crate::directory::{Actor, By, State};
 mod action;
 mod demand;
 mod denied;
+mod entities;
+mod explain;
 mod factor;
 mod facts;
 mod judge;
 mod level;
+mod lockout;
+mod matrix;
 mod model;
 mod nats;
 mod question;
+mod roles;
 
 pub use action::{
     Action, CreateInvite, CreateProject, CreateRoom, Introduce, Invite, Join, Manage, Post, Read,
 };
 pub use demand::{ActionKind, BadDemand, Demand, INTRODUCTIONS_WINDOW};
 pub use denied::{Denied, Missing};
+pub use explain::{DecidingRule, Explanation, explain};
 pub use factor::{Factor, Proven, UnknownFactor};
 pub use level::{BadPolicy, LevelPolicy};
+pub use lockout::LockedOut;
+pub(crate) use lockout::lockout;
+pub use matrix::{Cell, Matrix, Row, matrix};
 pub use model::{ROLES, SCHEMA};
 pub use nats::{NatsAccess, RoomAccess, nats_access, revoked_nats_keys};
 

@@ -13,7 +13,7 @@ use super::event::{Change, Event, InviteHash};
 use super::rule::Rule;
 use super::state::State;
 use super::terms::{By, ExternalId, Holder, Role, Scope, Status, Titled};
-use crate::policy::{BadPolicy, Denied, Factor, LevelPolicy};
+use crate::policy::{self, BadPolicy, Denied, Factor, LevelPolicy, LockedOut};
 
 /// Commands in one [`Command::All`].
 pub const COMMANDS_MAX: usize = 500;
@@ -241,6 +241,9 @@ pub enum Refusal {
     /// The policy to be set is none.
     #[error(transparent)]
     Policy(#[from] BadPolicy),
+    /// No owner could change the policy to be set any more.
+    #[error(transparent)]
+    LockedOut(#[from] LockedOut),
     /// One of several commands, so that none was carried out.
     #[error("command {number}: {refusal}")]
     Nth {
@@ -309,6 +312,9 @@ impl Trial<'_> {
                 change,
             };
             self.state.apply(&event)?;
+            if let Change::PolicySet { scope, .. } = &event.change {
+                policy::lockout(&self.state, scope, self.now_ms)?;
+            }
             self.changes.push(event.change);
         }
         Ok(())

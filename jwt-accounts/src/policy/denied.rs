@@ -68,10 +68,6 @@ impl Denied {
             Why::Needs(_) | Why::Forbidden { .. } | Why::Broken(_) => &[],
         }
     }
-
-    pub(super) fn why(&self) -> &Why {
-        &self.why
-    }
 }
 
 impl From<&Missing> for wire::MissingFactor {

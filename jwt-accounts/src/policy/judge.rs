@@ -5,7 +5,8 @@ use super::demand::{ActionKind, Demand};
 use super::denied::{Denied, Missing, Why};
 use super::factor::Factor;
 use super::facts::Facts;
-use super::question::{Broken, Forbid, Question};
+use super::question::{Broken, Forbid, Question, World};
+use super::roles::{self, Answer};
 use crate::directory::{Scope, State};
 
 /// Whether the user may, and if not, why.
@@ -18,28 +19,43 @@ pub(super) fn judge(
     action: ActionKind,
     object: &Scope,
 ) -> Result<(), Denied> {
-    let judged = match Facts::of(state, asking.user, asking.now_ms, object) {
-        Some(facts) => judge_facts(&facts, asking, action),
-        None => Err(Why::Needs(action.needs())),
-    };
+    let facts = facts(state, asking, action, object)?;
+    let judged = judge_facts(&facts, asking.into(), action);
     judged.map_err(|why| Denied::new(asking.user.to_string(), action, object.clone(), why))
+}
+
+/// What is known about a user before an object.
+///
+/// # Errors
+/// [`Denied`], when that is nothing.
+pub(super) fn facts<'a>(
+    state: &'a State,
+    asking: Asking<'a>,
+    action: ActionKind,
+    object: &Scope,
+) -> Result<Facts<'a>, Denied> {
+    let facts = Facts::of(state, asking.user, asking.now_ms, object);
+    facts.ok_or_else(|| {
+        let why = Why::Needs(action.needs());
+        Denied::new(asking.user.to_string(), action, object.clone(), why)
+    })
 }
 
 /// As [`judge`], for facts that may be supposed.
 pub(super) fn judge_facts(
     facts: &Facts<'_>,
-    asking: Asking<'_>,
+    world: World<'_>,
     action: ActionKind,
 ) -> Result<(), Why> {
     let question = Question::new(facts, action)?;
-    if let Err(advice) = question.roles()? {
+    if let Answer::Denied(advice) = roles::answer(&question)? {
         return Err(Why::Needs(advice.unwrap_or(action.needs())));
     }
-    let forbids = question.forbids(asking.into())?;
+    let forbids = question.forbids(world)?;
     if forbids.is_empty() {
         Ok(())
     } else {
-        Err(what_would_help(&question, facts, asking, &forbids)?)
+        Err(what_would_help(&question, facts, world, &forbids)?)
     }
 }
 
@@ -47,11 +63,11 @@ pub(super) fn judge_facts(
 fn what_would_help(
     question: &Question<'_>,
     facts: &Facts<'_>,
-    asking: Asking<'_>,
+    world: World<'_>,
     forbids: &[Forbid],
 ) -> Result<Why, Broken> {
     let mut supposed = Factor::ALL.to_vec();
-    if let Some(forbid) = question.forbids_supposing(asking, &supposed)?.first() {
+    if let Some(forbid) = question.forbids_supposing(world, &supposed)?.first() {
         return Ok(forbidden(facts, forbid));
     }
     let mut missing = demanded(facts, forbids);
@@ -64,7 +80,7 @@ fn what_would_help(
             .copied()
             .filter(|other| *other != factor)
             .collect();
-        let forbids = question.forbids_supposing(asking, &without)?;
+        let forbids = question.forbids_supposing(world, &without)?;
         let Some(forbid) = forbids.first() else {
             supposed = without;
             continue;

@@ -34,6 +34,9 @@ pub struct LevelPolicy {
 #[derive(Clone)]
 pub(super) struct Compiled {
     pub(super) policies: PolicySet,
+    /// Whether it looks at more than the action and what is proven: only the
+    /// level's own text does, and entities cost to make.
+    pub(super) asks_entities: bool,
     /// Whether the text speaks of the time; it costs to tell.
     pub(super) asks_now: bool,
     /// Whether it speaks of introductions.
@@ -138,10 +141,22 @@ impl LevelPolicy {
             policies.add(policy).map_err(|error| syntax(&error))?;
         }
         Ok(Compiled {
+            asks_entities: !own.is_empty(),
             asks_now: speaks_of(&own, "now"),
             asks_introductions: speaks_of(&policies, "introductions"),
             policies,
         })
+    }
+
+    /// Whether its answer changes with the time alone.
+    pub(super) fn asks_now(&self) -> bool {
+        self.compiled().is_ok_and(|compiled| compiled.asks_now)
+    }
+
+    /// The Cedar of one policy of the compiled set.
+    pub(super) fn text(&self, id: &PolicyId) -> Option<String> {
+        let policy = self.compiled().ok()?.policies.policy(id)?;
+        Some(policy.to_string())
     }
 
     /// The demand that a policy of the compiled set stands for.

@@ -25,10 +25,9 @@ static MODEL: LazyLock<Result<Model, String>> = LazyLock::new(Model::read);
 
 /// Everything that is made once.
 pub(super) struct Model {
-    pub(super) authorizer: Authorizer,
-    pub(super) roles: PolicySet,
+    authorizer: Authorizer,
+    roles: PolicySet,
     validator: Validator,
-    actions: Vec<(ActionKind, EntityUid)>,
     types: Types,
 }
 
@@ -39,6 +38,7 @@ struct Types {
     org: EntityTypeName,
     project: EntityTypeName,
     room: EntityTypeName,
+    action: EntityTypeName,
 }
 
 /// A kind of entity.
@@ -50,6 +50,7 @@ pub(super) enum Entity {
     Org,
     Project,
     Room,
+    Action,
 }
 
 /// The model.
@@ -78,18 +79,14 @@ pub(super) fn validate(policies: &PolicySet) -> Result<(), String> {
 }
 
 impl Model {
+    /// # Errors
+    /// What does not read.
     fn read() -> Result<Self, String> {
         let (schema, _) = Schema::from_cedarschema_str(SCHEMA).map_err(text)?;
-        let action: EntityTypeName = "Sotto::Action".parse().map_err(text)?;
-        let uid = |kind: ActionKind| {
-            let id = EntityId::new(kind.name());
-            EntityUid::from_type_name_and_id(action.clone(), id)
-        };
         Ok(Self {
             authorizer: Authorizer::new(),
             roles: named(&ROLES.parse().map_err(text)?)?,
             validator: Validator::new(schema),
-            actions: ActionKind::ALL.map(|kind| (kind, uid(kind))).into(),
             types: Types {
                 user: "Sotto::User".parse().map_err(text)?,
                 group: "Sotto::Group".parse().map_err(text)?,
@@ -97,12 +94,28 @@ impl Model {
                 org: "Sotto::Org".parse().map_err(text)?,
                 project: "Sotto::Project".parse().map_err(text)?,
                 room: "Sotto::Room".parse().map_err(text)?,
+                action: "Sotto::Action".parse().map_err(text)?,
             },
         })
     }
 
+    pub(super) fn authorizer(&self) -> &Authorizer {
+        &self.authorizer
+    }
+
+    /// What roles allow.
+    pub(super) fn roles(&self) -> &PolicySet {
+        &self.roles
+    }
+
+    /// The Cedar of one of them.
+    pub(super) fn role_text(&self, id: &PolicyId) -> String {
+        let policy = self.roles.policy(id);
+        policy.map(ToString::to_string).unwrap_or_default()
+    }
+
     /// What an entity is called.
-    pub(super) fn entity(&self, entity: Entity, id: &str) -> EntityUid {
+    pub(super) fn uid(&self, entity: Entity, id: &str) -> EntityUid {
         let name = match entity {
             Entity::User => &self.types.user,
             Entity::Group => &self.types.group,
@@ -110,14 +123,14 @@ impl Model {
             Entity::Org => &self.types.org,
             Entity::Project => &self.types.project,
             Entity::Room => &self.types.room,
+            Entity::Action => &self.types.action,
         };
         EntityUid::from_type_name_and_id(name.clone(), EntityId::new(id))
     }
 
     /// What an action is called.
-    pub(super) fn action(&self, kind: ActionKind) -> Option<&EntityUid> {
-        let mut actions = self.actions.iter();
-        actions.find_map(|(of, uid)| (*of == kind).then_some(uid))
+    pub(super) fn action(&self, kind: ActionKind) -> EntityUid {
+        self.uid(Entity::Action, kind.name())
     }
 }
 

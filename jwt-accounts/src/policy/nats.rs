@@ -10,11 +10,13 @@ use std::time::Duration;
 use sotto_proto::signed::DeviceCertificate;
 use sotto_proto::{DeviceId, RoomAddress, limits};
 
-use super::action::{Post, Read};
+use super::Asking;
+use super::demand::ActionKind;
 use super::denied::Denied;
 use super::factor::Proven;
-use super::{Asking, check};
-use crate::directory::{Rule, State};
+use super::judge;
+use super::question::World;
+use crate::directory::{Rule, Scope, State, User};
 
 /// A JWT issued this long after a device was revoked is void, too: another
 /// gateway may have heard of it late, or have another clock.
@@ -120,10 +122,13 @@ pub fn nats_access(
             Err(denied) => withheld.push((address.clone(), denied)),
         }
     }
+    let user = state.user(asking.user);
+    let guest_until_ms = user.and_then(|user| user.guest_until_ms);
+    let expires_ms = later(now_ms, lifetime).min(guest_until_ms.unwrap_or(i64::MAX));
     Ok(NatsAccess {
         rooms,
         withheld,
-        expires_ms: later(now_ms, lifetime),
+        expires_ms,
         certificate,
     })
 }
@@ -137,27 +142,45 @@ struct Reach {
 
 impl Reach {
     fn of(state: &State, asking: Asking<'_>, address: &RoomAddress) -> Result<Self, Denied> {
-        let room = &address.room;
-        let until = |lifetime| Asking {
+        let room = Scope::Room(address.room);
+        let facts = judge::facts(state, asking, ActionKind::Read, &room)?;
+        let now = World::from(asking);
+        let at = |lifetime| World {
             now_ms: later(asking.now_ms, lifetime),
-            ..asking
+            ..now
         };
-        let read = |asking| check(state, asking, Read, room).map(drop);
-        let post = |asking| check(state, asking, Post, room).map(drop);
+        let may = |action, world| judge::judge_facts(&facts, world, action);
+        let read = |world| may(ActionKind::Read, world);
+        let post = |world| may(ActionKind::Post, world);
+        let denied = |action| {
+            let room = room.clone();
+            move |why| Denied::new(asking.user.to_string(), action, room, why)
+        };
 
-        read(asking).and_then(|()| read(until(SHORTEST)))?;
-        let no_post = post(asking).and_then(|()| post(until(SHORTEST))).err();
+        // Only what levels demand changes with the time and with what is proven.
+        if !facts.has_policies() {
+            read(now).map_err(denied(ActionKind::Read))?;
+            return Ok(Self {
+                gated: false,
+                no_post: post(now).map_err(denied(ActionKind::Post)).err(),
+                lifetime: limits::JWT,
+            });
+        }
+        let both_read = read(now).and_then(|()| read(at(SHORTEST)));
+        both_read.map_err(denied(ActionKind::Read))?;
+        let both_post = post(now).and_then(|()| post(at(SHORTEST)));
+        let no_post = both_post.map_err(denied(ActionKind::Post)).err();
         let holds = |lifetime: &Duration| {
-            let then = until(*lifetime);
+            let then = at(*lifetime);
             read(then).is_ok() && (no_post.is_some() || post(then).is_ok())
         };
         let lifetime = LIFETIMES.into_iter().find(holds);
+        let nothing_proven = World {
+            proven: &Proven::none(),
+            ..now
+        };
         Ok(Self {
-            gated: read(Asking {
-                proven: &Proven::none(),
-                ..asking
-            })
-            .is_err(),
+            gated: read(nothing_proven).is_err(),
             lifetime: lifetime.unwrap_or(SHORTEST),
             no_post,
         })
@@ -169,12 +192,18 @@ impl Reach {
 /// users from whom something was taken while JWTs may still grant it. `*` is
 /// every key.
 pub fn revoked_nats_keys(state: &State, now_ms: i64) -> BTreeMap<String, i64> {
-    let devices = state.revoked_devices().map(|device| {
+    let revoked = state.revoked_devices().map(|device| {
         let until_ms = later(device.at_ms, REVOCATION_MARGIN);
         (device.nats_key.clone(), until_ms.div_euclid(1_000))
     });
     let lives = |until_s: i64| later(until_s.saturating_mul(1_000), limits::JWT) >= now_ms;
-    let mut keys: BTreeMap<_, _> = devices.filter(|(_, until_s)| lives(*until_s)).collect();
+    let mut keys: BTreeMap<_, _> = revoked.filter(|(_, until_s)| lives(*until_s)).collect();
+    let lifetime_ms = later(0, limits::JWT);
+    for (user, at_ms) in state.restricted_since(now_ms.saturating_sub(lifetime_ms)) {
+        let devices = state.user(&user).into_iter().flat_map(User::devices);
+        let nats_keys = devices.map(|device| device.certificate.nats_key.clone());
+        keys.extend(nats_keys.map(|nats_key| (nats_key, at_ms.div_euclid(1_000))));
+    }
     if keys.len() > KEYS {
         let latest = keys.values().copied().max();
         keys = latest

@@ -1,21 +1,21 @@
-//! A question as Cedar sees it: entities, context, and which policies answer.
+//! A question as Cedar sees it: a request, a context, and which policies forbid.
 
-use std::collections::{HashMap, HashSet};
+use std::cell::OnceCell;
 
 use cedar_policy::{
-    AuthorizationError, Context, Decision, Entities, Entity, EntityUid, PolicyId, PolicySet,
-    Request, Response, RestrictedExpression as Value,
+    AuthorizationError, Context, Entities, EntityUid, PolicyId, PolicySet, Request, Response,
+    RestrictedExpression as Value,
 };
 use jiff::Timestamp;
 
 use super::Asking;
 use super::demand::{ActionKind, INTRODUCTIONS_WINDOW};
 use super::denied::Why;
+use super::entities::{entities, level_uid};
 use super::factor::{Factor, Proven};
 use super::facts::{Facts, Level};
 use super::level::Compiled;
 use super::model::{self, Model, model};
-use crate::directory::Scope;
 
 /// May this user do this to this object?
 pub(super) struct Question<'a> {
@@ -25,7 +25,7 @@ pub(super) struct Question<'a> {
     principal: EntityUid,
     action: EntityUid,
     resource: EntityUid,
-    entities: Entities,
+    entities: OnceCell<Result<Entities, Broken>>,
 }
 
 /// What is the case beside the directory, or is supposed to be.
@@ -59,6 +59,12 @@ pub(super) struct Forbid {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Broken(String);
 
+impl Broken {
+    pub(super) fn new(error: impl ToString) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl From<Broken> for Why {
     fn from(Broken(error): Broken) -> Self {
         Self::Broken(error)
@@ -67,52 +73,17 @@ impl From<Broken> for Why {
 
 impl<'a> Question<'a> {
     pub(super) fn new(facts: &'a Facts<'a>, kind: ActionKind) -> Result<Self, Broken> {
-        let model = model().map_err(broken)?;
-        let mut entities = Vec::with_capacity(4);
-        let mut roles: HashSet<EntityUid> = HashSet::new();
-        let mut above: Option<EntityUid> = None;
-        for level in &facts.levels {
-            let (uid, entity) = level_entity(model, facts.org, level, above, &mut roles)?;
-            entities.push(entity);
-            above = Some(uid);
-        }
-        let principal = model.entity(model::Entity::User, facts.user.as_str());
-        let groups = facts.groups.iter();
-        roles.extend(groups.map(|group| model.entity(model::Entity::Group, group)));
-        let attributes = HashMap::from([
-            ("name".to_owned(), Value::new_string(facts.user.to_string())),
-            ("guest".to_owned(), Value::new_bool(facts.guest)),
-        ]);
-        let user = Entity::new(principal.clone(), attributes, roles).map_err(broken)?;
-        entities.push(user);
+        let model = model().map_err(Broken::new)?;
+        let object = facts.object();
+        let object = object.ok_or_else(|| Broken::new("no object"))?;
         Ok(Self {
             model,
             facts,
             kind,
-            principal,
-            action: model
-                .action(kind)
-                .ok_or_else(|| broken("no such action"))?
-                .clone(),
-            resource: above.ok_or_else(|| broken("no object"))?,
-            entities: Entities::from_entities(entities, None).map_err(broken)?,
-        })
-    }
-
-    /// What roles say: by which policies it is allowed, or else what may be
-    /// advised beside a role.
-    pub(super) fn roles(&self) -> Result<Result<Vec<PolicyId>, Option<&'static str>>, Broken> {
-        let roles = &self.model.roles;
-        let response = self.ask(roles, Context::empty())?;
-        let diagnostics = response.diagnostics();
-        if let Some(error) = diagnostics.errors().next() {
-            return Err(broken(error));
-        }
-        Ok(match response.decision() {
-            Decision::Allow => Ok(diagnostics.reason().cloned().collect()),
-            Decision::Deny => Err(diagnostics
-                .reason()
-                .find_map(|policy| roles.annotation(policy, "advice"))),
+            principal: model.uid(model::Entity::User, facts.user),
+            action: model.action(kind),
+            resource: level_uid(model, facts, object),
+            entities: OnceCell::new(),
         })
     }
 
@@ -121,9 +92,14 @@ impl<'a> Question<'a> {
         let mut forbids = Vec::new();
         for (index, level) in self.facts.levels.iter().enumerate() {
             let Some(policy) = level.policy else { continue };
-            let compiled = policy.compiled().map_err(broken)?;
+            let compiled = policy.compiled().map_err(Broken::new)?;
             let context = self.context(compiled, level, world)?;
-            let response = self.ask(&compiled.policies, context)?;
+            let nothing = Entities::empty();
+            let entities = match compiled.asks_entities {
+                true => self.entities()?,
+                false => &nothing,
+            };
+            let response = self.ask(&compiled.policies, context, entities)?;
             let diagnostics = response.diagnostics();
             let failed = diagnostics
                 .errors()
@@ -141,16 +117,16 @@ impl<'a> Question<'a> {
     /// The same, supposing that these factors were proven just now.
     pub(super) fn forbids_supposing(
         &self,
-        asking: Asking<'_>,
+        world: World<'_>,
         supposed: &[Factor],
     ) -> Result<Vec<Forbid>, Broken> {
-        let mut proven = asking.proven.clone();
+        let mut proven = world.proven.clone();
         for factor in supposed {
-            proven = proven.with(*factor, asking.now_ms);
+            proven = proven.with(*factor, world.now_ms);
         }
         self.forbids(World {
             proven: &proven,
-            now_ms: asking.now_ms,
+            now_ms: world.now_ms,
             introduced: supposed.contains(&Factor::Introductions),
         })
     }
@@ -160,7 +136,28 @@ impl<'a> Question<'a> {
         self.kind
     }
 
-    fn ask(&self, policies: &PolicySet, context: Context) -> Result<Response, Broken> {
+    pub(super) fn facts(&self) -> &'a Facts<'a> {
+        self.facts
+    }
+
+    pub(super) fn model(&self) -> &'static Model {
+        self.model
+    }
+
+    /// The facts as entities; made when they are first looked at.
+    pub(super) fn entities(&self) -> Result<&Entities, Broken> {
+        let made = self
+            .entities
+            .get_or_init(|| entities(self.model, self.facts));
+        made.as_ref().map_err(Broken::clone)
+    }
+
+    pub(super) fn ask(
+        &self,
+        policies: &PolicySet,
+        context: Context,
+        entities: &Entities,
+    ) -> Result<Response, Broken> {
         let request = Request::new(
             self.principal.clone(),
             self.action.clone(),
@@ -168,11 +165,9 @@ impl<'a> Question<'a> {
             context,
             None,
         );
-        let request = request.map_err(broken)?;
-        Ok(self
-            .model
-            .authorizer
-            .is_authorized(&request, policies, &self.entities))
+        let request = request.map_err(Broken::new)?;
+        let authorizer = self.model.authorizer();
+        Ok(authorizer.is_authorized(&request, policies, entities))
     }
 
     fn context(
@@ -186,58 +181,11 @@ impl<'a> Question<'a> {
             context.push(("now".to_owned(), now(world.now_ms)?));
         }
         if compiled.asks_introductions {
-            let good = self.facts.good_introductions(level, world.introduced);
+            let good = self.facts.good_introductions(level, world);
             context.push(("introductions".to_owned(), introductions(good)?));
         }
-        Context::from_pairs(context).map_err(broken)
+        Context::from_pairs(context).map_err(Broken::new)
     }
-}
-
-/// One level as an entity; the roles that the user holds there are added to
-/// `held`.
-fn level_entity(
-    model: &Model,
-    org: &str,
-    level: &Level<'_>,
-    above: Option<EntityUid>,
-    held: &mut HashSet<EntityUid>,
-) -> Result<(EntityUid, Entity), Broken> {
-    let (kind, id) = match &level.scope {
-        Scope::Org => (model::Entity::Org, org.to_owned()),
-        Scope::Project(project) => (model::Entity::Project, project.to_string()),
-        Scope::Room(room) => (model::Entity::Room, room.to_string()),
-    };
-    let role =
-        |name: &str| model.entity(model::Entity::Role, &format!("{name} of {}", level.scope));
-    let (owners, members) = (role("owners"), role("members"));
-    if level.owner {
-        held.insert(owners.clone());
-    }
-    if level.member {
-        held.insert(members.clone());
-    }
-    let mut attributes = HashMap::from([
-        ("owners".to_owned(), Value::new_entity_uid(owners)),
-        ("members".to_owned(), Value::new_entity_uid(members)),
-    ]);
-    let mut attribute = |name: &str, value| attributes.insert(name.to_owned(), value);
-    let parent = above.clone().map(Value::new_entity_uid);
-    match (&level.scope, parent) {
-        (Scope::Project(_), Some(org)) => {
-            attribute("archived", Value::new_bool(level.archived));
-            attribute("org", org);
-        }
-        (Scope::Room(_), Some(project)) => {
-            attribute("archived", Value::new_bool(level.archived));
-            attribute("open", Value::new_bool(level.open));
-            attribute("project", project);
-        }
-        (Scope::Org, _) | (_, None) => {}
-    }
-    let uid = model.entity(kind, &id);
-    let parents = above.into_iter().collect();
-    let entity = Entity::new(uid.clone(), attributes, parents).map_err(broken)?;
-    Ok((uid, entity))
 }
 
 fn proven(world: World<'_>) -> Result<Value, Broken> {
@@ -247,11 +195,11 @@ fn proven(world: World<'_>) -> Result<Value, Broken> {
         let age_s = age_ms / 1_000 + i64::from(age_ms % 1_000 > 0);
         (factor.name().to_owned(), Value::new_long(age_s))
     });
-    Value::new_record(proven).map_err(broken)
+    Value::new_record(proven).map_err(Broken::new)
 }
 
 fn now(now_ms: i64) -> Result<Value, Broken> {
-    let now = Timestamp::from_second(now_ms.div_euclid(1_000)).map_err(broken)?;
+    let now = Timestamp::from_second(now_ms.div_euclid(1_000)).map_err(Broken::new)?;
     Ok(Value::new_datetime(
         now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     ))
@@ -265,9 +213,5 @@ fn introductions(good: [bool; INTRODUCTIONS_WINDOW as usize]) -> Result<Value, B
             *count += i64::from(good);
             Some((format!("of{of}"), Value::new_long(*count)))
         });
-    Value::new_record(counts).map_err(broken)
-}
-
-fn broken(error: impl ToString) -> Broken {
-    Broken(error.to_string())
+    Value::new_record(counts).map_err(Broken::new)
 }
