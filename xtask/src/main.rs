@@ -21,6 +21,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   setup          unpack nats-server and slapd under target/tools
   demo [ARGS]    build, then play the whole product through on this machine (demo --help)
   test [ARGS]    build, then run every test; ARGS go to the test runner
+  bench [ARGS]   build with optimisation, then measure (bench --help)
   documents      check that documents name only what exists
   ci             formatting, lints, documents, dependencies, tests and the demo";
 
@@ -40,6 +41,7 @@ fn run() -> anyhow::Result<()> {
         Some((task, [])) if task == "setup" => tools::all(),
         Some((task, rest)) if task == "demo" => checks::demo(rest),
         Some((task, rest)) if task == "test" => checks::test(rest),
+        Some((task, rest)) if task == "bench" => checks::bench(rest),
         Some((task, [])) if task == "documents" => documents::check(),
         Some((task, [])) if task == "ci" => checks::all(),
         _ => bail!("{USAGE}"),
