@@ -298,6 +298,15 @@ async fn a_request_that_no_relay_hears_ends_at_once() {
 }
 
 #[tokio::test]
+async fn a_gated_room_without_a_grant_is_refused_at_once() {
+    let server = Server::start().await;
+    let Connected { connection, .. } = server.connect().await.unwrap();
+    let gated = Some(room(1).room);
+    let mut frames = connection.fetch(gated, FetchRequest::default());
+    assert_eq!(timeout(SOON, frames.recv()).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_broken_connection_says_so_and_does_not_come_back() {
     let mut server = Server::start().await;
     let Connected {

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use sotto_jwt_accounts::claims::{Account, Claims, Operator, User};
 use sotto_jwt_accounts::directory::State;
-use sotto_proto::signed::{DeviceCertificate, JoinGrant, public_key};
+use sotto_proto::signed::{DeviceCertificate, JoinGrant, RemovalOrder, public_key};
 use sotto_proto::{padding, wire};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -15,6 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = DeviceCertificate::verify(&signed);
         if let Ok(key) = public_key(bytes.get(..32).unwrap_or_default()) {
             let _ = JoinGrant::verify(&signed, &key);
+            let _ = RemovalOrder::verify(&signed, &key);
             let _ = State::default().advance(bytes, &key);
         }
     }
@@ -24,6 +25,8 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = wire::FetchRequest::decode(bytes);
     let _ = wire::FetchFrame::decode(bytes);
     let _ = wire::RoomRules::decode(bytes);
+    let _ = wire::RoomNotice::decode(bytes);
+    let _ = wire::CommitAuthenticatedData::decode(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = Claims::<Operator>::verify(text);
         let _ = Claims::<Account>::verify(text);

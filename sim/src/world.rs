@@ -311,6 +311,11 @@ impl World {
         self.give(machine, Input::Offline);
     }
 
+    /// Lets days go by in which nothing happens.
+    pub fn let_pass(&mut self, days: u32) {
+        self.now.0 += i64::from(days) * 86_400_000;
+    }
+
     /// Kills a device; it starts again without a connection.
     pub fn crash(&mut self, machine: usize) {
         self.machines[machine].crash();

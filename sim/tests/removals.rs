@@ -285,3 +285,40 @@ fn an_order_behind_the_rooms_public_key_does_not_keep_newcomers_out() {
     assert_eq!(users(&world, alice), ["alice", "bob"]);
     assert_eq!(texts(&world, alice, room), ["hello"]);
 }
+
+#[test]
+fn a_commit_that_is_stored_after_its_order_has_ended_counts_for_nobody() {
+    let Case {
+        mut world,
+        alice,
+        bob,
+        carol,
+        eve,
+        room,
+    } = case();
+    for machine in [alice, carol, eve] {
+        world.disconnect(machine);
+    }
+    world.faults.lose_publish = 1;
+    world.order_user_out("eve", room);
+    world.run(20);
+    world.disconnect(bob);
+    world.faults.lose_publish = 0;
+    world.let_pass(31);
+    let before = world.streams.messages();
+    world.connect(bob);
+    world.settle_connected();
+    assert_eq!(world.streams.messages(), before + 1, "made a month ago");
+    send(&mut world, bob, room, "too late for that");
+    world.settle();
+    send(&mut world, alice, room, "but we still agree");
+    world.settle();
+    for machine in [alice, bob, carol] {
+        assert_eq!(users(&world, machine), ["alice", "bob", "carol", "eve"]);
+        assert_eq!(
+            texts(&world, machine, room),
+            ["too late for that", "but we still agree"]
+        );
+        assert!(world.machines[machine].engine().is_settled());
+    }
+}
