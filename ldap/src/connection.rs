@@ -181,3 +181,67 @@ fn provider() -> CryptoProvider {
         ..aws_lc_rs::default_provider()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ldap3::controls::{Control, ControlType, PagedResults};
+    use ldap3::{Scope, SearchEntry};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A bind that succeeds; an entry with an attribute of two values, one of
+    /// them no text; the end of the search with a control.
+    const ANSWERS: &[u8] = b"\x30\x0c\x02\x01\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00\
+        \x30\x1b\x02\x01\x02\x64\x16\x04\x04cn=a\x30\x0e\x30\x0c\x04\x02cn\x31\x06\x04\x01a\x04\x01\xff\
+        \x30\x37\x02\x01\x02\x65\x0d\x0a\x01\x00\x04\x03x=y\x04\x03bye\
+        \xa0\x23\x30\x21\x04\x161.2.840.113556.1.4.319\x04\x07\x30\x05\x02\x01\x00\x04\x00";
+
+    /// Binds and searches against a server that sends just these bytes; how
+    /// many entries and cookies came. `None`: it still waits for more.
+    fn taken_apart(answers: &[u8]) -> Option<Result<[usize; 2], FetchError>> {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        let work = async {
+            let (ours, mut server) = tokio::io::duplex(64 * 1024);
+            server.write_all(answers).await.unwrap();
+            with_ldap(ours, async |mut ldap| {
+                ldap.simple_bind("", "").await?;
+                let found = ldap
+                    .search("cn=a", Scope::Base, "(a=*)", vec!["cn"])
+                    .await?;
+                let entries = found.0.into_iter().map(SearchEntry::construct);
+                let cookies = found.1.ctrls.iter().filter(|control| match control {
+                    Control(Some(ControlType::PagedResults), raw) => {
+                        raw.parse::<PagedResults>().cookie.is_empty()
+                    }
+                    _ => false,
+                });
+                Ok([entries.count(), cookies.count()])
+            })
+            .await
+        };
+        runtime.block_on(async { timeout(Duration::from_millis(30), work).await.ok() })
+    }
+
+    #[test]
+    fn answers_that_pass_the_check_arrive() {
+        assert!(matches!(taken_apart(ANSWERS), Some(Ok([1, 1]))));
+    }
+
+    proptest! {
+        /// Were a message let through that ldap3 cannot take apart, it would
+        /// panic here.
+        #[test]
+        fn whatever_passes_the_check_can_be_taken_apart(
+            flips in vec((0..ANSWERS.len(), any::<u8>()), 0..4),
+        ) {
+            let mut answers = ANSWERS.to_vec();
+            for (at, byte) in flips {
+                answers[at] = byte;
+            }
+            let _ = taken_apart(&answers);
+        }
+    }
+}
