@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use unicode_normalization::char::is_combining_mark;
 use unicode_normalization::is_nfc;
@@ -136,14 +137,34 @@ impl fmt::Display for Title {
 /// What a text looks like: two texts with the same skeleton are taken for each
 /// other (UTS 39, "confusable"), whatever their case. It is for comparing only.
 pub fn skeleton(text: &str) -> String {
+    if text.is_ascii() {
+        return text.bytes().filter_map(ascii_prototype).flatten().collect();
+    }
     // In this order: a capital I looks like an l, a small i does not.
     let prototype: String = unicode_security::skeleton(text).collect();
     prototype.to_lowercase()
 }
 
+/// The same for one ASCII character, looked up once per program: names are
+/// ASCII, and there are many.
+fn ascii_prototype(c: u8) -> Option<std::str::Chars<'static>> {
+    static PROTOTYPES: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let characters = (0..128_u8).map(char::from);
+        let prototypes = characters.map(|c| {
+            let prototype: String =
+                unicode_security::skeleton(c.encode_utf8(&mut [0; 4])).collect();
+            prototype.to_lowercase()
+        });
+        prototypes.collect()
+    });
+    PROTOTYPES
+        .get(usize::from(c))
+        .map(|prototype| prototype.chars())
+}
+
 fn unfit(c: char) -> Option<Unfit> {
     match c {
-        ' ' => None,
+        ' '..='~' => None,
         '\u{85}' | '\u{2028}' | '\u{2029}' | '\n' | '\r' => Some(Unfit::LineSeparator),
         c if c.is_control() => Some(Unfit::Control),
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
@@ -180,6 +201,9 @@ fn has_stray_marks(text: &str) -> bool {
 /// Whether its scripts are neither one, nor Latin with those of Chinese,
 /// Japanese or Korean.
 fn mixes_scripts(text: &str) -> bool {
+    if text.is_ascii() {
+        return false;
+    }
     let latin = AugmentedScriptSet::for_char('a').base;
     let mut all = AugmentedScriptSet::default();
     let mut beside_latin = AugmentedScriptSet::default();
@@ -302,6 +326,12 @@ mod tests {
                 prop_assert_eq!(title.as_str(), &text);
                 prop_assert_eq!(text.nfc().collect::<String>(), text);
             }
+        }
+
+        #[test]
+        fn ascii_is_looked_up_as_it_would_be_worked_out(text in "[ -~]{0,20}") {
+            let prototype: String = unicode_security::skeleton(&text).collect();
+            prop_assert_eq!(skeleton(&text), prototype.to_lowercase());
         }
 
         #[test]

@@ -36,7 +36,8 @@ pub struct User {
     pub external_id: Option<ExternalId>,
     /// The groups they are in.
     pub groups: BTreeSet<GroupName>,
-    pub(super) devices: BTreeMap<DeviceId, Arc<Device>>,
+    /// By id. Not a map: nearly everybody has one or two.
+    devices: Vec<Arc<Device>>,
     pub(super) roles: BTreeMap<Scope, Role>,
     /// Who vouches for them, newest first.
     pub(super) introductions: Vec<UserName>,
@@ -57,7 +58,7 @@ pub enum UserStatus {
 impl User {
     /// The devices that are not revoked, by id.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
-        self.devices.values().map(Arc::as_ref)
+        self.devices.iter().map(Arc::as_ref)
     }
 
     /// The roles they were granted themselves, by place; some may be in places
@@ -71,6 +72,23 @@ impl User {
         self.factors.iter().map(|(id, factor)| (*id, *factor))
     }
 
+    /// Adds a device, or replaces the one with its id.
+    pub(super) fn insert_device(&mut self, device: Device) {
+        match self.place_of(device.certificate.device) {
+            Ok(place) => {
+                self.devices.remove(place);
+                self.devices.insert(place, Arc::new(device));
+            }
+            Err(place) => self.devices.insert(place, Arc::new(device)),
+        }
+    }
+
+    /// Where a device is among the devices, or would be.
+    fn place_of(&self, device: DeviceId) -> Result<usize, usize> {
+        let devices = &self.devices;
+        devices.binary_search_by_key(&device, |device| device.certificate.device)
+    }
+
     pub(super) fn new(status: UserStatus) -> Self {
         Self {
             identity_key: None,
@@ -79,7 +97,7 @@ impl User {
             guest_until_ms: None,
             external_id: None,
             groups: BTreeSet::new(),
-            devices: BTreeMap::new(),
+            devices: Vec::new(),
             roles: BTreeMap::new(),
             introductions: Vec::new(),
             factors: BTreeMap::new(),
@@ -124,7 +142,8 @@ impl State {
     /// A device that is not revoked.
     pub fn device(&self, device: DeviceId) -> Option<&Device> {
         let user = self.users.get(self.device_users.get(&device)?)?;
-        user.devices.get(&device).map(Arc::as_ref)
+        let place = user.place_of(device).ok()?;
+        user.devices.get(place).map(Arc::as_ref)
     }
 
     /// Whose a device is, or was before it was revoked.
@@ -264,7 +283,7 @@ impl State {
             signed: signed.clone(),
         };
         let user = self.living_user_mut(name)?;
-        user.devices.insert(certificate.device, Arc::new(device));
+        user.insert_device(device);
         self.device_users.insert(certificate.device, name.clone());
         self.nats_keys.insert(nats_key);
         Ok(())
@@ -274,8 +293,9 @@ impl State {
         self.device(device).ok_or(Rule::UnknownDevice)?;
         let owner = self.device_users.get(&device).cloned();
         let owner = owner.ok_or(Rule::UnknownDevice)?;
-        let removed = self.living_user_mut(&owner)?.devices.remove(&device);
-        let removed = removed.ok_or(Rule::UnknownDevice)?;
+        let user = self.living_user_mut(&owner)?;
+        let place = user.place_of(device).map_err(|_| Rule::UnknownDevice)?;
+        let removed = user.devices.remove(place);
         self.note_revoked(&removed, event);
         for room in self.room_ids_of(&owner) {
             self.depart(&owner, room, Some(device), event);
@@ -295,7 +315,7 @@ impl State {
         for group in &before.groups {
             self.group_mut(group)?.members.remove(user);
         }
-        for device in before.devices.values() {
+        for device in &before.devices {
             self.note_revoked(device, event);
         }
         if let Some(id) = &before.external_id {
@@ -422,11 +442,16 @@ impl State {
     }
 }
 
-/// The bytes of a public NATS key of a user.
-pub(super) fn user_key(text: &str) -> Option<[u8; 32]> {
-    let key = KeyPair::from_public_key(text).ok()?;
-    let (_, bytes) = nkeys::from_public_key(text).ok()?;
-    (key.key_pair_type() == KeyPairType::User).then_some(bytes)
+/// The bytes of a public NATS key of a user, which is a key.
+fn user_key(text: &str) -> Option<[u8; 32]> {
+    KeyPair::from_public_key(text).ok()?;
+    user_key_bytes(text)
+}
+
+/// The bytes of a text that has the form of a public NATS key of a user.
+pub(super) fn user_key_bytes(text: &str) -> Option<[u8; 32]> {
+    let (prefix, bytes) = nkeys::from_public_key(text).ok()?;
+    (KeyPairType::from(prefix) == KeyPairType::User).then_some(bytes)
 }
 
 /// Fails outside the certificate's time, give or take what clocks may differ by.

@@ -11,7 +11,7 @@ use sotto_proto::{DeviceId, FactorId, GroupName, RoomAddress, RoomId, UserName};
 
 use super::super::policies::LevelSetting;
 use super::super::taken::{Covered, Departure, Restriction};
-use super::super::users::{Device, RevokedDevice, User, user_key};
+use super::super::users::{Device, RevokedDevice, User, user_key_bytes};
 use super::super::{Group, Invite, Org, Project, Room, State, UserStatus};
 use super::record::{
     DepartureRecord, GroupRecord, InviteRecord, Kind, OrgRecord, PolicyRecord, ProjectRecord,
@@ -132,8 +132,7 @@ impl Restored {
         }
         for device in record.devices {
             let device = self.device(&name, user.identity_key.as_ref(), device)?;
-            let id = device.certificate.device;
-            user.devices.insert(id, Arc::new(device));
+            user.insert_device(device);
         }
         for by in record.introductions {
             user.introductions.push(by.parse()?);
@@ -187,7 +186,7 @@ impl Restored {
         user: &UserName,
         nats_key: &str,
     ) -> Result<(), Malformed> {
-        let nats_key = user_key(nats_key).ok_or(Malformed::Part("NATS key"))?;
+        let nats_key = user_key_bytes(nats_key).ok_or(Malformed::Part("NATS key"))?;
         self.state.nats_keys.insert(nats_key);
         self.state.device_users.insert(device, user.clone());
         Ok(())
