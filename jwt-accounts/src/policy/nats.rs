@@ -192,29 +192,76 @@ impl Reach {
 /// users from whom something was taken while JWTs may still grant it. `*` is
 /// every key.
 pub fn revoked_nats_keys(state: &State, now_ms: i64) -> BTreeMap<String, i64> {
-    let revoked = state.revoked_devices().map(|device| {
-        let until_ms = later(device.at_ms, REVOCATION_MARGIN);
-        (device.nats_key.clone(), until_ms.div_euclid(1_000))
+    let revoked = state.revoked_devices().map(|device| Voided {
+        nats_key: device.nats_key.clone(),
+        at_ms: device.at_ms,
+        margin: REVOCATION_MARGIN,
     });
-    let lives = |until_s: i64| later(until_s.saturating_mul(1_000), limits::JWT) >= now_ms;
-    let mut keys: BTreeMap<_, _> = revoked.filter(|(_, until_s)| lives(*until_s)).collect();
+    let lives = |voided: &Voided| later(voided.until_ms(), limits::JWT) >= now_ms;
+    let mut voided: Vec<Voided> = revoked.filter(lives).collect();
     let lifetime_ms = later(0, limits::JWT);
     for (user, at_ms) in state.restricted_since(now_ms.saturating_sub(lifetime_ms)) {
         let devices = state.user(&user).into_iter().flat_map(User::devices);
-        let nats_keys = devices.map(|device| device.certificate.nats_key.clone());
-        keys.extend(nats_keys.map(|nats_key| (nats_key, at_ms.div_euclid(1_000))));
+        voided.extend(devices.map(|device| Voided {
+            nats_key: device.certificate.nats_key.clone(),
+            at_ms,
+            margin: Duration::ZERO,
+        }));
     }
-    if keys.len() > KEYS {
-        let latest = keys.values().copied().max();
-        keys = latest
-            .map(|until_s| (EVERY_KEY.to_owned(), until_s))
-            .into_iter()
-            .collect();
+    void(voided)
+}
+
+/// A key of which something was taken.
+struct Voided {
+    nats_key: String,
+    at_ms: i64,
+    /// JWTs issued so long after that are void, too.
+    margin: Duration,
+}
+
+impl Voided {
+    fn until_ms(&self) -> i64 {
+        later(self.at_ms, self.margin)
     }
-    keys
+}
+
+/// Every key as such has no margin: whoever is still there must be able to
+/// connect again at once.
+fn void(voided: Vec<Voided>) -> BTreeMap<String, i64> {
+    let until_s = |until_ms: i64| until_ms.div_euclid(1_000);
+    if voided.len() > KEYS {
+        let latest_ms = voided.iter().map(|voided| voided.at_ms).max();
+        let every_key = latest_ms.map(|at_ms| (EVERY_KEY.to_owned(), until_s(at_ms)));
+        return every_key.into_iter().collect();
+    }
+    let keys = voided.into_iter().map(|voided| {
+        let until_ms = voided.until_ms();
+        (voided.nats_key, until_s(until_ms))
+    });
+    keys.collect()
 }
 
 fn later(at_ms: i64, by: Duration) -> i64 {
     let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
     at_ms.saturating_add(by_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_every_key_is_void_those_who_stay_connect_again_at_once() {
+        let voided = |count: usize| {
+            let voided = (0..count).map(|n| Voided {
+                nats_key: n.to_string(),
+                at_ms: 7_000 + n as i64,
+                margin: REVOCATION_MARGIN,
+            });
+            void(voided.collect())
+        };
+        let each = voided(KEYS);
+        assert_eq!((each.len(), each["5"]), (KEYS, 307));
+        assert_eq!(voided(KEYS + 1), [(EVERY_KEY.to_owned(), 8)].into());
+    }
 }
