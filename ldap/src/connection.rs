@@ -198,15 +198,24 @@ mod tests {
         \x30\x37\x02\x01\x02\x65\x0d\x0a\x01\x00\x04\x03x=y\x04\x03bye\
         \xa0\x23\x30\x21\x04\x161.2.840.113556.1.4.319\x04\x07\x30\x05\x02\x01\x00\x04\x00";
 
+    const BIND_LENGTH: usize = 14;
+
     /// Binds and searches against a server that sends just these bytes; how
-    /// many entries and cookies came. `None`: it still waits for more.
-    fn taken_apart(answers: &[u8]) -> Option<Result<[usize; 2], FetchError>> {
+    /// many entries and empty cookies came. `None`: it still waits for more.
+    fn taken_apart(answers: &[u8], patience: Duration) -> Option<Result<[usize; 2], FetchError>> {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().unwrap();
         let work = async {
             let (ours, mut server) = tokio::io::duplex(64 * 1024);
-            server.write_all(answers).await.unwrap();
-            with_ldap(ours, async |mut ldap| {
+            let serve = async {
+                let (bind, rest) = answers.split_at(BIND_LENGTH);
+                for answer in [bind, rest] {
+                    server.read(&mut [0; 1_024]).await.unwrap();
+                    server.write_all(answer).await.unwrap();
+                }
+                std::future::pending().await
+            };
+            let work = with_ldap(ours, async |mut ldap| {
                 ldap.simple_bind("", "").await?;
                 let found = ldap
                     .search("cn=a", Scope::Base, "(a=*)", vec!["cn"])
@@ -219,15 +228,18 @@ mod tests {
                     _ => false,
                 });
                 Ok([entries.count(), cookies.count()])
-            })
-            .await
+            });
+            tokio::select! {
+                outcome = work => outcome,
+                () = serve => Err(FetchError::Closed),
+            }
         };
-        runtime.block_on(async { timeout(Duration::from_millis(30), work).await.ok() })
+        runtime.block_on(async { timeout(patience, work).await.ok() })
     }
 
     #[test]
     fn answers_that_pass_the_check_arrive() {
-        assert!(matches!(taken_apart(ANSWERS), Some(Ok([1, 1]))));
+        assert!(matches!(taken_apart(ANSWERS, STEP), Some(Ok([1, 1]))));
     }
 
     proptest! {
@@ -241,7 +253,7 @@ mod tests {
             for (at, byte) in flips {
                 answers[at] = byte;
             }
-            let _ = taken_apart(&answers);
+            let _ = taken_apart(&answers, Duration::from_millis(30));
         }
     }
 }
