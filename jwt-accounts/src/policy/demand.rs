@@ -186,7 +186,9 @@ struct Age(u32);
 impl fmt::Display for Age {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(86_400, "d"), (3_600, "h"), (60, "min")];
-        let unit = units.into_iter().find(|(seconds, _)| self.0.is_multiple_of(*seconds));
+        let unit = units
+            .into_iter()
+            .find(|(seconds, _)| self.0.is_multiple_of(*seconds));
         match unit {
             Some((seconds, unit)) => write!(f, "{} {unit}", self.0 / seconds),
             None => write!(f, "{} s", self.0),
