@@ -2,11 +2,20 @@
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
+use sotto_proto::limits;
+use sotto_proto::signed::DeviceCertificate;
 
 /// A moment by the clock on this machine's wall.
 pub fn local(ms: i64) -> Zoned {
     let moment = Timestamp::from_millisecond(ms).unwrap_or_default();
     moment.to_zoned(TimeZone::system())
+}
+
+/// When a device was made. Its certificate begins a little before, for clocks
+/// that are slow.
+pub fn of_device(certificate: &DeviceCertificate) -> Zoned {
+    let skew = i64::try_from(limits::CLOCK_SKEW.as_millis()).unwrap_or_default();
+    local(certificate.not_before_ms.saturating_add(skew))
 }
 
 /// The day, for a line of its own.

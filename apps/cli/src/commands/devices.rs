@@ -5,7 +5,6 @@ use anyhow::{Context as _, bail};
 use serde_json::json;
 use sotto_client_core::io::Command;
 use sotto_proto::DeviceId;
-use sotto_proto::limits;
 use sotto_proto::signed::DeviceCertificate;
 use sotto_proto::wire;
 
@@ -20,9 +19,7 @@ pub async fn run(context: &Context) -> anyhow::Result<()> {
     let me = context.output.patiently("Asking the server", asked).await?;
     for certificate in &me.devices {
         let certificate = DeviceCertificate::verify(certificate)?;
-        // Certificates begin a little before they are made, for clocks that are slow.
-        let skew = i64::try_from(limits::CLOCK_SKEW.as_millis())?;
-        let since = times::local(certificate.not_before_ms.saturating_add(skew));
+        let since = times::of_device(&certificate);
         let mark = match certificate.device == own {
             true => "  (this one)",
             false => "",

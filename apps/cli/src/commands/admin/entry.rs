@@ -161,7 +161,10 @@ fn described(event: &wire::DirectoryEvent) -> (&'static str, Value, String) {
         Body::IntroductionGiven(of) => (
             "introduction_given",
             json!({ "user": of.user, "by": of.by }),
-            format!("let {} introduce {}", of.by, of.user),
+            match of.by == event.actor {
+                true => format!("introduced {}", of.user),
+                false => format!("let {} introduce {}", of.by, of.user),
+            },
         ),
         Body::IntroductionWithdrawn(of) => (
             "introduction_withdrawn",

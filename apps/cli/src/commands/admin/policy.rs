@@ -1,22 +1,27 @@
 //! `sotto admin policy`.
 
 pub mod form;
+mod judge;
 mod shown;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand};
 use sotto_jwt_accounts::directory::Scope;
-use sotto_proto::wire;
 use sotto_proto::wire::directory_command::Ask;
+use sotto_proto::{UserName, wire};
 
 use super::change::{Change, How};
+use super::names::Named;
 use super::place::Place;
+use crate::arguments;
 use crate::device::Context;
 use form::Demands;
+use judge::Question;
 
 /// Longest Cedar file that is read, in bytes; the server takes less.
 const CEDAR: u64 = 64 * 1024;
@@ -32,7 +37,8 @@ Actions: read, post, join, invite, manage, create-invite, create-room, create-pr
 Examples:
   sotto admin policy set project:field --need totp --within 8h --for read,post
   sotto admin policy set org --need password --within 30d --introductions 2of5 --for create-room
-  sotto admin policy show")]
+  sotto admin policy explain bob post room:barn --proven totp=2h
+  sotto admin policy matrix project:field")]
 pub enum Policy {
     /// Show what a level demands, or all of them.
     Show {
@@ -52,6 +58,24 @@ pub enum Policy {
         place: Place,
         #[command(flatten)]
         how: How,
+    },
+    /// Show whether a user may do something, and which rule decides.
+    Explain {
+        /// Who.
+        user: UserName,
+        /// Does what.
+        #[arg(value_parser = wire::PolicyAction::named)]
+        action: wire::PolicyAction,
+        /// To what: org, project:NAME or room:NAME-OR-ID.
+        object: Place,
+        /// As if this factor had been proven so long ago, such as totp=2h; can be repeated.
+        #[arg(long, value_parser = proven, value_name = "FACTOR[=TIME]")]
+        proven: Vec<(wire::Factor, Duration)>,
+    },
+    /// Print who may do what, by role and by what must be proven.
+    Matrix {
+        /// Of what; without it, of the organisation and of each project.
+        object: Option<Place>,
     },
 }
 
@@ -88,6 +112,21 @@ pub async fn run(context: &Context, command: Policy) -> anyhow::Result<()> {
             run_set(context, set.place, Some(policy), how).await
         }
         Policy::Clear { place, how } => run_set(context, place, None, how).await,
+        Policy::Explain {
+            user,
+            action,
+            object,
+            proven,
+        } => {
+            let question = Question {
+                user,
+                action,
+                object,
+                proven,
+            };
+            judge::explain(context, question).await
+        }
+        Policy::Matrix { object } => judge::matrix(context, object).await,
     }
 }
 
@@ -120,4 +159,12 @@ fn read_cedar(path: &Path) -> anyhow::Result<String> {
         bail!("{} is too long for a policy: shorten it", path.display());
     }
     Ok(text)
+}
+
+/// `totp` or `totp=2h`.
+fn proven(text: &str) -> Result<(wire::Factor, Duration), String> {
+    match text.split_once('=') {
+        Some((factor, time)) => Ok((wire::Factor::named(factor)?, arguments::duration(time)?)),
+        None => Ok((wire::Factor::named(text)?, Duration::ZERO)),
+    }
 }

@@ -51,7 +51,7 @@ pub async fn run(context: &Context, name: &UserName) -> anyhow::Result<()> {
     );
     lines.extend(roles.iter().map(|role| format!("  {role}")));
     lines.extend(user.devices().map(|device| {
-        let since = times::day(&times::local(device.certificate.not_before_ms));
+        let since = times::day(&times::of_device(&device.certificate));
         format!("  device {}, since {since}", device.certificate.device)
     }));
     lines.extend(
