@@ -1,6 +1,8 @@
 //! What a device must know: its user's rooms and devices, other users' keys,
 //! and its NATS JWT.
 
+use std::time::Duration;
+
 use sotto_jwt_accounts::directory::{Scope, State};
 use sotto_jwt_accounts::policy;
 use sotto_proto::wire::{self, Jwt, JwtRequest, Me, MeRequest, UserRequest, WithheldRoom};
@@ -47,8 +49,16 @@ impl Serve for JwtRequest {
     /// JWT that still grants what is taken back meanwhile is as old as that, and
     /// void with the others.
     async fn serve(self, gateway: &Gateway, caller: EnrolledDevice) -> Result<Jwt, Refusal> {
-        let now_ms = gateway.now_ms();
-        let state = caller.org.newest().await?;
+        let mut now_ms = gateway.now_ms();
+        let mut state = caller.org.newest().await?;
+        // NATS counts in seconds: one issued in the second of a restriction is
+        // void with those from before it.
+        let restricted_ms = state.restricted_at_ms(&caller.user);
+        if restricted_ms.map(second) >= Some(second(now_ms)) {
+            tokio::time::sleep(until_next_second(now_ms)).await;
+            now_ms = gateway.now_ms();
+            state = caller.org.newest().await?;
+        }
         let access = policy::nats_access(&state, caller.device, &caller.proven, now_ms)?;
         let signed = caller.org.signer().device_jwt(&access, now_ms);
         let signed = signed.map_err(Refusal::unavailable)?;
@@ -72,6 +82,15 @@ impl Serve for JwtRequest {
                 .collect(),
         })
     }
+}
+
+fn second(at_ms: i64) -> i64 {
+    at_ms.div_euclid(1_000)
+}
+
+fn until_next_second(now_ms: i64) -> Duration {
+    let into_it = u64::try_from(now_ms.rem_euclid(1_000)).unwrap_or_default();
+    Duration::from_millis(1_000 - into_it)
 }
 
 impl Serve for UserRequest {
