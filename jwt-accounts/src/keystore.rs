@@ -9,21 +9,32 @@
 //! ```
 //!
 //! Only signing keys are read in daily work; identity seeds may be moved
-//! offline. Seeds are never printed, and files are owner-only: one that others
-//! can read is refused. A folder appears whole or not at all.
+//! offline ([`KeyStore::detach`]). Seeds are sealed under a passphrase
+//! (`sealing`), which is not asked for before one is needed, are never printed,
+//! and files are owner-only: one that others can read is refused. A folder
+//! appears whole or not at all.
 
+mod detach;
 mod files;
+mod limits;
+mod rotation;
+mod sealing;
+
+pub use detach::Detachable;
+pub use limits::StorageLimits;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nkeys::{KeyPair, KeyPairType};
-use sotto_proto::{OrgName, limits};
+use sotto_proto::OrgName;
+use sotto_proto::limits::JWT;
 use zeroize::Zeroizing;
 
-use crate::claims::{Account, Claims, ClaimsError, Operator, Verified};
+use crate::claims::{Account, Claims, ClaimsError, Operator};
 use crate::signer::{AccountSigner, Credentials, Signer};
 use crate::{accounts, grants};
+use sealing::Sealing;
 
 const OPERATOR: &str = "operator";
 const SYSTEM: &str = "system";
@@ -38,8 +49,10 @@ const ACCOUNT_JWT: &str = "account.jwt";
 /// The keys of one server.
 pub struct KeyStore {
     dir: PathBuf,
-    signing: KeyPair,
+    sealing: Sealing,
     operator_jwt: String,
+    /// Public keys of the operator, each of which may have signed an account.
+    operator_keys: Vec<String>,
     system: StoredAccount,
 }
 
@@ -47,6 +60,7 @@ pub struct KeyStore {
 struct StoredAccount {
     id: String,
     jwt: String,
+    issued_s: i64,
     claims: Claims<Account>,
 }
 
@@ -77,6 +91,34 @@ pub enum KeyStoreError {
     /// Other users of the machine can read a secret.
     #[error("{0} can be read by other users of this machine: make it private with chmod 600")]
     Exposed(PathBuf),
+    /// The store is older than sealed seeds.
+    #[error(
+        "the keys in {0} are not sealed: a server made by an older version; make a new one with `sotto-gateway init`"
+    )]
+    NotSealed(PathBuf),
+    /// The passphrase is elsewhere.
+    #[error(
+        "the passphrase that opens the keys is not in {0}: bring that file back, or name another in SOTTO_UNLOCK_FILE"
+    )]
+    NoPassphrase(PathBuf),
+    /// The passphrase is another one, or the seed was changed.
+    #[error(
+        "{seed} does not open with the passphrase in {unlock}: use the one that it was sealed with, or restore the seed from a backup"
+    )]
+    Locked {
+        /// The sealed seed.
+        seed: PathBuf,
+        /// Where the passphrase is.
+        unlock: PathBuf,
+    },
+    /// The seed was taken off this machine.
+    #[error(
+        "{0} is not on this machine: bring it back with `sotto-gateway accounts operator attach`, or restore it from a backup"
+    )]
+    Away(PathBuf),
+    /// The file of a detached seed does not fit this store.
+    #[error("{0} is not the seed that this server's operator JWT names: look for another copy")]
+    AnotherKey(PathBuf),
     /// A file is not what it should be.
     #[error("{0} is damaged: restore it from a backup")]
     Damaged(PathBuf),
@@ -113,13 +155,21 @@ impl KeyStore {
         let operator_jwt = claims.sign(&operator, now_s)?;
 
         files::create_dir(dir, |new| {
+            let sealing = Sealing::create(dir, new)?;
             let folder = files::NewDir::within(new, OPERATOR)?;
-            folder.write(IDENTITY_SEED, &seed(&operator)?)?;
-            folder.write(SIGNING_SEED, &seed(&signing)?)?;
+            for (name, key) in [(IDENTITY_SEED, &operator), (SIGNING_SEED, &signing)] {
+                let place = format!("{OPERATOR}/{name}");
+                folder.write(name, &sealing.seal(&place, &seed(key)?)?)?;
+            }
             folder.write(OPERATOR_JWT, &operator_jwt)?;
             folder.finish()?;
             let folder = files::NewDir::within(new, SYSTEM)?;
-            system.write(&folder, "SYS", system_account, &signing, now_s)?;
+            let place = Place {
+                sealing: &sealing,
+                folder: &folder,
+                path: SYSTEM.to_owned(),
+            };
+            system.write(&place, "SYS", system_account, &signing, now_s)?;
             folder.finish()?;
             files::NewDir::within(new, ORGS)?.finish()
         })?;
@@ -131,24 +181,21 @@ impl KeyStore {
     /// # Errors
     /// When a file is missing, exposed or damaged.
     pub fn open(dir: &Path) -> Result<Self, KeyStoreError> {
-        let operator = dir.join(OPERATOR);
-        let signing = read_key(&operator.join(SIGNING_SEED), KeyPairType::Operator)?;
-        let path = operator.join(OPERATOR_JWT);
+        let sealing = Sealing::open(dir)?;
+        let path = dir.join(OPERATOR).join(OPERATOR_JWT);
         let operator_jwt = files::read(&path)?;
         let verified = Claims::<Operator>::verify(&operator_jwt)
             .map_err(|_| KeyStoreError::Damaged(path.clone()))?;
-        let operator_claims = verified.claims.nats;
-        if operator_claims.signing_keys != [signing.public_key()] {
-            return Err(KeyStoreError::Damaged(path));
-        }
-        let system = read_account(&dir.join(SYSTEM), &signing)?;
-        if system.id != operator_claims.system_account {
+        let operator = verified.claims.nats;
+        let system = read_account(&dir.join(SYSTEM), &operator.signing_keys)?;
+        if system.id != operator.system_account {
             return Err(KeyStoreError::Damaged(path));
         }
         Ok(Self {
             dir: dir.to_owned(),
-            signing,
+            sealing,
             operator_jwt: operator_jwt.to_string(),
+            operator_keys: operator.signing_keys,
             system,
         })
     }
@@ -165,14 +212,23 @@ impl KeyStore {
             &keys.identity.public_key(),
         );
         let now_s = now_ms.div_euclid(1_000);
+        let operator = self.operator_key()?;
         files::create_dir(&self.org_dir(org), |new| {
-            let folder = files::NewDir::within(new, ORG)?;
-            keys.write(&folder, org.as_str(), account, &self.signing, now_s)?;
-            folder.finish()?;
-            let folder = files::NewDir::within(new, DEVICES)?;
-            let name = format!("{org} devices");
-            device_keys.write(&folder, &name, devices, &self.signing, now_s)?;
-            folder.finish()
+            let accounts = [
+                (ORG, keys, org.to_string(), account),
+                (DEVICES, device_keys, format!("{org} devices"), devices),
+            ];
+            for (which, keys, name, account) in accounts {
+                let folder = files::NewDir::within(new, which)?;
+                let place = Place {
+                    sealing: &self.sealing,
+                    folder: &folder,
+                    path: format!("{ORGS}/{org}/{which}"),
+                };
+                keys.write(&place, &name, account, &operator, now_s)?;
+                folder.finish()?;
+            }
+            Ok(())
         })
     }
 
@@ -216,7 +272,10 @@ impl KeyStore {
     /// # Errors
     /// When there is no such org, or its files do not read.
     pub fn account_signer(&self, org: &OrgName) -> Result<AccountSigner, KeyStoreError> {
-        let signer_of = |which| signer(&self.org_dir(org).join(which), self.account(org, which)?);
+        let signer_of = |which| {
+            let account = self.account(org, which)?;
+            self.signer(&format!("{ORGS}/{org}/{which}"), account)
+        };
         Ok(AccountSigner {
             org: signer_of(ORG)?,
             devices: signer_of(DEVICES)?,
@@ -246,8 +305,8 @@ impl KeyStore {
     /// # Errors
     /// When the system account's files do not read.
     pub fn system_credentials(&self, now_ms: i64) -> Result<Credentials, KeyStoreError> {
-        let dir = self.dir.join(SYSTEM);
-        let signer = signer(&dir, read_account(&dir, &self.signing)?)?;
+        let account = read_account(&self.dir.join(SYSTEM), &self.operator_keys)?;
+        let signer = self.signer(SYSTEM, account)?;
         let user = grants::system(&signer.account);
         Ok(signer.credentials("system", user, now_ms)?)
     }
@@ -268,29 +327,81 @@ impl KeyStore {
         now_ms: i64,
     ) -> Result<String, KeyStoreError> {
         let now_s = now_ms.div_euclid(1_000);
-        let dir = self.existing_org_dir(org)?.join(DEVICES);
+        let lifetime_s = i64::try_from(JWT.as_secs()).unwrap_or(i64::MAX);
+        self.change_account(org, DEVICES, now_ms, |account| {
+            let revocations = &mut account.revocations;
+            for (key, until_s) in nats_keys {
+                let voided = revocations.entry(key.clone()).or_insert(*until_s);
+                *voided = (*voided).max(*until_s);
+            }
+            revocations.retain(|_, until_s| until_s.saturating_add(lifetime_s) >= now_s);
+        })
+    }
+
+    /// Stores an account as `change` leaves it and returns its JWT: the same
+    /// one when that changes nothing. Others wait meanwhile.
+    fn change_account(
+        &self,
+        org: &OrgName,
+        which: &str,
+        now_ms: i64,
+        change: impl FnOnce(&mut Account),
+    ) -> Result<String, KeyStoreError> {
+        let dir = self.existing_org_dir(org)?.join(which);
         let _locked = files::lock(&dir)?;
-        let StoredAccount {
-            jwt, mut claims, ..
-        } = read_account(&dir, &self.signing)?;
-        let lifetime_s = i64::try_from(limits::JWT.as_secs()).unwrap_or(i64::MAX);
-        let before = claims.nats.revocations.clone();
-        let revocations = &mut claims.nats.revocations;
-        for (key, until_s) in nats_keys {
-            let voided = revocations.entry(key.clone()).or_insert(*until_s);
-            *voided = (*voided).max(*until_s);
+        let mut stored = read_account(&dir, &self.operator_keys)?;
+        let before = stored.claims.nats.clone();
+        change(&mut stored.claims.nats);
+        if stored.claims.nats == before {
+            return Ok(stored.jwt);
         }
-        revocations.retain(|_, until_s| until_s.saturating_add(lifetime_s) >= now_s);
-        if *revocations == before {
-            return Ok(jwt);
-        }
-        let jwt = claims.sign(&self.signing, now_s)?;
+        // The resolver keeps the newer of two, by the second.
+        let now_s = now_ms.div_euclid(1_000).max(stored.issued_s);
+        let jwt = stored.claims.sign(&self.operator_key()?, now_s)?;
         files::replace(&dir.join(ACCOUNT_JWT), &jwt)?;
         Ok(jwt)
     }
 
+    /// The operator's key that signs accounts.
+    fn operator_key(&self) -> Result<KeyPair, KeyStoreError> {
+        let place = format!("{OPERATOR}/{SIGNING_SEED}");
+        let key = self.read_key(&place, KeyPairType::Operator)?;
+        if self.operator_keys.contains(&key.public_key()) {
+            Ok(key)
+        } else {
+            Err(KeyStoreError::Damaged(self.dir.join(place)))
+        }
+    }
+
+    fn signer(&self, folder: &str, account: StoredAccount) -> Result<Signer, KeyStoreError> {
+        let place = format!("{folder}/{SIGNING_SEED}");
+        let key = self.read_key(&place, KeyPairType::Account)?;
+        if !account.claims.nats.signing_keys.contains(&key.public_key()) {
+            return Err(KeyStoreError::Damaged(self.dir.join(place)));
+        }
+        Ok(Signer {
+            account: account.id,
+            key,
+        })
+    }
+
+    fn read_key(&self, place: &str, kind: KeyPairType) -> Result<KeyPair, KeyStoreError> {
+        let path = self.dir.join(place);
+        if !path.exists() {
+            return Err(KeyStoreError::Away(path));
+        }
+        let seed = self.sealing.unseal(place, &files::read(&path)?)?;
+        match KeyPair::from_seed(&seed) {
+            Ok(key) if key.key_pair_type() == kind => Ok(key),
+            _ => Err(KeyStoreError::Damaged(path)),
+        }
+    }
+
     fn account(&self, org: &OrgName, which: &str) -> Result<StoredAccount, KeyStoreError> {
-        read_account(&self.existing_org_dir(org)?.join(which), &self.signing)
+        read_account(
+            &self.existing_org_dir(org)?.join(which),
+            &self.operator_keys,
+        )
     }
 
     fn existing_org_dir(&self, org: &OrgName) -> Result<PathBuf, KeyStoreError> {
@@ -331,7 +442,7 @@ impl NewAccount {
 
     fn write(
         &self,
-        folder: &files::NewDir,
+        place: &Place<'_>,
         name: &str,
         account: Account,
         operator: &KeyPair,
@@ -343,44 +454,39 @@ impl NewAccount {
             expires_s: None,
             nats: account,
         };
-        folder.write(IDENTITY_SEED, &seed(&self.identity)?)?;
-        folder.write(SIGNING_SEED, &seed(&self.signing)?)?;
-        folder.write(ACCOUNT_JWT, &claims.sign(operator, now_s)?)
+        place.write_seed(IDENTITY_SEED, &self.identity)?;
+        place.write_seed(SIGNING_SEED, &self.signing)?;
+        let jwt = claims.sign(operator, now_s)?;
+        place.folder.write(ACCOUNT_JWT, &jwt)
     }
 }
 
-fn signer(dir: &Path, account: StoredAccount) -> Result<Signer, KeyStoreError> {
-    let path = dir.join(SIGNING_SEED);
-    let key = read_key(&path, KeyPairType::Account)?;
-    if account.claims.nats.signing_keys != [key.public_key()] {
-        return Err(KeyStoreError::Damaged(path));
-    }
-    Ok(Signer {
-        account: account.id,
-        key,
-    })
+/// A folder that is being made, and where it will be in the store.
+struct Place<'a> {
+    sealing: &'a Sealing,
+    folder: &'a files::NewDir,
+    path: String,
 }
 
-fn read_account(dir: &Path, operator: &KeyPair) -> Result<StoredAccount, KeyStoreError> {
+impl Place<'_> {
+    fn write_seed(&self, name: &str, key: &KeyPair) -> Result<(), KeyStoreError> {
+        let place = format!("{}/{name}", self.path);
+        let sealed = self.sealing.seal(&place, &seed(key)?)?;
+        self.folder.write(name, &sealed)
+    }
+}
+
+fn read_account(dir: &Path, operator_keys: &[String]) -> Result<StoredAccount, KeyStoreError> {
     let path = dir.join(ACCOUNT_JWT);
     let jwt = files::read(&path)?;
     match Claims::<Account>::verify(&jwt) {
-        Ok(Verified { issuer, claims, .. }) if issuer == operator.public_key() => {
-            Ok(StoredAccount {
-                id: claims.subject.clone(),
-                jwt: jwt.to_string(),
-                claims,
-            })
-        }
+        Ok(verified) if operator_keys.contains(&verified.issuer) => Ok(StoredAccount {
+            id: verified.claims.subject.clone(),
+            jwt: jwt.to_string(),
+            issued_s: verified.issued_s,
+            claims: verified.claims,
+        }),
         _ => Err(KeyStoreError::Damaged(path)),
-    }
-}
-
-fn read_key(path: &Path, kind: KeyPairType) -> Result<KeyPair, KeyStoreError> {
-    let text = files::read(path)?;
-    match KeyPair::from_seed(&text) {
-        Ok(key) if key.key_pair_type() == kind => Ok(key),
-        _ => Err(KeyStoreError::Damaged(path.to_owned())),
     }
 }
 

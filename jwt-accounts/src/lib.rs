@@ -17,6 +17,8 @@ pub mod keystore;
 pub mod policy;
 mod push;
 mod signer;
+mod status;
 
 pub use push::{PushError, push_account};
 pub use signer::{AccountSigner, Credentials, DeviceJwt};
+pub use status::{AccountVersion, HeldAccount, held_accounts};

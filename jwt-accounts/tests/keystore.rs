@@ -1,14 +1,18 @@
 //! The keys on disk: private, whole or not there, and the same after reopening.
 
-#![allow(clippy::unwrap_used, reason = "a test, with functions of its own")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test, with functions of its own"
+)]
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use sotto_jwt_accounts::claims::{Account, Claims};
-use sotto_jwt_accounts::keystore::{KeyStore, KeyStoreError};
+use sotto_jwt_accounts::claims::{Account, Claims, Limit};
+use sotto_jwt_accounts::keystore::{Detachable, KeyStore, KeyStoreError, StorageLimits};
 use sotto_proto::OrgName;
 
 const NOW_S: i64 = 1_800_000_000;
@@ -25,6 +29,11 @@ const READ: [&str; 8] = [
     "orgs/acme/devices/signing.seed",
     "orgs/acme/devices/account.jwt",
 ];
+
+const SOME: StorageLimits = StorageLimits {
+    bytes: Limit::AtMost(1 << 30),
+    streams: Limit::AtMost(20),
+};
 
 struct Case {
     _dir: tempfile::TempDir,
@@ -93,7 +102,7 @@ fn what_is_reopened_is_what_was_made() {
 fn everything_is_for_its_owner_only() {
     let case = Case::new();
     let (files, folders) = case.tree();
-    assert_eq!(files.len(), READ.len() + 4);
+    assert_eq!(files.len(), READ.len() + 4 + 1);
     for file in files {
         assert_eq!(mode(&file), 0o600, "{}", file.display());
     }
@@ -107,7 +116,7 @@ fn a_seed_that_others_can_read_is_refused() {
     let case = Case::new();
     let seed = case.path.join("operator/signing.seed");
     fs::set_permissions(&seed, Permissions::from_mode(0o640)).unwrap();
-    let error = KeyStore::open(&case.path).unwrap_err();
+    let error = use_all(&case.path, &case.org).unwrap_err();
     assert!(matches!(error, KeyStoreError::Exposed(path) if path == seed));
 }
 
@@ -126,7 +135,8 @@ fn damage_is_named_with_its_file() {
         }
         fs::remove_file(&file).unwrap();
         let error = use_all(&case.path, &case.org).unwrap_err();
-        assert!(matches!(error, KeyStoreError::Io { .. }), "{name}: {error}");
+        let gone = matches!(error, KeyStoreError::Io { .. } | KeyStoreError::Away(_));
+        assert!(gone, "{name}: {error}");
     }
 }
 
@@ -238,6 +248,87 @@ fn revocations_of_several_processes_are_all_kept() {
 }
 
 #[test]
+fn no_seed_is_on_disk_in_the_clear() {
+    let case = Case::new();
+    let (files, _) = case.tree();
+    let seeds = files
+        .iter()
+        .filter(|f| f.extension() == Some("seed".as_ref()));
+    for file in seeds {
+        let text = fs::read_to_string(file).unwrap();
+        assert!(text.starts_with("sotto-sealed-1 "), "{}", file.display());
+        assert!(nkeys::KeyPair::from_seed(text.trim()).is_err());
+    }
+    let unlock = case.path.with_file_name("unlock");
+    assert_eq!(mode(&unlock), 0o600);
+}
+
+#[test]
+fn the_passphrase_may_be_elsewhere_until_a_seed_is_needed() {
+    let case = Case::new();
+    let unlock = case.path.with_file_name("unlock");
+    fs::rename(&unlock, case.path.with_file_name("away")).unwrap();
+    let keys = KeyStore::open(&case.path).unwrap();
+    assert_eq!(keys.resolver_preload().unwrap().len(), 3);
+    let error = keys.account_signer(&case.org).unwrap_err();
+    assert!(matches!(error, KeyStoreError::NoPassphrase(path) if path == unlock));
+    fs::write(&unlock, "another").unwrap();
+    fs::set_permissions(&unlock, Permissions::from_mode(0o600)).unwrap();
+    let keys = KeyStore::open(&case.path).unwrap();
+    let error = keys.account_signer(&case.org).unwrap_err();
+    assert!(matches!(error, KeyStoreError::Locked { .. }), "{error}");
+}
+
+#[test]
+fn the_operators_seeds_can_be_off_the_machine() {
+    let case = Case::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("signing");
+    case.keys.detach(Detachable::Signing, &file).unwrap();
+    assert_eq!(mode(&file), 0o600);
+    let keys = KeyStore::open(&case.path).unwrap();
+    keys.account_signer(&case.org).unwrap();
+    keys.system_credentials(NOW_MS).unwrap();
+    let error = keys.limit_storage(&case.org, SOME, NOW_MS).unwrap_err();
+    assert!(error.to_string().contains("operator attach"), "{error}");
+
+    // Neither another store's seed nor one of another kind comes in.
+    let other = Case::new();
+    let theirs = elsewhere.path().join("theirs");
+    other.keys.detach(Detachable::Signing, &theirs).unwrap();
+    assert!(keys.attach(Detachable::Signing, &theirs).is_err());
+    assert!(keys.attach(Detachable::Identity, &file).is_err());
+    keys.attach(Detachable::Signing, &file).unwrap();
+    use_all(&case.path, &case.org).unwrap();
+    assert_eq!(keys.storage_limits(&case.org).unwrap(), SOME);
+}
+
+#[test]
+fn a_new_signing_key_stands_beside_the_old_one_until_that_is_dropped() {
+    let case = Case::new();
+    let keys_of = |jwts: [String; 2]| {
+        jwts.map(|jwt| {
+            Claims::<Account>::verify(&jwt)
+                .unwrap()
+                .claims
+                .nats
+                .signing_keys
+        })
+    };
+    let before = keys_of(case.keys.account_jwts(&case.org).unwrap());
+    let both = keys_of(case.keys.rotate_org(&case.org, NOW_MS).unwrap());
+    for (old, both) in before.iter().zip(&both) {
+        assert!(both.len() == 2 && both.ends_with(old), "{both:?}");
+    }
+    use_all(&case.path, &case.org).unwrap();
+    let after = keys_of(case.keys.drop_old_keys(&case.org, NOW_MS).unwrap());
+    for (after, both) in after.iter().zip(&both) {
+        assert_eq!(after[..], both[..1]);
+    }
+    use_all(&case.path, &case.org).unwrap();
+}
+
+#[test]
 fn secrets_do_not_show_in_debug() {
     let case = Case::new();
     let signer = case.keys.account_signer(&case.org).unwrap();
@@ -260,5 +351,6 @@ fn use_all(path: &Path, org: &OrgName) -> Result<(), KeyStoreError> {
     keys.resolver_preload()?;
     keys.account_signer(org)?;
     keys.system_credentials(NOW_MS)?;
+    keys.limit_storage(org, SOME, NOW_MS)?;
     Ok(())
 }

@@ -12,7 +12,8 @@ use crate::private_files::{self, FileError};
 /// | path | what |
 /// |---|---|
 /// | `server.toml` | [`crate::ServerConfig`]; written last, so that its presence means the directory is complete |
-/// | `accounts/` | seeds and JWTs of the operator and of each org's account |
+/// | `accounts/` | sealed seeds and JWTs of the operator and of each org's account |
+/// | `unlock` | the passphrase that opens those seeds; may be kept elsewhere |
 /// | `gateway/` | the gateway's signing key and OPAQUE set-up |
 /// | `tls/` | the server's own certificate authority and its certificate |
 /// | `creds/` | NATS credentials of the relay, the gateway and the system user |

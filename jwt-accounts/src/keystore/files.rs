@@ -66,6 +66,12 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<(), KeyStoreError> {
     sync_parent(path)
 }
 
+/// Removes a file, durably.
+pub(super) fn remove(path: &Path) -> Result<(), KeyStoreError> {
+    fs::remove_file(path).map_err(failed(path))?;
+    sync_parent(path)
+}
+
 /// Keeps other processes, and other threads of this one, from the same folder
 /// until what is returned is dropped.
 pub(super) fn lock(path: &Path) -> Result<File, KeyStoreError> {
