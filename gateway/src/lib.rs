@@ -8,6 +8,7 @@
 //! who asks for what.
 
 mod accounts;
+pub mod accounts_cli;
 mod caller;
 mod calls;
 pub mod clock;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use sotto_gateway::accounts_cli::{self, AccountsArgs};
 use sotto_gateway::provision::{self, InitArgs, OrgAddArgs};
 use sotto_gateway::run;
 use sotto_service::{ServerArgs, logging, tls};
@@ -23,6 +24,8 @@ enum Command {
     /// Manage the organisations of a server.
     #[command(subcommand)]
     Org(OrgCommand),
+    /// Manage the NATS accounts of a server.
+    Accounts(AccountsArgs),
     /// Serve until SIGTERM or SIGINT.
     Run(ServerArgs),
 }
@@ -57,6 +60,10 @@ fn start(command: Command) -> anyhow::Result<()> {
         Command::Org(OrgCommand::Add(args)) => {
             logging::start("warn")?;
             runtime.block_on(provision::add_org(&args))
+        }
+        Command::Accounts(args) => {
+            logging::start("warn")?;
+            runtime.block_on(accounts_cli::run(&args))
         }
         Command::Run(args) => {
             logging::start(&args.log)?;

@@ -209,6 +209,21 @@ fn create_org(
     if !keys.orgs()?.contains(org) {
         keys.add_org(org, now_ms)?;
     }
+    issue_credentials(layout, keys, config, org)
+}
+
+/// New credentials of the relay and the gateway of an org, by the signing keys
+/// in use.
+///
+/// # Errors
+/// When the keys do not read, or a file cannot be written.
+pub fn issue_credentials(
+    layout: &Layout,
+    keys: &KeyStore,
+    config: &ServerConfig,
+    org: &OrgName,
+) -> anyhow::Result<()> {
+    let now_ms = SystemClock.now_ms();
     let signer = keys.account_signer(org)?;
     let relay = signer.relay(config.shards.get(), now_ms)?;
     private_files::write(&layout.relay_creds(org), relay.expose().as_bytes())?;

@@ -1,0 +1,173 @@
+//! `sotto-gateway accounts`: the NATS accounts of a server, seen and changed
+//! by whoever runs it. What nats-server is to know is pushed at once.
+
+mod show;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use sotto_jwt_accounts::claims::Limit;
+use sotto_jwt_accounts::grants::SYSTEM_INBOX;
+use sotto_jwt_accounts::keystore::{Detachable, KeyStore, StorageLimits};
+use sotto_jwt_accounts::push_account;
+use sotto_proto::OrgName;
+use sotto_service::{Layout, ServerConfig, nats};
+
+use crate::clock::{Clock, SystemClock};
+use crate::provision;
+
+/// The accounts of which server, and what of them.
+#[derive(Debug, clap::Args)]
+pub struct AccountsArgs {
+    /// The server's data directory.
+    #[arg(
+        long,
+        env = "SOTTO_SERVER_DIR",
+        value_name = "DIR",
+        global = true,
+        default_value = "."
+    )]
+    dir: PathBuf,
+
+    #[command(subcommand)]
+    command: AccountsCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum AccountsCommand {
+    /// Show which version of each account every NATS server has in force.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hand every account to the NATS servers again.
+    Push,
+    /// Bound what an organisation stores.
+    Limits {
+        /// The organisation.
+        org: OrgName,
+        /// Bytes on disk at most.
+        #[arg(long)]
+        bytes: Option<u64>,
+        /// Streams and buckets at most.
+        #[arg(long)]
+        streams: Option<u64>,
+    },
+    /// New signing keys for an organisation: first without --finish, then
+    /// restart relay and gateway, then an hour later with it.
+    Rotate {
+        /// The organisation.
+        org: OrgName,
+        /// Drop the old keys: what they signed is void.
+        #[arg(long)]
+        finish: bool,
+    },
+    /// Keep the operator's seeds off this machine.
+    #[command(subcommand)]
+    Operator(OperatorCommand),
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum OperatorCommand {
+    /// Move a seed to a file elsewhere.
+    Detach(SeedArgs),
+    /// Bring a seed back from a file.
+    Attach(SeedArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct SeedArgs {
+    /// The file.
+    file: PathBuf,
+    /// The signing seed, which adding organisations, limits and revocations
+    /// need, instead of the identity seed.
+    #[arg(long)]
+    signing: bool,
+}
+
+/// Does one command.
+///
+/// # Errors
+/// When the keys do not read, or a NATS server does not answer.
+pub async fn run(args: &AccountsArgs) -> anyhow::Result<()> {
+    let layout = Layout::new(&args.dir);
+    let config = ServerConfig::load(&layout)?;
+    let keys = KeyStore::open(&layout.accounts())?;
+    let now_ms = SystemClock.now_ms();
+    match &args.command {
+        AccountsCommand::Status { json } => {
+            let system = system(&layout, &config).await?;
+            show::status(&keys, &system, *json).await
+        }
+        AccountsCommand::Push => {
+            let jwts = keys
+                .resolver_preload()?
+                .into_iter()
+                .map(|account| account.jwt);
+            push(&layout, &config, jwts).await
+        }
+        AccountsCommand::Limits {
+            org,
+            bytes,
+            streams,
+        } => {
+            let now = keys.storage_limits(org)?;
+            let limits = StorageLimits {
+                bytes: bytes.map_or(now.bytes, Limit::AtMost),
+                streams: streams.map_or(now.streams, Limit::AtMost),
+            };
+            let jwt = keys.limit_storage(org, limits, now_ms)?;
+            push(&layout, &config, [jwt]).await
+        }
+        AccountsCommand::Rotate { org, finish: false } => {
+            push(&layout, &config, keys.rotate_org(org, now_ms)?).await?;
+            provision::issue_credentials(&layout, &keys, &config, org)
+        }
+        AccountsCommand::Rotate { org, finish: true } => {
+            push(&layout, &config, keys.drop_old_keys(org, now_ms)?).await
+        }
+        AccountsCommand::Operator(OperatorCommand::Detach(seed)) => {
+            ensure!(
+                !seed.file.starts_with(layout.root()),
+                "{} is within the server's directory: name a file elsewhere",
+                seed.file.display()
+            );
+            Ok(keys.detach(which(seed), &seed.file)?)
+        }
+        AccountsCommand::Operator(OperatorCommand::Attach(seed)) => {
+            Ok(keys.attach(which(seed), &seed.file)?)
+        }
+    }
+}
+
+fn which(seed: &SeedArgs) -> Detachable {
+    if seed.signing {
+        Detachable::Signing
+    } else {
+        Detachable::Identity
+    }
+}
+
+async fn push(
+    layout: &Layout,
+    config: &ServerConfig,
+    jwts: impl IntoIterator<Item = String>,
+) -> anyhow::Result<()> {
+    let system = system(layout, config)
+        .await
+        .context("the change is stored, but not in force: start the server and push it")?;
+    for jwt in jwts {
+        push_account(&system, &jwt).await?;
+    }
+    Ok(())
+}
+
+async fn system(layout: &Layout, config: &ServerConfig) -> anyhow::Result<async_nats::Client> {
+    let login = nats::Login {
+        name: "sotto-gateway accounts",
+        credentials: &layout.system_creds(),
+        inbox_prefix: SYSTEM_INBOX,
+    };
+    Ok(nats::connect(layout, config, login).await?)
+}
