@@ -210,7 +210,7 @@ mod tests {
             let serve = async {
                 let (bind, rest) = answers.split_at(BIND_LENGTH);
                 for answer in [bind, rest] {
-                    server.read(&mut [0; 1_024]).await.unwrap();
+                    assert_ne!(server.read(&mut [0; 1_024]).await.unwrap(), 0);
                     server.write_all(answer).await.unwrap();
                 }
                 std::future::pending().await
