@@ -1,16 +1,19 @@
 //! Catch-up, as devices see it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::StreamExt;
 use prost::Message;
 use rand::rngs::OsRng;
+use sotto_jwt_accounts::policy::Proven;
 use sotto_proto::wire::{
     BlobRange, FetchFrame, FetchRefusal, FetchRequest, RoomCursor, StoredKind, StoredMessage,
 };
 use sotto_proto::{FileId, RoomAddress, Subject, limits, reply_prefix};
 
-use crate::org::{Org, fetch, fetch_raw, store};
-use crate::server::{Server, eventually, within};
+use crate::org::{Org, fetch, fetch_raw, store, try_fetch};
+use crate::server::{PATIENCE, Server, eventually, now_ms, within};
 
 fn cursor(room: &RoomAddress, messages_after: u64, handshakes_after: u64) -> RoomCursor {
     RoomCursor {
@@ -215,6 +218,49 @@ async fn a_room_of_others_is_refused_and_the_rest_served() {
         .collect();
     assert_eq!(refused.len(), 2);
     assert!(refused.contains(&unknown) && refused.contains(&his.room.to_bytes()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gated_room_is_served_on_its_own_subject_to_who_has_proven_what_it_takes() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let org = Org::found(&server).await;
+    let alice = org.sign_up("alice").await;
+    let (gated, open) = (org.room(&alice).await, org.room(&alice).await);
+    org.gate(&gated).await;
+    let proven = Proven::all(now_ms());
+    let having = org.connect_having(&alice, &proven).await;
+    store(&having, &gated.messages(), "behind the door").await;
+    store(&having, &open.messages(), "outside").await;
+
+    let request = rooms(vec![cursor(&gated, 0, 0), cursor(&open, 0, 0)]);
+    let own = Subject::FetchRoom(alice.id, gated.room);
+    let common = Subject::Fetch(alice.id);
+    for (subject, served, refused) in [
+        (&own, "behind the door", &open),
+        (&common, "outside", &gated),
+    ] {
+        let request = request.encode_to_vec().into();
+        let frames = try_fetch(&having, subject, request, PATIENCE)
+            .await
+            .unwrap();
+        let texts: Vec<Bytes> = messages(&frames)
+            .iter()
+            .map(|message| message.payload.clone())
+            .collect();
+        assert_eq!(texts, [Bytes::from(served)]);
+        let refusals: Vec<_> = frames
+            .iter()
+            .flat_map(|f| f.refused_rooms.clone())
+            .collect();
+        assert_eq!(refusals, [refused.room.to_bytes()]);
+    }
+
+    // Without the factor nats-server does not let the question pass.
+    let without = org.connect(&alice).await;
+    let request = request.encode_to_vec().into();
+    let unheard = try_fetch(&without, &own, request, Duration::from_secs(1)).await;
+    assert_eq!(unheard, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

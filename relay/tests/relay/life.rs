@@ -22,9 +22,10 @@ pub async fn payloads(client: &Client, device: &Device, room: &RoomAddress) -> V
         max_bytes: u32::MAX,
         ..FetchRequest::default()
     };
+    let subject = Subject::Fetch(device.id);
     let frames = eventually("catch-up is answered", async || {
         let request = request.encode_to_vec().into();
-        try_fetch(client, device, request, Duration::from_secs(5)).await
+        try_fetch(client, &subject, request, Duration::from_secs(5)).await
     })
     .await;
     let messages = frames.iter().flat_map(|frame| &frame.messages);

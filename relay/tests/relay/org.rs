@@ -15,7 +15,7 @@ use sotto_jwt_accounts::directory::{
 };
 use sotto_jwt_accounts::policy;
 use sotto_proto::signed::DeviceCertificate;
-use sotto_proto::wire::{FetchFrame, FetchRequest, JoinRule};
+use sotto_proto::wire::{self, FetchFrame, FetchRequest, JoinRule};
 use sotto_proto::{DeviceId, InviteToken, RoomAddress, RoomId, Subject, UserName, reply_prefix};
 use sotto_service::tls;
 
@@ -108,9 +108,13 @@ impl<'a> Org<'a> {
 
     /// Connects as a device, with the grants that it has now.
     pub async fn connect(&self, device: &Device) -> Client {
+        self.connect_having(device, &policy::Proven::none()).await
+    }
+
+    /// Connects as a device that has proven these factors.
+    pub async fn connect_having(&self, device: &Device, proven: &policy::Proven) -> Client {
         let state = self.writer.log().state().unwrap();
-        let access =
-            policy::nats_access(&state, device.id, &policy::Proven::none(), now_ms()).unwrap();
+        let access = policy::nats_access(&state, device.id, proven, now_ms()).unwrap();
         let signer = self.server.keys.account_signer(&self.server.org()).unwrap();
         let jwt = signer.device_jwt(&access, now_ms()).unwrap().jwt;
         let nkey = Arc::clone(&device.nkey);
@@ -125,6 +129,26 @@ impl<'a> Org<'a> {
             .connect(self.server.config.nats_url())
             .await
             .unwrap()
+    }
+
+    /// From now on reading a room takes a TOTP code.
+    pub async fn gate(&self, room: &RoomAddress) {
+        let demand = wire::Demand {
+            actions: vec![wire::PolicyAction::Read.into()],
+            factor: wire::Factor::Totp.into(),
+            max_age_seconds: 3_600,
+            ..wire::Demand::default()
+        };
+        let policy = wire::Policy {
+            demands: vec![demand],
+            cedar: String::new(),
+        };
+        let policy = policy::LevelPolicy::try_from(policy).unwrap();
+        let gate = Command::SetPolicy {
+            scope: Scope::Room(room.room),
+            policy: Some(Arc::new(policy)),
+        };
+        self.append(&Actor::Gateway, gate).await;
     }
 
     /// Takes a device out of the directory; a connection that it has lives on.
@@ -156,7 +180,8 @@ pub async fn fetch(client: &Client, device: &Device, request: &FetchRequest) -> 
 }
 
 pub async fn fetch_raw(client: &Client, device: &Device, request: Bytes) -> Vec<FetchFrame> {
-    let answer = try_fetch(client, device, request, PATIENCE).await;
+    let subject = Subject::Fetch(device.id);
+    let answer = try_fetch(client, &subject, request, PATIENCE).await;
     answer.expect("the relay does not answer to the end")
 }
 
@@ -164,15 +189,14 @@ pub async fn fetch_raw(client: &Client, device: &Device, request: Bytes) -> Vec<
 /// nothing comes for so long.
 pub async fn try_fetch(
     client: &Client,
-    device: &Device,
+    subject: &Subject,
     request: Bytes,
     patience: Duration,
 ) -> Option<Vec<FetchFrame>> {
     let inbox = client.new_inbox();
     let mut answers = client.subscribe(inbox.clone()).await.unwrap();
-    let subject = Subject::Fetch(device.id).to_string();
     client
-        .publish_with_reply(subject, inbox, request)
+        .publish_with_reply(subject.to_string(), inbox, request)
         .await
         .unwrap();
     let mut frames: Vec<FetchFrame> = Vec::new();
