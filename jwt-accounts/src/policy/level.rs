@@ -34,8 +34,7 @@ pub struct LevelPolicy {
 #[derive(Clone)]
 pub(super) struct Compiled {
     pub(super) policies: PolicySet,
-    /// Whether it looks at more than the action and what is proven: only the
-    /// level's own text does, and entities cost to make.
+    /// Whether it looks into the user or the object: entities cost to make.
     pub(super) asks_entities: bool,
     /// Whether the text speaks of the time; it costs to tell.
     pub(super) asks_now: bool,
@@ -141,7 +140,7 @@ impl LevelPolicy {
             policies.add(policy).map_err(|error| syntax(&error))?;
         }
         Ok(Compiled {
-            asks_entities: !own.is_empty(),
+            asks_entities: own.policies().any(looks_into_entities),
             asks_now: speaks_of(&own, "now"),
             asks_introductions: speaks_of(&policies, "introductions"),
             policies,
@@ -168,6 +167,21 @@ impl LevelPolicy {
 
 fn demand_id(index: usize) -> String {
     format!("demand-{}", index + 1)
+}
+
+/// Whether more of a policy's user and object counts than which they are. Too
+/// often yes does no harm, and a wrong no would only forbid.
+fn looks_into_entities(policy: &Policy) -> bool {
+    let Ok(json) = policy.to_json() else {
+        return true;
+    };
+    let part = |name: &str| json.get(name).map(ToString::to_string).unwrap_or_default();
+    let conditions = part("conditions");
+    let names = ["\"principal\"", "\"resource\"", "\"__entity\""];
+    names.iter().any(|name| conditions.contains(name))
+        || ["principal", "resource"]
+            .iter()
+            .any(|of| part(of).contains("\"in\""))
 }
 
 /// Whether a name stands anywhere in the policies, however it is written.

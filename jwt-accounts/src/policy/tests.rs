@@ -3,6 +3,7 @@
 mod levels;
 mod lockouts;
 mod reach;
+mod speed;
 mod table;
 
 use std::num::NonZeroU32;
