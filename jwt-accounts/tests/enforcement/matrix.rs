@@ -51,7 +51,10 @@ async fn nats_server_allows_just_what_the_policy_does() {
     for address in &org.rooms {
         let room = address.room;
         let writes = |(_, (person, _)): &(usize, &mut (&Person, Wire))| org.posts(person, room);
-        let (_, (_, writer)) = devices.iter_mut().enumerate().find(writes).unwrap();
+        let Some((_, (_, writer))) = devices.iter_mut().enumerate().find(writes) else {
+            // Nobody writes to what is archived.
+            continue;
+        };
         writer
             .publish(&address.messages().to_string(), "last")
             .await

@@ -16,7 +16,7 @@ async fn a_revoked_device_is_cut_off_on_every_node() {
     for node in &cluster.nodes {
         wires.push(Wire::connect(&node.url, &jwt, &key).await.unwrap());
     }
-    let mut others = org.device(org.person("roomuser"), 1).await;
+    let mut others = org.device(org.person("office"), 1).await;
     let system = cluster.system(0).await;
 
     let start = tokio::time::Instant::now();
