@@ -37,10 +37,12 @@ pub(super) fn denied_publish(error: &str) -> Option<&str> {
     rest.split_once('"').map(|(subject, _)| subject)
 }
 
-/// Reads a message that a stream republished; `None` when it is none.
+/// Reads a message that a stream republished; `None` when it is none. The
+/// server appends its headers after the sender's, so only the last of a name
+/// is to be believed.
 pub(super) fn live_message(message: Message) -> Option<LiveMessage> {
     let headers = message.headers.as_ref()?;
-    let header = |name: &str| headers.get(name).map(|value| value.as_str());
+    let header = |name: &str| headers.get_last(name).map(|value| value.as_str());
     let stored_at: jiff::Timestamp = header("Nats-Time-Stamp")?.parse().ok()?;
     Some(LiveMessage {
         subject: Subject::from_live(&message.subject).ok()?,
@@ -61,7 +63,7 @@ mod tests {
     fn message(subject: &str, payload: &[u8], headers: &[(&str, &str)]) -> Message {
         let mut map = HeaderMap::new();
         for &(name, value) in headers {
-            map.insert(name, value);
+            map.append(name, value);
         }
         Message {
             subject: subject.into(),
@@ -128,6 +130,22 @@ mod tests {
             assert!(live_message(message(subject, b"", &headers)).is_none());
         }
         assert!(live_message(message("inbox.x", b"", &headers)).is_none());
+    }
+
+    #[test]
+    fn a_sender_cannot_say_where_a_message_is_stored() {
+        let headers = [
+            ("Nats-Sequence", "900"),
+            ("Nats-Last-Sequence", "800"),
+            ("Nats-Time-Stamp", "2100-01-01T00:00:00Z"),
+            ("Nats-Sequence", "12"),
+            ("Nats-Last-Sequence", "9"),
+            ("Nats-Time-Stamp", "1970-01-01T00:00:01.5Z"),
+        ];
+        let subject = "live.inbox.aaaaaaaaaaaaaaaaaaaaaaaaaa";
+        let read = live_message(message(subject, b"", &headers)).unwrap();
+        assert_eq!((read.sequence, read.last_sequence), (12, 9));
+        assert_eq!(read.stored_at, Timestamp(1_500));
     }
 
     proptest! {

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use async_nats::header::{NATS_LAST_SEQUENCE, NATS_SUBJECT};
+use async_nats::header::{
+    NATS_LAST_SEQUENCE, NATS_SEQUENCE, NATS_STREAM, NATS_SUBJECT, NATS_TIME_STAMP,
+};
 use async_nats::jetstream::{self, message::StreamMessage};
 use async_nats::{Client, HeaderMap, Message, StatusCode};
 use bytes::Bytes;
@@ -133,7 +135,7 @@ impl Reader {
             .ok()
             .and_then(Result::ok)
             .ok_or_else(|| ReadError::Unanswered(stream.to_owned()))?;
-        match answer.status {
+        match own_status(&answer) {
             None => stored(stream, &subject, answer).map(|(stored, _)| Some(stored)),
             Some(StatusCode::NOT_FOUND) => Ok(None),
             Some(status) => Err(refused(stream, status, answer.description)),
@@ -178,7 +180,7 @@ impl<'a> Batch<'a> {
 
     /// Takes in one answer; the page when it was the last.
     fn take(&mut self, answer: Message) -> Result<Option<Page>, ReadError> {
-        match answer.status {
+        match own_status(&answer) {
             None => {
                 let (stored, before) = stored(self.stream, self.subject, answer)?;
                 if before != self.last_sequence || stored.sequence <= self.last_sequence {
@@ -210,16 +212,25 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// The status of an answer that is the server's own. A stored message comes as
+/// it was sent, perhaps with a status that its sender made up.
+fn own_status(answer: &Message) -> Option<StatusCode> {
+    let headers = answer.headers.as_ref();
+    let is_stored = headers.is_some_and(|headers| headers.get_last(NATS_SUBJECT).is_some());
+    answer.status.filter(|_| !is_stored)
+}
+
 /// A message of the expected subject, and the sequence of the one before it in
 /// its batch.
-fn stored(stream: &str, subject: &str, answer: Message) -> Result<(Stored, u64), ReadError> {
+fn stored(stream: &str, subject: &str, mut answer: Message) -> Result<(Stored, u64), ReadError> {
     let incomplete = |what| ReadError::Incomplete(stream.to_owned(), what);
-    let headers = answer.headers.as_ref();
-    let before = headers.and_then(|headers| number(headers, NATS_LAST_SEQUENCE.as_ref()));
-    let found = headers.and_then(|headers| headers.get(NATS_SUBJECT));
+    let headers = by_server(&answer.headers.take().unwrap_or_default());
+    let before = number(&headers, NATS_LAST_SEQUENCE.as_ref());
+    let found = headers.get(NATS_SUBJECT);
     if found.is_none_or(|found| found.as_str() != subject) {
         return Err(incomplete("a message is of another subject"));
     }
+    answer.headers = Some(headers);
     let message = StreamMessage::try_from(answer)
         .map_err(|_| incomplete("a message has no sequence or time"))?;
     let milliseconds = message.time.unix_timestamp_nanos() / 1_000_000;
@@ -229,6 +240,24 @@ fn stored(stream: &str, subject: &str, answer: Message) -> Result<(Stored, u64),
         payload: message.payload,
     };
     Ok((stored, before.unwrap_or_default()))
+}
+
+/// What the server says of a stored message. It appends its headers after the
+/// sender's, so only the last of a name is to be believed.
+fn by_server(headers: &HeaderMap) -> HeaderMap {
+    let mut trusted = HeaderMap::new();
+    for name in [
+        NATS_STREAM,
+        NATS_SUBJECT,
+        NATS_SEQUENCE,
+        NATS_LAST_SEQUENCE,
+        NATS_TIME_STAMP,
+    ] {
+        if let Some(value) = headers.get_last(name.clone()) {
+            trusted.insert(name, value.clone());
+        }
+    }
+    trusted
 }
 
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
@@ -252,4 +281,70 @@ fn encode(stream: &str, request: &impl Serialize) -> Result<Bytes, ReadError> {
     Ok(json
         .map_err(|_| ReadError::Unanswered(stream.to_owned()))?
         .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: &str = "MAIL-0";
+    const SUBJECT: &str = "r.0.field.x.msg";
+
+    fn answer(status: Option<StatusCode>, headers: &[(&str, &str)]) -> Message {
+        let mut map = HeaderMap::new();
+        for &(name, value) in headers {
+            map.append(name, value);
+        }
+        Message {
+            subject: "_INBOX.relay.x".into(),
+            reply: None,
+            payload: Bytes::from_static(b"said"),
+            headers: Some(map),
+            status,
+            description: None,
+            length: 0,
+        }
+    }
+
+    fn servers(sequence: &'static str, before: &'static str) -> [(&'static str, &'static str); 5] {
+        [
+            ("Nats-Stream", STREAM),
+            ("Nats-Subject", SUBJECT),
+            ("Nats-Sequence", sequence),
+            ("Nats-Last-Sequence", before),
+            ("Nats-Time-Stamp", "1970-01-01T00:00:01.5Z"),
+        ]
+    }
+
+    #[test]
+    fn a_sender_cannot_say_where_a_message_is_stored() {
+        let forged = [
+            ("Nats-Stream", "MAIL-9"),
+            ("Nats-Subject", "r.0.field.y.msg"),
+            ("Nats-Sequence", "900"),
+            ("Nats-Last-Sequence", "800"),
+            ("Nats-Time-Stamp", "never"),
+        ];
+        let headers = [forged, servers("7", "0")].concat();
+        let mut batch = Batch::new(STREAM, SUBJECT);
+        assert!(batch.take(answer(None, &headers)).unwrap().is_none());
+        let [stored] = batch.messages.as_slice() else {
+            panic!("one message");
+        };
+        assert_eq!((stored.sequence, stored.stored_at_ms), (7, 1_500));
+    }
+
+    #[test]
+    fn a_sender_cannot_end_the_answer() {
+        for status in [204, 404, 408, 503] {
+            let status = StatusCode::from_u16(status).ok();
+            let mut batch = Batch::new(STREAM, SUBJECT);
+            let taken = batch.take(answer(status, &servers("7", "0")));
+            assert!(taken.unwrap().is_none());
+            assert_eq!(batch.messages.len(), 1);
+        }
+        let nothing = answer(Some(StatusCode::NOT_FOUND), &[]);
+        let ended = Batch::new(STREAM, SUBJECT).take(nothing).unwrap();
+        assert!(ended.is_some_and(|page| page.messages.is_empty() && !page.more));
+    }
 }

@@ -91,6 +91,47 @@ async fn everything_comes_in_the_order_of_the_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn headers_that_a_sender_made_up_are_not_believed() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let org = Org::found(&server).await;
+    let alice = org.sign_up("alice").await;
+    let room = org.room(&alice).await;
+    let client = org.connect(&alice).await;
+
+    let first = store(&client, &room.messages(), "one").await;
+    let mut forged = async_nats::HeaderMap::new();
+    for (name, value) in [
+        ("Nats-Stream", "INBOX"),
+        ("Nats-Subject", "inbox.somebody"),
+        ("Nats-Sequence", "900"),
+        ("Nats-Last-Sequence", "800"),
+        ("Nats-Time-Stamp", "never"),
+        ("Nats-Num-Pending", "0"),
+    ] {
+        forged.insert(name, value);
+    }
+    let subject = room.messages().to_string();
+    let inbox = client.new_inbox();
+    let mut acks = client.subscribe(inbox.clone()).await.unwrap();
+    client
+        .publish_with_reply_and_headers(subject, inbox, forged, "two".into())
+        .await
+        .unwrap();
+    within(acks.next()).await.unwrap();
+    let last = store(&client, &room.messages(), "three").await;
+
+    let frames = fetch(&client, &alice, &rooms(vec![cursor(&room, 0, 0)])).await;
+    assert_eq!(refusal(&frames), FetchRefusal::None);
+    let found: Vec<_> = messages(&frames)
+        .into_iter()
+        .map(|message| (message.sequence, message.payload.clone()))
+        .collect();
+    let expected = [(first, "one"), (first + 1, "two"), (last, "three")];
+    assert_eq!(found, expected.map(|(at, text)| (at, Bytes::from(text))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_month_is_caught_up_in_portions_that_can_be_resumed() {
     let server = Server::new();
     let _relay = server.start().await;

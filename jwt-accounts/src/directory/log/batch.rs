@@ -85,8 +85,8 @@ pub(super) async fn read_one(client: &Client, sequence: u64) -> Result<Option<By
     Ok(found.map(|(_, entry)| entry))
 }
 
-/// A number in a header.
+/// A number in a header of the server, which stands after the sender's.
 pub(super) fn number(message: &Message, name: impl header::IntoHeaderName) -> Option<u64> {
     let headers: &HeaderMap = message.headers.as_ref()?;
-    headers.get(name)?.as_str().parse().ok()
+    headers.get_last(name)?.as_str().parse().ok()
 }
