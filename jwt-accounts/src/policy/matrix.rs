@@ -138,16 +138,17 @@ fn cell(
     }
 }
 
-/// Demands are lettered in the table and told below it.
+/// A paragraph per place. Demands are lettered in the table and told below it.
 impl fmt::Display for Matrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut legend: Vec<String> = Vec::new();
-        let header = [String::new()]
-            .into_iter()
-            .chain(self.standings.iter().cloned());
-        let mut table = vec![header.collect::<Vec<_>>()];
+        let mut table = self.headings().to_vec();
+        let mut place = None;
         for row in &self.rows {
-            let what = format!("{} in {}", row.action.phrase(), row.object);
+            if place.replace(&row.object) != Some(&row.object) {
+                table.push(vec![format!("in {}", row.object)]);
+            }
+            let what = format!("  {}", row.action.phrase());
             let cells = row.cells.iter().map(|cell| cell.text(&mut legend));
             table.push([what].into_iter().chain(cells).collect());
         }
@@ -163,6 +164,17 @@ impl fmt::Display for Matrix {
             writeln!(f, "{}: {demand}", letter(index))?;
         }
         Ok(())
+    }
+}
+
+impl Matrix {
+    /// Two lines, so that the table is no wider than a terminal: "user" above
+    /// "of project".
+    fn headings(&self) -> [Vec<String>; 2] {
+        let names = self.standings.iter().map(|name| name.as_str());
+        let names = names.map(|name| name.split_once(' ').unwrap_or((name, "")));
+        let (roles, places): (Vec<_>, Vec<_>) = names.unzip();
+        [roles, places].map(|names| [""].into_iter().chain(names).map(str::to_owned).collect())
     }
 }
 
@@ -197,10 +209,12 @@ fn letter(index: usize) -> String {
     }
 }
 
+/// Of the columns; a line of one cell runs across all of them.
 fn widths(table: &[Vec<String>]) -> Vec<usize> {
     let columns = table.first().map_or(0, Vec::len);
     let width = |column: usize| {
-        let cells = table.iter().filter_map(|line| line.get(column));
+        let lines = table.iter().filter(|line| line.len() > 1);
+        let cells = lines.filter_map(|line| line.get(column));
         cells
             .map(|text| text.chars().count())
             .max()
