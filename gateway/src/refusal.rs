@@ -201,6 +201,7 @@ impl From<Rule> for Refusal {
             }
             Rule::Certificate(_)
             | Rule::InviteForAnother
+            | Rule::InviteOutlived
             | Rule::UserExpected(_)
             | Rule::IntroductionByAnother
             | Rule::FactorOfGateway

@@ -254,6 +254,17 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// Says which of `several` commands it is about.
+    fn of_nth(self, number: usize, several: bool) -> Self {
+        if !several {
+            return self;
+        }
+        let refusal = Box::new(self);
+        Self::Nth { number, refusal }
+    }
+}
+
 /// The changes that carry out a command at `now_ms`, or why not. They hold
 /// together: append all of them or none.
 ///
@@ -276,12 +287,10 @@ pub fn decide(
             return Err(Rule::TooManyAtOnce.into());
         }
         Command::All(commands) => {
+            let several = commands.len() > 1;
             for (number, command) in (1..).zip(commands) {
                 let done = trial.carry_out(command);
-                done.map_err(|refusal| Refusal::Nth {
-                    number,
-                    refusal: Box::new(refusal),
-                })?;
+                done.map_err(|refusal| refusal.of_nth(number, several))?;
             }
         }
         command => trial.carry_out(command)?,

@@ -91,6 +91,9 @@ pub enum Rule {
     /// The invite is for another user.
     #[error("this invite is for somebody else: ask for one of your own")]
     InviteForAnother,
+    /// Who issued the invite lost the right to.
+    #[error("who issued this invite may not invite there any more: ask for a new one")]
+    InviteOutlived,
     /// They have this role there, or a greater one.
     #[error("they have this role already")]
     RoleHeld,

@@ -10,7 +10,7 @@ use sotto_proto::{FactorId, ProjectName, RoomId, Shard, UserName};
 
 use super::super::event::{Change, InviteHash};
 use super::super::rule::Rule;
-use super::super::state::{State, UserStatus};
+use super::super::state::{Invite, State, UserStatus};
 use super::super::terms::{Actor, By, Holder, Role, Scope, Status, Titled};
 use super::{Command, Refusal};
 use crate::policy::{self, Factor};
@@ -61,7 +61,7 @@ pub(super) fn plan(
         Command::Enrol {
             invite,
             certificate,
-        } => plan_enrolment(state, actor, invite, certificate),
+        } => plan_enrolment(state, actor, invite, certificate, now_ms),
         Command::AddDevice { certificate } => Ok(vec![device_of(actor, certificate)?.1]),
         Command::RevokeDevice { device } => {
             let owner = state.device_user(device).ok_or(Rule::UnknownDevice)?;
@@ -233,14 +233,17 @@ pub(super) fn plan(
     }
 }
 
-/// What allows this is the invite, which the rules look at.
+/// What allows this is the invite, which the rules look at, as long as who
+/// issued it may: an owner who is one no more leaves no way back in.
 fn plan_enrolment(
     state: &State,
     actor: &Actor,
     invite: InviteHash,
     certificate: Signed,
+    now_ms: i64,
 ) -> Result<Vec<Change>, Refusal> {
     let issued = state.invite(&invite).ok_or(Rule::InviteInvalid)?;
+    check_issuer(state, issued, now_ms)?;
     let (certificate, device) = device_of(actor, certificate)?;
     let enrolled = Change::UserEnrolled {
         user: certificate.user.clone(),
@@ -251,6 +254,20 @@ fn plan_enrolment(
     let holder = Holder::User(certificate.user);
     changes.extend(grant(state, holder, issued.scope.clone(), issued.role));
     Ok(changes)
+}
+
+fn check_issuer(state: &State, issued: &Invite, now_ms: i64) -> Result<(), Rule> {
+    let Actor::User(issuer) = &issued.issued_by else {
+        return Ok(());
+    };
+    let may_still =
+        |scope| policy::standing(state, issuer, now_ms, policy::CreateInvite, scope).is_ok();
+    let anybody = issued.for_user.is_none();
+    if may_still(&issued.scope) && (anybody || may_still(&Scope::Org)) {
+        Ok(())
+    } else {
+        Err(Rule::InviteOutlived)
+    }
 }
 
 /// A certificate of the actor's own device, and the change that adds it.

@@ -131,6 +131,36 @@ fn who_owns_a_project_cannot_become_an_expected_user() {
 }
 
 #[test]
+fn an_invite_is_worth_nothing_while_its_issuer_may_not_invite() {
+    let mut org = Org::new();
+    let owner = |holder: &str, scope| Command::GrantRole {
+        holder: Holder::User(name(holder)),
+        scope,
+        role: Role::Owner,
+    };
+    let in_field = Scope::Project(field());
+    org.run(&user("alice"), owner("bob", Scope::Org));
+    org.run(&user("alice"), owner("bob", in_field.clone()));
+    org.run(GATEWAY, add_user("dave", None, None));
+    org.run(&user("bob"), invite_for(40, None, None));
+    org.run(&user("bob"), invite_for(41, Some("dave"), None));
+
+    org.run(&user("alice"), revoke("bob", Scope::Org));
+    assert_eq!(
+        rule(org.try_to(&user("dave"), enrol("dave", 41))),
+        Rule::InviteOutlived,
+        "an owner of a project may not invite somebody in particular"
+    );
+    org.run(&user("alice"), revoke("bob", in_field.clone()));
+    assert_eq!(
+        rule(org.try_to(&user("eve"), enrol("eve", 40))),
+        Rule::InviteOutlived
+    );
+    org.run(&user("alice"), owner("bob", in_field));
+    org.run(&user("eve"), enrol("eve", 40));
+}
+
+#[test]
 fn who_is_revoked_has_nothing_and_their_invites_are_void() {
     let mut org = Org::new();
     let room = org.room("bob", 50, JoinRule::Invite);
