@@ -227,7 +227,7 @@ pub fn issue_credentials(
     let signer = keys.account_signer(org)?;
     let relay = signer.relay(config.shards.get(), now_ms)?;
     private_files::write(&layout.relay_creds(org), relay.expose().as_bytes())?;
-    let answering = signer.relay_of_devices(now_ms)?;
+    let answering = signer.relay_of_devices()?;
     private_files::write(
         &layout.relay_devices_creds(org),
         answering.expose().as_bytes(),

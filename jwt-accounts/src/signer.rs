@@ -10,6 +10,9 @@ use crate::claims::{Claims, ClaimsError, User};
 use crate::grants;
 use crate::policy::NatsAccess;
 
+/// The year 2200, in ms since 1970. nats-server takes a JWT of the future.
+const AHEAD_MS: i64 = 7_258_118_400_000;
+
 /// Signs the users of an org: devices in the devices' account, the rest in the
 /// org's own.
 #[derive(Debug)]
@@ -80,13 +83,15 @@ impl AccountSigner {
         self.credentials("relay", grants::relay(self.account(), shards), now_ms)
     }
 
-    /// Credentials, with a new nkey, of a relay in the devices' account.
+    /// Credentials, with a new nkey, of a relay in the devices' account. They
+    /// are dated ahead: when every JWT issued until now is made void there,
+    /// because too many devices are meant to name each, the relay stays.
     ///
     /// # Errors
     /// When the signing key does not sign.
-    pub fn relay_of_devices(&self, now_ms: i64) -> Result<Credentials, ClaimsError> {
+    pub fn relay_of_devices(&self) -> Result<Credentials, ClaimsError> {
         let user = grants::relay_of_devices(self.device_account());
-        self.devices.credentials("relay", user, now_ms)
+        self.devices.credentials("relay", user, AHEAD_MS)
     }
 
     /// Credentials, with a new nkey, of a gateway with these key-value buckets.

@@ -484,3 +484,29 @@ async fn a_jwt_is_worth_nothing_without_its_key_its_time_and_the_right_signer() 
     let key = KeyPair::new_from_raw(KeyPairType::User, [1; 32]).unwrap();
     assert!(connect(crossed, key).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_every_jwt_is_void_the_relay_stays() {
+    let case = Case::new().await;
+    let mut alice = case.server.device(&case.directory, &case.alice).await;
+    let relay = case.server.relay_of_devices().await;
+    let mut requests = relay.subscribe("fetch.*").await.unwrap();
+    relay.flush().await.unwrap();
+
+    let everybody = [("*".to_owned(), now_ms() / 1_000)].into();
+    let keys = &case.server.keys;
+    let voided = keys.revoke(&case.server.org, &everybody, now_ms()).unwrap();
+    case.server.push(&voided).await;
+    let refusal = alice.refusal().await;
+    assert!(refusal.to_lowercase().contains("revoked"), "{refusal}");
+
+    // A JWT of the same second is void, too.
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    let bob = case.server.device(&case.directory, &case.bob).await;
+    let asks = sotto_proto::Subject::Fetch(case.bob.device).to_string();
+    bob.client.publish(asks, "x".into()).await.unwrap();
+    let heard = tokio::time::timeout(server::PATIENCE, requests.next()).await;
+    assert!(heard.unwrap().is_some(), "the relay was cut off, too");
+    let again = case.server.relay_of_devices().await;
+    again.flush().await.unwrap();
+}

@@ -320,13 +320,32 @@ impl Trial<'_> {
                 actor: self.by.actor.clone(),
                 change,
             };
+            let before = self.state.clone();
             self.state.apply(&event)?;
-            if let Change::PolicySet { scope, .. } = &event.change {
-                policy::lockout(&self.state, scope, self.now_ms)?;
-            }
+            self.check_lockout(&before, &event.change)?;
             self.changes.push(event.change);
         }
         Ok(())
+    }
+
+    /// No change may leave an org that none of its owners could manage. One
+    /// that is so already must not keep every other change from happening.
+    fn check_lockout(&self, before: &State, change: &Change) -> Result<(), LockedOut> {
+        let locked_out = |state, scope| policy::lockout(state, scope, self.now_ms);
+        match change {
+            Change::PolicySet { scope, .. } => locked_out(&self.state, scope),
+            Change::RoleRevoked { .. }
+            | Change::UserRevoked { .. }
+            | Change::GroupDeleted { .. }
+            | Change::GroupMemberRemoved { .. }
+            | Change::GuestUntilSet { .. }
+            | Change::IntroductionWithdrawn { .. }
+            | Change::FactorRemoved { .. } => match locked_out(&self.state, &Scope::Org) {
+                Err(_) if locked_out(before, &Scope::Org).is_err() => Ok(()),
+                answer => answer,
+            },
+            _ => Ok(()),
+        }
     }
 }
 

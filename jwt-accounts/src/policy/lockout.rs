@@ -5,7 +5,7 @@ use sotto_proto::UserName;
 use super::action::Manage;
 use super::factor::{Factor, Proven};
 use super::{Asking, check};
-use crate::directory::{Role, Scope, State, UserStatus};
+use crate::directory::{Scope, State};
 
 const HOUR_MS: i64 = 3_600_000;
 /// Times of the week at which somebody could be able to manage.
@@ -13,11 +13,11 @@ const HOURS: i64 = 7 * 24;
 /// A policy that speaks of the time must leave the org manageable then, too.
 const LATER_MS: i64 = 10 * 365 * 24 * HOUR_MS;
 
-/// A level's policy that nobody could change any more.
+/// A level that nobody could manage any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "with this policy no owner of the organisation could manage {0}, whatever they proved: \
-     let an owner set up the factors that it demands first, or demand less"
+    "after that no owner of the organisation could manage {0}, whatever they proved: \
+     let an owner set up the factors that its policy demands first, or demand less"
 )]
 pub struct LockedOut(Scope);
 
@@ -46,12 +46,7 @@ pub(crate) fn lockout(after: &State, scope: &Scope, now_ms: i64) -> Result<(), L
 }
 
 fn someone_manages(state: &State, scope: &Scope, now_ms: i64) -> bool {
-    let owners = state.users().filter(|(name, user)| {
-        user.status == UserStatus::Active
-            && state.effective_role(name, &Scope::Org) == Some(Role::Owner)
-    });
-    let mut owners = owners.map(|(name, _)| name);
-    owners.any(|owner| {
+    state.org_owners().any(|owner| {
         let asking = Asking {
             user: owner,
             proven: &enrolled(state, owner, now_ms),

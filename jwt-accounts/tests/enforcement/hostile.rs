@@ -7,7 +7,7 @@ use nkeys::KeyPair;
 use sotto_proto::{INBOX_STREAM, Subject, limits, reply_prefix};
 
 use crate::org::Org;
-use crate::server::{Wire, now_ms};
+use crate::server::Wire;
 
 /// How the acknowledgement of a stored message begins.
 const ACKNOWLEDGEMENT: &str = "{\"stream\":\"MAIL-0\"";
@@ -32,7 +32,7 @@ async fn no_answer_of_the_server_writes_for_anybody() {
         listening.subscribe(&own).await.unwrap();
     }
     let mut relay = org
-        .service(&org.cluster.signer.relay_of_devices(now_ms()).unwrap(), 1)
+        .service(&org.cluster.signer.relay_of_devices().unwrap(), 1)
         .await;
     relay.subscribe("fetch.*").await.unwrap();
 

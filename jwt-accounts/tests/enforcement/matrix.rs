@@ -273,7 +273,7 @@ impl Org {
             },
             Service {
                 name: "relay-dev",
-                credentials: signer.relay_of_devices(now_ms()).unwrap(),
+                credentials: signer.relay_of_devices().unwrap(),
                 publish: owned(&["_INBOX.*.>"]),
                 subscribe: owned(&["fetch.*", "fetch.*.*"]),
             },

@@ -78,7 +78,7 @@ impl Server {
 
     /// A client with the relay's grants in the devices' account.
     pub async fn relay_of_devices(&self) -> Client {
-        let credentials = self.signer.relay_of_devices(now_ms()).unwrap();
+        let credentials = self.signer.relay_of_devices().unwrap();
         self.service(&credentials, grants::RELAY_INBOX).await
     }
 

@@ -88,7 +88,7 @@ impl Server {
         );
         files(
             layout.relay_devices_creds(&org),
-            signer.relay_of_devices(now).unwrap().expose(),
+            signer.relay_of_devices().unwrap().expose(),
         );
         files(
             layout.gateway_creds(&org),

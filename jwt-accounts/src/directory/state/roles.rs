@@ -71,17 +71,26 @@ impl State {
 
     /// Whether somebody who signed up owns the org: from the first one on, always.
     pub fn has_owner(&self) -> bool {
-        let is_active = |user: &UserName| {
-            let user = self.users.get(user);
+        self.org_owners().next().is_some()
+    }
+
+    /// Who signed up and owns the org; whoever does so in several ways comes
+    /// several times.
+    pub(crate) fn org_owners(&self) -> impl Iterator<Item = &UserName> {
+        let is_active = |user: &&UserName| {
+            let user = self.users.get(*user);
             user.is_some_and(|user| user.status == UserStatus::Active)
         };
-        self.org_owners.iter().any(|holder| match holder {
-            Holder::User(user) => is_active(user),
-            Holder::Group(group) => {
-                let group = self.groups.get(group);
-                group.is_some_and(|group| group.members.iter().any(is_active))
-            }
-        })
+        let holders = self.org_owners.iter();
+        let users = holders.flat_map(|holder| {
+            let (user, group) = match holder {
+                Holder::User(user) => (Some(user), None),
+                Holder::Group(group) => (None, self.groups.get(group)),
+            };
+            let members = group.into_iter().flat_map(|group| &group.members);
+            user.into_iter().chain(members)
+        });
+        users.filter(is_active)
     }
 
     pub(super) fn groups_of(&self, user: &User) -> impl Iterator<Item = &Group> {

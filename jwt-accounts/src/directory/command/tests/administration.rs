@@ -526,6 +526,44 @@ fn factors_are_changed_by_who_has_just_proven_one() {
 }
 
 #[test]
+fn the_last_factor_that_lets_an_owner_manage_stays() {
+    let mut org = Org::new();
+    let id = FactorId::try_from(&[1; 16][..]).unwrap();
+    let factor = Factor::Totp;
+    org.run(&user("alice"), Command::EnrolFactor { factor, id });
+    let demand = wire::Demand {
+        actions: vec![wire::PolicyAction::Manage.into()],
+        factor: wire::Factor::Totp.into(),
+        ..wire::Demand::default()
+    };
+    let policy = LevelPolicy::try_from(wire::Policy {
+        demands: vec![demand],
+        cedar: String::new(),
+    });
+    let set = Command::SetPolicy {
+        scope: Scope::Org,
+        policy: Some(Arc::new(policy.unwrap())),
+    };
+    org.run(&user("alice"), set);
+    let by = By {
+        actor: user("alice"),
+        proven: Proven::none().with(factor, NOW_MS),
+    };
+    let remove = Command::RemoveFactor {
+        user: name("alice"),
+        id,
+    };
+    let refused = decide(&org.state, &by, remove.clone(), NOW_MS);
+    assert!(matches!(refused, Err(Refusal::LockedOut(_))), "{refused:?}");
+    let clear = Command::SetPolicy {
+        scope: Scope::Org,
+        policy: None,
+    };
+    let both = Command::All(vec![clear, remove]);
+    assert!(decide(&org.state, &by, both, NOW_MS).is_ok());
+}
+
+#[test]
 fn an_ask_on_the_wire_is_the_event_it_asks_for() {
     use wire::directory_command::Ask;
     let command = |ask| Command::try_from(wire::DirectoryCommand { ask: Some(ask) });
