@@ -1,6 +1,10 @@
 //! Keys and limits of an org change while people write.
 
-#![allow(clippy::unwrap_used, reason = "a test, with functions of its own")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test, with functions of its own"
+)]
 
 mod server;
 

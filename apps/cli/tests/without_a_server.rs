@@ -206,7 +206,7 @@ fn a_log_that_is_none_is_said_offline() {
     let file = directory.path().join("log");
     std::fs::write(&file, "not a log").unwrap();
     let path = file.to_str().unwrap();
-    let key = "ab".repeat(32);
+    let key = "11".repeat(32);
     let (code, text) = said(&["admin", "log", "verify", path, "--key", &key]);
     assert_eq!(code, 1, "{text}");
     assert!(!text.contains("sotto signup"), "{text}");

@@ -137,5 +137,8 @@ fn verify(context: &Context, path: &Path, key: &VerifyingKey) -> anyhow::Result<
 fn key(text: &str) -> Result<VerifyingKey, String> {
     let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
     let key = bytes.and_then(|bytes| signed::public_key(&bytes).ok());
-    key.ok_or_else(|| "a public key is 64 hexadecimal digits".to_owned())
+    key.ok_or_else(|| {
+        "give the 64 hexadecimal digits of a public key, as `sotto admin org show` prints it"
+            .to_owned()
+    })
 }

@@ -63,9 +63,9 @@ async fn show(context: &Context) -> anyhow::Result<()> {
             "head": head.hash.map(|hash| HEXLOWER.encode(&hash)),
         }),
         format_args!(
-            "{org}  {}\n  owned by {}\n  {projects} projects, {rooms} rooms, {users} users, {groups} \
-             groups\n  log of {} entries, signed by {key}",
-            title::text(title),
+            "{}\n  owned by {}\n  projects: {projects}, rooms: {rooms}, users: {users}, groups: \
+             {groups}\n  log of {} entries, signed by {key}",
+            format!("{org}  {}", title::text(title)).trim_end(),
             owners.join(", "),
             head.length,
         ),

@@ -74,7 +74,8 @@ pub enum Policy {
     },
     /// Print who may do what, by role and by what must be proven.
     Matrix {
-        /// Of what; without it, of the organisation and of each project.
+        /// Of what; without it, of the organisation and of each project. Reading and posting are
+        /// of rooms, so only the matrix of a room has them.
         object: Option<Place>,
     },
 }

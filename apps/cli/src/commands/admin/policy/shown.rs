@@ -66,7 +66,7 @@ fn show(
             "event": "policy", "place": place, "policy": wire.as_ref().map(form::json),
             "text": text,
         }),
-        lines.join("\n"),
+        lines.join("\n").trim_end(),
     )?;
     Ok(())
 }
