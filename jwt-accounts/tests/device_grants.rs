@@ -1,10 +1,6 @@
 //! What a device may and may not do, by the word of a real nats-server.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test, with functions of its own"
-)]
+#![allow(clippy::unwrap_used, reason = "a test, with functions of its own")]
 
 mod server;
 
