@@ -42,12 +42,18 @@ impl From<Limit> for i64 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operator {
     /// Public operator keys that sign accounts instead of the operator's own.
+    #[serde(default)]
     pub signing_keys: Vec<String>,
-    /// Public key of the account whose users may command the server.
+    /// Public key of the account whose users may command the server; empty when
+    /// there is none yet.
+    #[serde(default)]
     pub system_account: String,
     /// Whether only signing keys may sign, never an identity key.
-    #[serde(rename = "strict_signing_key_usage")]
+    #[serde(rename = "strict_signing_key_usage", default)]
     pub strict_signing_keys: bool,
+    /// What other tools said of it (URLs, tags, ...), kept as it was.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
 }
 
 /// A set of users that see only each other.

@@ -14,11 +14,13 @@
 //! and files are owner-only: one that others can read is refused. A folder
 //! appears whole or not at all.
 
+mod adopt;
 mod detach;
-mod files;
+pub(crate) mod files;
 mod limits;
 mod rotation;
 mod sealing;
+mod seeds;
 
 pub use detach::Detachable;
 pub use limits::StorageLimits;
@@ -32,7 +34,9 @@ use sotto_proto::limits::JWT;
 use zeroize::Zeroizing;
 
 use crate::claims::{Account, Claims, ClaimsError, Operator};
-use crate::signer::{AccountSigner, Credentials, Signer};
+use crate::credentials::Credentials;
+use crate::nsc::NscError;
+use crate::signer::{AccountSigner, Signer};
 use crate::{accounts, grants};
 use sealing::Sealing;
 
@@ -50,6 +54,7 @@ const ACCOUNT_JWT: &str = "account.jwt";
 pub struct KeyStore {
     dir: PathBuf,
     sealing: Sealing,
+    operator_id: String,
     operator_jwt: String,
     /// Public keys of the operator, each of which may have signed an account.
     operator_keys: Vec<String>,
@@ -125,6 +130,9 @@ pub enum KeyStoreError {
     /// There is no such org on this server.
     #[error("there is no organisation `{0}` on this server: add it first")]
     UnknownOrg(OrgName),
+    /// The operator by `nsc` does not fit.
+    #[error(transparent)]
+    Nsc(#[from] NscError),
     /// A key does not sign.
     #[error(transparent)]
     Claims(#[from] ClaimsError),
@@ -137,27 +145,49 @@ impl KeyStore {
     /// # Errors
     /// [`KeyStoreError::Exists`], [`KeyStoreError::Io`].
     pub fn create(dir: &Path, now_ms: i64) -> Result<Self, KeyStoreError> {
-        let operator = KeyPair::new_operator();
         let signing = KeyPair::new_operator();
-        let system = NewAccount::draw();
-        let system_account = accounts::system(system.signing.public_key());
-        let claims = Claims {
-            subject: operator.public_key(),
+        let operator = NewOperator {
+            identity: KeyPair::new_operator(),
             name: "sotto".to_owned(),
             expires_s: None,
             nats: Operator {
                 signing_keys: vec![signing.public_key()],
-                system_account: system.identity.public_key(),
+                system_account: String::new(),
                 strict_signing_keys: true,
+                other: BTreeMap::new(),
+            },
+            signing,
+        };
+        Self::make(dir, operator, now_ms)
+    }
+
+    /// Stores an operator with a new system account.
+    fn make(dir: &Path, operator: NewOperator, now_ms: i64) -> Result<Self, KeyStoreError> {
+        let NewOperator {
+            identity,
+            signing,
+            name,
+            expires_s,
+            nats,
+        } = operator;
+        let system = NewAccount::draw();
+        let system_account = accounts::system(system.signing.public_key());
+        let claims = Claims {
+            subject: identity.public_key(),
+            name,
+            expires_s,
+            nats: Operator {
+                system_account: system.identity.public_key(),
+                ..nats
             },
         };
         let now_s = now_ms.div_euclid(1_000);
-        let operator_jwt = claims.sign(&operator, now_s)?;
+        let operator_jwt = claims.sign(&identity, now_s)?;
 
         files::create_dir(dir, |new| {
             let sealing = Sealing::create(dir, new)?;
             let folder = files::NewDir::within(new, OPERATOR)?;
-            for (name, key) in [(IDENTITY_SEED, &operator), (SIGNING_SEED, &signing)] {
+            for (name, key) in [(IDENTITY_SEED, &identity), (SIGNING_SEED, &signing)] {
                 let place = format!("{OPERATOR}/{name}");
                 folder.write(name, &sealing.seal(&place, &seed(key)?)?)?;
             }
@@ -186,6 +216,7 @@ impl KeyStore {
         let operator_jwt = files::read(&path)?;
         let verified = Claims::<Operator>::verify(&operator_jwt)
             .map_err(|_| KeyStoreError::Damaged(path.clone()))?;
+        let operator_id = verified.claims.subject;
         let operator = verified.claims.nats;
         let system = read_account(&dir.join(SYSTEM), &operator.signing_keys)?;
         if system.id != operator.system_account {
@@ -194,6 +225,7 @@ impl KeyStore {
         Ok(Self {
             dir: dir.to_owned(),
             sealing,
+            operator_id,
             operator_jwt: operator_jwt.to_string(),
             operator_keys: operator.signing_keys,
             system,
@@ -241,6 +273,11 @@ impl KeyStore {
         let mut orgs: Vec<OrgName> = names.iter().filter_map(|name| name.parse().ok()).collect();
         orgs.sort();
         Ok(orgs)
+    }
+
+    /// The operator's public key.
+    pub fn operator_id(&self) -> &str {
+        &self.operator_id
     }
 
     /// For `operator` in `nats.conf`.
@@ -424,6 +461,16 @@ impl std::fmt::Debug for KeyStore {
             .field("dir", &self.dir)
             .finish_non_exhaustive()
     }
+}
+
+/// An operator before it is stored; its system account is not drawn yet.
+struct NewOperator {
+    identity: KeyPair,
+    /// One of the signing keys in `nats`.
+    signing: KeyPair,
+    name: String,
+    expires_s: Option<i64>,
+    nats: Operator,
 }
 
 /// An account's keys before they are stored.

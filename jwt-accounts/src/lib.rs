@@ -2,8 +2,9 @@
 //! log, the policy over it, and the NATS JWTs that carry a device's grants.
 //!
 //! `claims`, `grants`, `policy` and the deciding part of `directory` are pure:
-//! no I/O, no clock, no randomness. Around them are three thin shells:
-//! [`keystore`] (seeds on disk), [`push_account`] (an account to the server's
+//! no I/O, no clock, no randomness. Around them are four thin shells:
+//! [`keystore`] (seeds on disk), [`nsc`] (the same as other NATS tools keep
+//! them), [`push_account`] (an account to the server's
 //! resolver) and [`directory::DirectoryLog`] (the log in its stream).
 //!
 //! This crate must never let a device have a `$JS.API` grant, print a seed, or
@@ -11,14 +12,17 @@
 
 mod accounts;
 pub mod claims;
+mod credentials;
 pub mod directory;
 pub mod grants;
 pub mod keystore;
+pub mod nsc;
 pub mod policy;
 mod push;
 mod signer;
 mod status;
 
+pub use credentials::{Credentials, CredentialsError};
 pub use push::{PushError, push_account};
-pub use signer::{AccountSigner, Credentials, DeviceJwt};
+pub use signer::{AccountSigner, DeviceJwt};
 pub use status::{AccountVersion, HeldAccount, held_accounts};

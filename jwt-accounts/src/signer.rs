@@ -7,6 +7,7 @@ use sotto_proto::limits;
 use zeroize::Zeroizing;
 
 use crate::claims::{Claims, ClaimsError, User};
+use crate::credentials::Credentials;
 use crate::grants;
 use crate::policy::NatsAccess;
 
@@ -35,9 +36,6 @@ pub struct DeviceJwt {
     /// Void from then on, in ms since 1970.
     pub expires_ms: i64,
 }
-
-/// A creds file: a JWT and the seed that belongs to it. `Debug` hides it.
-pub struct Credentials(Zeroizing<String>);
 
 impl AccountSigner {
     /// Public key of the org's account, which holds its streams.
@@ -134,7 +132,7 @@ impl Signer {
         };
         let jwt = claims.sign(&self.key, now_ms.div_euclid(1_000))?;
         let seed = Zeroizing::new(key.seed().map_err(ClaimsError::Sign)?);
-        Ok(Credentials::new(&jwt, &seed))
+        Ok(Credentials::new(jwt, seed))
     }
 }
 
@@ -143,25 +141,5 @@ impl fmt::Debug for Signer {
         f.debug_struct("Signer")
             .field("account", &self.account)
             .finish_non_exhaustive()
-    }
-}
-
-impl Credentials {
-    fn new(jwt: &str, seed: &str) -> Self {
-        Self(Zeroizing::new(format!(
-            "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
-             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
-        )))
-    }
-
-    /// The file's text. A secret: write it to a 0600 file only.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials(..)")
     }
 }

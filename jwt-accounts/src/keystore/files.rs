@@ -1,5 +1,6 @@
 //! Owner-only files that are whole and durable once their name is there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -52,6 +53,25 @@ pub(super) fn create_dir(
     sync_dir(&new)?;
     fs::rename(&new, path).map_err(failed(path))?;
     sync_parent(path)
+}
+
+/// Makes a folder with these files, each at its path within, or nothing.
+pub(crate) fn create_tree(
+    path: &Path,
+    tree: &BTreeMap<PathBuf, Zeroizing<String>>,
+) -> Result<(), KeyStoreError> {
+    let parents = tree.keys().flat_map(|file| file.ancestors().skip(1));
+    // Each folder comes before those in it.
+    let dirs: BTreeSet<&Path> = parents.filter(|dir| !dir.as_os_str().is_empty()).collect();
+    create_dir(path, |new| {
+        for dir in &dirs {
+            make_dir(&new.join(dir))?;
+        }
+        for (file, text) in tree {
+            write_new(&new.join(file), text)?;
+        }
+        dirs.iter().try_for_each(|dir| sync_dir(&new.join(dir)))
+    })
 }
 
 /// Replaces a file's text by another, or leaves it as it was.

@@ -218,6 +218,6 @@ fn proven(who: &Person) -> Proven {
 
 /// The JWT and the key of a creds file.
 fn opened(credentials: &Credentials) -> (String, KeyPair) {
-    let lines: Vec<&str> = credentials.expose().lines().collect();
-    (lines[1].to_owned(), KeyPair::from_seed(lines[5]).unwrap())
+    let key = KeyPair::from_seed(credentials.seed()).unwrap();
+    (credentials.jwt().to_owned(), key)
 }

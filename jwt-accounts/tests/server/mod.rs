@@ -147,6 +147,27 @@ impl Drop for Server {
     }
 }
 
+/// A nats-server with a configuration of the test's own.
+pub struct Running {
+    pub url: String,
+    child: Child,
+}
+
+impl Running {
+    /// Starts it with its files in `dir`.
+    pub async fn start(dir: &Path, configuration: &str) -> Self {
+        let (child, url) = spawn(dir, configuration, "127.0.0.1:-1").await;
+        Self { url, child }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A client whose refusals can be awaited.
 pub struct Probe {
     pub client: Client,
