@@ -1,6 +1,7 @@
 //! `sotto-gateway accounts`: the NATS accounts of a server, seen and changed
 //! by whoever runs it. What nats-server is to know is pushed at once.
 
+mod nsc;
 mod show;
 
 use std::path::PathBuf;
@@ -12,6 +13,8 @@ use sotto_jwt_accounts::keystore::{Detachable, KeyStore, StorageLimits};
 use sotto_jwt_accounts::push_account;
 use sotto_proto::OrgName;
 use sotto_service::{Layout, ServerConfig, nats};
+
+use nsc::NscCommand;
 
 use crate::clock::{Clock, SystemClock};
 use crate::provision;
@@ -35,6 +38,15 @@ pub struct AccountsArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum AccountsCommand {
+    #[command(flatten)]
+    Server(ServerCommand),
+    /// Exchange accounts with nsc, the tool of the NATS project.
+    #[command(subcommand)]
+    Nsc(NscCommand),
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum ServerCommand {
     /// Show which version of each account every NATS server has in force.
     Status {
         /// As JSON.
@@ -92,22 +104,29 @@ struct SeedArgs {
 /// When the keys do not read, or a NATS server does not answer.
 pub async fn run(args: &AccountsArgs) -> anyhow::Result<()> {
     let layout = Layout::new(&args.dir);
-    let config = ServerConfig::load(&layout)?;
+    match &args.command {
+        AccountsCommand::Server(command) => of_server(&layout, command).await,
+        AccountsCommand::Nsc(command) => nsc::run(&layout, command),
+    }
+}
+
+async fn of_server(layout: &Layout, command: &ServerCommand) -> anyhow::Result<()> {
+    let config = ServerConfig::load(layout)?;
     let keys = KeyStore::open(&layout.accounts())?;
     let now_ms = SystemClock.now_ms();
-    match &args.command {
-        AccountsCommand::Status { json } => {
-            let system = system(&layout, &config).await?;
+    match command {
+        ServerCommand::Status { json } => {
+            let system = system(layout, &config).await?;
             show::status(&keys, &system, *json).await
         }
-        AccountsCommand::Push => {
+        ServerCommand::Push => {
             let jwts = keys
                 .resolver_preload()?
                 .into_iter()
                 .map(|account| account.jwt);
-            push(&layout, &config, jwts).await
+            push(layout, &config, jwts).await
         }
-        AccountsCommand::Limits {
+        ServerCommand::Limits {
             org,
             bytes,
             streams,
@@ -118,16 +137,16 @@ pub async fn run(args: &AccountsArgs) -> anyhow::Result<()> {
                 streams: streams.map_or(now.streams, Limit::AtMost),
             };
             let jwt = keys.limit_storage(org, limits, now_ms)?;
-            push(&layout, &config, [jwt]).await
+            push(layout, &config, [jwt]).await
         }
-        AccountsCommand::Rotate { org, finish: false } => {
-            push(&layout, &config, keys.rotate_org(org, now_ms)?).await?;
-            provision::issue_credentials(&layout, &keys, &config, org)
+        ServerCommand::Rotate { org, finish: false } => {
+            push(layout, &config, keys.rotate_org(org, now_ms)?).await?;
+            provision::issue_credentials(layout, &keys, &config, org)
         }
-        AccountsCommand::Rotate { org, finish: true } => {
-            push(&layout, &config, keys.drop_old_keys(org, now_ms)?).await
+        ServerCommand::Rotate { org, finish: true } => {
+            push(layout, &config, keys.drop_old_keys(org, now_ms)?).await
         }
-        AccountsCommand::Operator(OperatorCommand::Detach(seed)) => {
+        ServerCommand::Operator(OperatorCommand::Detach(seed)) => {
             ensure!(
                 !seed.file.starts_with(layout.root()),
                 "{} is within the server's directory: name a file elsewhere",
@@ -135,7 +154,7 @@ pub async fn run(args: &AccountsArgs) -> anyhow::Result<()> {
             );
             Ok(keys.detach(which(seed), &seed.file)?)
         }
-        AccountsCommand::Operator(OperatorCommand::Attach(seed)) => {
+        ServerCommand::Operator(OperatorCommand::Attach(seed)) => {
             Ok(keys.attach(which(seed), &seed.file)?)
         }
     }

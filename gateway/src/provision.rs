@@ -10,6 +10,7 @@ use ed25519_dalek::SigningKey;
 use rand::rngs::OsRng;
 use sotto_jwt_accounts::grants::SYSTEM_INBOX;
 use sotto_jwt_accounts::keystore::KeyStore;
+use sotto_jwt_accounts::nsc::{self, NscStore};
 use sotto_jwt_accounts::push_account;
 use sotto_proto::{OrgName, ProjectName};
 use sotto_service::config::{GatewayConfig, NatsConfig};
@@ -58,6 +59,15 @@ pub struct InitArgs {
     /// How many streams each organisation's rooms are spread over.
     #[arg(long, default_value = "1", value_name = "N")]
     pub shards: NonZeroU8,
+
+    /// Be under the operator in this folder by nsc, with `stores` and `keys` in
+    /// it, instead of a new one. Needs its own seed and that of a signing key.
+    #[arg(long, value_name = "NSC_DIR")]
+    pub nsc: Option<PathBuf>,
+
+    /// Which operator of --nsc, when there are several.
+    #[arg(long, value_name = "NAME", requires = "nsc")]
+    pub nsc_operator: Option<String>,
 }
 
 /// Which org to add.
@@ -108,14 +118,13 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
         orgs: orgs.map(org_config).collect(),
     };
 
+    let adopted = match &args.nsc {
+        Some(from) => Some(nsc::import(from, args.nsc_operator.as_deref())?),
+        None => None,
+    };
     private_files::create_dir(layout.root())?;
     let now_ms = SystemClock.now_ms();
-    // The key store makes its folder itself, whole or not at all.
-    let keys = if layout.accounts().exists() {
-        KeyStore::open(&layout.accounts())?
-    } else {
-        KeyStore::create(&layout.accounts(), now_ms)?
-    };
+    let keys = operator_keys(&layout, adopted.as_ref(), now_ms)?;
     layout.create()?;
     tls::create_authority(&layout, &config.server_name)?;
     tls::issue_server_certificate(&layout, &config.certificate_hosts())?;
@@ -185,6 +194,30 @@ pub fn read_gateway_key(layout: &Layout) -> anyhow::Result<SigningKey> {
 pub fn read_passwords(layout: &Layout) -> anyhow::Result<Passwords> {
     let text = private_files::read_text(&layout.opaque_setup(), FILE_MAX)?;
     Ok(Passwords::from_text(&Zeroizing::new(text))?)
+}
+
+/// The server's key store, under a new operator or an adopted one. It makes its
+/// folder itself, whole or not at all; one that an interrupted `init` made is
+/// taken.
+fn operator_keys(
+    layout: &Layout,
+    adopted: Option<&NscStore>,
+    now_ms: i64,
+) -> anyhow::Result<KeyStore> {
+    let path = layout.accounts();
+    let keys = match adopted {
+        _ if path.exists() => KeyStore::open(&path)?,
+        Some(store) => KeyStore::create_from_nsc(&path, store, now_ms)?,
+        None => KeyStore::create(&path, now_ms)?,
+    };
+    if let Some(store) = adopted {
+        ensure!(
+            keys.operator_id() == store.operator.id,
+            "{} has the keys of another operator: remove that folder, or leave out --nsc",
+            path.display()
+        );
+    }
+    Ok(keys)
 }
 
 fn create_gateway_secrets(layout: &Layout) -> anyhow::Result<()> {

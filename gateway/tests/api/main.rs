@@ -22,6 +22,7 @@ mod key_packages;
 mod linking;
 mod login;
 mod nats;
+mod nsc;
 mod open_rooms;
 mod orders;
 mod person;

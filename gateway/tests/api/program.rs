@@ -10,7 +10,7 @@ use sotto_service::{Layout, ServerConfig, private_files};
 
 use super::server::{Directory, PATIENCE, https};
 
-fn gateway(arguments: &[&str]) -> Output {
+pub fn gateway(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sotto-gateway"))
         .args(arguments)
         .stdin(Stdio::null())
@@ -18,7 +18,7 @@ fn gateway(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn refused(output: &Output) -> String {
+pub fn refused(output: &Output) -> String {
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(said.lines().count(), 1, "one sentence: {said}");

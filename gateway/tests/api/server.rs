@@ -118,6 +118,8 @@ pub fn init_args(dir: &Path, nats_listen: std::net::SocketAddr) -> InitArgs {
         gateway_listen: "127.0.0.1:0".parse().unwrap(),
         nats_listen,
         shards: 1.try_into().unwrap(),
+        nsc: None,
+        nsc_operator: None,
     }
 }
 
