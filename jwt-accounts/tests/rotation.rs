@@ -10,23 +10,40 @@ mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use async_nats::{Client, jetstream};
+use async_nats::{Client, HeaderMap, jetstream};
 use server::{Directory, Person, Probe, Server, now_ms};
 use sotto_jwt_accounts::claims::Limit;
+use sotto_jwt_accounts::grants;
 use sotto_jwt_accounts::held_accounts;
 use sotto_jwt_accounts::keystore::StorageLimits;
-use sotto_proto::reply_prefix;
+use sotto_proto::{Shard, mail_stream, reply_prefix};
 
-/// Publishes until it is told to stop; how often the stream said yes.
+/// How long a writer waits before it says the same once more, as devices do:
+/// while nats-server puts a new account JWT in force, an acknowledgement that
+/// is on its way between the accounts can get lost.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Publishes until it is told to stop, without ever connecting again; how many
+/// messages the stream has acknowledged.
 async fn write(client: Client, subject: String, stop: Arc<AtomicBool>) -> u64 {
-    let js = jetstream::new(client);
+    let js = jetstream::new(client.clone());
     let mut written = 0;
     while !stop.load(Ordering::Relaxed) {
-        let ack = js.publish(subject.clone(), "sealed".into()).await.unwrap();
-        ack.await.unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", client.new_inbox());
+        let acknowledged = async || {
+            let publish = js.publish_with_headers(subject.clone(), headers.clone(), "x".into());
+            tokio::time::timeout(PATIENCE, publish.await.unwrap()).await
+        };
+        match acknowledged().await {
+            Ok(ack) => drop(ack.unwrap()),
+            Err(_) => drop(acknowledged().await.unwrap().unwrap()),
+        }
         written += 1;
     }
+    assert_eq!(client.statistics().connects.load(Ordering::Relaxed), 1);
     written
 }
 
@@ -66,16 +83,23 @@ async fn an_orgs_signing_keys_change_while_people_write() {
     let new = connect(new_jwt).await.unwrap();
     let stop_new = Arc::new(AtomicBool::new(false));
     let new_writer = tokio::spawn(write(new.client, subject, Arc::clone(&stop_new)));
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(2 * PATIENCE).await;
     stop.store(true, Ordering::Relaxed);
     let by_old = old_writer.await.unwrap();
 
     push(server.keys.drop_old_keys(&server.org, now_ms()).unwrap()).await;
     assert!(connect(old_jwt).await.is_err(), "an old key still signs");
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(2 * PATIENCE).await;
     stop_new.store(true, Ordering::Relaxed);
     let by_new = new_writer.await.unwrap();
     assert!(by_old > 10 && by_new > 10, "{by_old} and {by_new}");
+    let relay = signer.relay(1, now_ms()).unwrap();
+    let relay = server.service(&relay, grants::RELAY_INBOX).await;
+    let mail = jetstream::new(relay)
+        .get_stream(mail_stream(Shard(0)))
+        .await;
+    let stored = mail.unwrap().cached_info().state.messages;
+    assert_eq!(stored, by_old + by_new, "each is stored once");
 }
 
 #[tokio::test]
