@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use async_nats::{AuthError, Client, ConnectOptions, Event, Message, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, Message, Subscriber};
 use futures::StreamExt;
-use nkeys::KeyPair;
 use serde_json::Value;
-use sotto_jwt_accounts::claims::{Claims, ConnectionType, Limit, Permissions, Subjects, User};
+use sotto_jwt_accounts::Credentials;
+use sotto_jwt_accounts::claims::{ConnectionType, Limit, Permissions, Subjects, User};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::OrgName;
 use sotto_service::{Layout, ServerConfig, tls};
@@ -81,18 +81,20 @@ impl Tap {
     /// When the server refuses or the files cannot be made.
     pub async fn open(server: &Layout, org: &OrgName, folder: &Path) -> anyhow::Result<Self> {
         let signer = KeyStore::open(&server.accounts())?.account_signer(org)?;
-        let seeds = server.accounts().join("orgs").join(org.as_str());
-        let open = async |which: &str, account: &str| {
-            let seed = fs::read_to_string(seeds.join(which).join("signing.seed"))
-                .context("reading an account's signing key")?;
-            let client = connect(server, account, &KeyPair::from_seed(seed.trim())?).await;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let now_ms = now.as_millis().try_into()?;
+        let in_org = signer.credentials("tap", everything(signer.account()), now_ms)?;
+        let user = everything(signer.device_account());
+        let among_devices = signer.credentials_of_devices("tap", user, now_ms)?;
+        let open = async |which: &str, credentials: &Credentials| {
+            let client = connect(server, credentials).await;
             let (client, gaps) = client.with_context(|| format!("connecting to {which}"))?;
             Ear::open(client, gaps, &folder.join(which)).await
         };
         Ok(Self {
             folder: folder.to_owned(),
-            org: open("org", signer.account()).await?,
-            devices: open("devices", signer.device_account()).await?,
+            org: open("org", &in_org).await?,
+            devices: open("devices", &among_devices).await?,
         })
     }
 
@@ -254,39 +256,29 @@ fn header_block(message: &Message) -> Vec<u8> {
     block
 }
 
-/// Connects as a user that may hear everything, signed by the account's key.
+/// A user of an account that may hear everything.
+fn everything(account: &str) -> User {
+    User {
+        issuer_account: account.to_owned(),
+        permissions: Permissions {
+            publish: Subjects::only(vec![MARK.to_owned(), "$JS.API.STREAM.INFO.*".to_owned()]),
+            subscribe: Subjects::only(vec![">".to_owned()]),
+        },
+        subs: Limit::Unlimited,
+        payload: Limit::Unlimited,
+        data: Limit::Unlimited,
+        bearer_token: false,
+        allowed_connection_types: vec![ConnectionType::Standard],
+    }
+}
+
 async fn connect(
     server: &Layout,
-    account: &str,
-    signing_key: &KeyPair,
+    credentials: &Credentials,
 ) -> anyhow::Result<(Client, Arc<AtomicU64>)> {
-    let user = KeyPair::new_user();
-    let claims = Claims {
-        subject: user.public_key(),
-        name: "tap".to_owned(),
-        expires_s: None,
-        nats: User {
-            issuer_account: account.to_owned(),
-            permissions: Permissions {
-                publish: Subjects::only(vec![MARK.to_owned(), "$JS.API.STREAM.INFO.*".to_owned()]),
-                subscribe: Subjects::only(vec![">".to_owned()]),
-            },
-            subs: Limit::Unlimited,
-            payload: Limit::Unlimited,
-            data: Limit::Unlimited,
-            bearer_token: false,
-            allowed_connection_types: vec![ConnectionType::Standard],
-        },
-    };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let jwt = claims.sign(signing_key, now.as_secs().try_into()?)?;
-    let sign = move |nonce: Vec<u8>| {
-        let signed = user.sign(&nonce).map_err(AuthError::new);
-        async move { signed }
-    };
     let gaps = Arc::new(AtomicU64::new(0));
     let counted = gaps.clone();
-    let client = ConnectOptions::with_jwt(jwt, sign)
+    let client = ConnectOptions::with_credentials(credentials.expose())?
         .tls_client_config(tls::client_config(server)?)
         .tls_first()
         .subscription_capacity(WAITING)

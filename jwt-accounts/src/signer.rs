@@ -89,7 +89,7 @@ impl AccountSigner {
     /// When the signing key does not sign.
     pub fn relay_of_devices(&self) -> Result<Credentials, ClaimsError> {
         let user = grants::relay_of_devices(self.device_account());
-        self.devices.credentials("relay", user, AHEAD_MS)
+        self.credentials_of_devices("relay", user, AHEAD_MS)
     }
 
     /// Credentials, with a new nkey, of a gateway with these key-value buckets.
@@ -112,6 +112,19 @@ impl AccountSigner {
         now_ms: i64,
     ) -> Result<Credentials, ClaimsError> {
         self.org.credentials(name, user, now_ms)
+    }
+
+    /// The same of a user of the devices' account.
+    ///
+    /// # Errors
+    /// When the signing key does not sign.
+    pub fn credentials_of_devices(
+        &self,
+        name: &str,
+        user: User,
+        now_ms: i64,
+    ) -> Result<Credentials, ClaimsError> {
+        self.devices.credentials(name, user, now_ms)
     }
 }
 

@@ -48,6 +48,17 @@ macro_rules! factors {
     };
 }
 
+impl Factor {
+    /// Whether there is a way to prove it. What no one can prove must not be
+    /// demanded.
+    pub const fn is_provable(self) -> bool {
+        match self {
+            Self::Password | Self::Totp | Self::Introductions => true,
+            Self::Sms | Self::Webauthn | Self::Fido2 => false,
+        }
+    }
+}
+
 factors! {
     /// The password, by OPAQUE.
     Password = "password",

@@ -199,6 +199,7 @@ pub(super) fn plan(
             may_manage(&scope)?;
             if let Some(policy) = &policy {
                 policy.validate()?;
+                policy.check_provable()?;
             }
             let has_it = state.policy(&scope) == policy.as_ref();
             Ok(change_if(!has_it, Change::PolicySet { scope, policy }))

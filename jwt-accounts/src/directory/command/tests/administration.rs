@@ -526,6 +526,36 @@ fn factors_are_changed_by_who_has_just_proven_one() {
 }
 
 #[test]
+fn what_nobody_can_prove_is_not_demanded() {
+    let org = Org::new();
+    let by = By::from(user("alice"));
+    let demanding = |factor: wire::Factor| {
+        let demand = wire::Demand {
+            actions: vec![wire::PolicyAction::Read.into()],
+            factor: factor.into(),
+            ..wire::Demand::default()
+        };
+        let policy = LevelPolicy::try_from(wire::Policy {
+            demands: vec![demand],
+            cedar: String::new(),
+        });
+        let set = Command::SetPolicy {
+            scope: Scope::Org,
+            policy: Some(Arc::new(policy.unwrap())),
+        };
+        decide(&org.state, &by, set, NOW_MS).is_ok()
+    };
+    assert!(demanding(wire::Factor::Password) && demanding(wire::Factor::Totp));
+    for factor in [
+        wire::Factor::Sms,
+        wire::Factor::Webauthn,
+        wire::Factor::Fido2,
+    ] {
+        assert!(!demanding(factor), "{factor:?}");
+    }
+}
+
+#[test]
 fn the_last_factor_that_lets_an_owner_manage_stays() {
     let mut org = Org::new();
     let id = FactorId::try_from(&[1; 16][..]).unwrap();

@@ -41,7 +41,7 @@ impl Args for Demands {
         };
         command
             .arg(part(NEED, "FACTOR", ValueParser::new(need)).help(
-                "Demand this factor: password, totp, sms, webauthn or fido2. Once for each demand",
+                "Demand this factor: password or totp. Once for each demand",
             ))
             .arg(
                 part(INTRODUCTIONS, "KofN", ValueParser::new(introductions)).help(
