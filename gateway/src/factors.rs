@@ -3,16 +3,13 @@
 
 use rand::rngs::OsRng;
 use sotto_jwt_accounts::directory::State;
-use sotto_jwt_accounts::policy::{Factor, Proven};
+use sotto_jwt_accounts::policy::{FRESH_MS, Factor, Proven};
 use sotto_proto::{FactorId, UserName, wire};
 
 use crate::org::Org;
 use crate::records::{FactorsRecord, TotpRecord};
 use crate::refusal::Refusal;
 use crate::totp::{NewApp, Outcome, Totps};
-
-/// How long ago who changes their factors must have proven one, in ms.
-const FRESH_MS: i64 = 10 * 60_000;
 
 /// That somebody has just proven to be the user whose factors they change.
 #[must_use = "it is there to be handed to what changes factors"]
@@ -35,10 +32,7 @@ pub fn check_fresh(
         [] => &[Factor::Password],
         enrolled => enrolled,
     };
-    let is_fresh = |factor: &Factor| {
-        let at_ms = proven.at_ms(*factor);
-        at_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) <= FRESH_MS)
-    };
+    let is_fresh = |factor: &Factor| proven.is_fresh(*factor, now_ms);
     if wanted.iter().any(is_fresh) {
         return Ok(Fresh(()));
     }

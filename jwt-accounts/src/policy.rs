@@ -35,7 +35,7 @@ pub use action::{
 pub use demand::{ActionKind, BadDemand, Demand, INTRODUCTIONS_WINDOW};
 pub use denied::{Denied, Missing};
 pub use explain::{DecidingRule, Explanation, explain};
-pub use factor::{Factor, Proven, UnknownFactor};
+pub use factor::{FRESH_MS, Factor, Proven, UnknownFactor};
 pub use level::{BadPolicy, LevelPolicy};
 pub use lockout::LockedOut;
 pub(crate) use lockout::lockout;

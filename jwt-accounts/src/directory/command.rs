@@ -320,9 +320,9 @@ impl Trial<'_> {
                 actor: self.by.actor.clone(),
                 change,
             };
-            let before = self.state.clone();
+            let before = may_lock_out(&event.change).then(|| self.state.clone());
             self.state.apply(&event)?;
-            self.check_lockout(&before, &event.change)?;
+            self.check_lockout(before.as_ref(), &event.change)?;
             self.changes.push(event.change);
         }
         Ok(())
@@ -330,23 +330,32 @@ impl Trial<'_> {
 
     /// No change may leave an org that none of its owners could manage. One
     /// that is so already must not keep every other change from happening.
-    fn check_lockout(&self, before: &State, change: &Change) -> Result<(), LockedOut> {
+    fn check_lockout(&self, before: Option<&State>, change: &Change) -> Result<(), LockedOut> {
         let locked_out = |state, scope| policy::lockout(state, scope, self.now_ms);
-        match change {
-            Change::PolicySet { scope, .. } => locked_out(&self.state, scope),
-            Change::RoleRevoked { .. }
+        match (change, before) {
+            (Change::PolicySet { scope, .. }, _) => locked_out(&self.state, scope),
+            (_, Some(before)) => match locked_out(&self.state, &Scope::Org) {
+                Err(_) if locked_out(before, &Scope::Org).is_err() => Ok(()),
+                answer => answer,
+            },
+            (_, None) => Ok(()),
+        }
+    }
+}
+
+/// Whether a change, without being a policy, can take from an owner what it
+/// takes to manage.
+fn may_lock_out(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::RoleRevoked { .. }
             | Change::UserRevoked { .. }
             | Change::GroupDeleted { .. }
             | Change::GroupMemberRemoved { .. }
             | Change::GuestUntilSet { .. }
             | Change::IntroductionWithdrawn { .. }
-            | Change::FactorRemoved { .. } => match locked_out(&self.state, &Scope::Org) {
-                Err(_) if locked_out(before, &Scope::Org).is_err() => Ok(()),
-                answer => answer,
-            },
-            _ => Ok(()),
-        }
-    }
+            | Change::FactorRemoved { .. }
+    )
 }
 
 impl Command {

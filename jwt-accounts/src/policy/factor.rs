@@ -5,6 +5,9 @@ use std::fmt;
 
 use sotto_proto::wire;
 
+/// How long ago a factor may have been proven when factors are changed, in ms.
+pub const FRESH_MS: i64 = 10 * 60 * 1_000;
+
 /// The one place where a factor is added: with its name in Cedar and in texts.
 /// A test then demands it in the schema, too.
 macro_rules! factors {
@@ -111,6 +114,12 @@ impl Proven {
             *known = at_ms.max(*known);
         }
         self
+    }
+
+    /// Whether a factor was proven recently enough for factors to be changed.
+    pub fn is_fresh(&self, factor: Factor, now_ms: i64) -> bool {
+        let at_ms = self.at_ms(factor);
+        at_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) <= FRESH_MS)
     }
 
     /// When this factor was proven last, in ms since 1970.

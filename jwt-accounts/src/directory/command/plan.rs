@@ -15,9 +15,6 @@ use super::super::terms::{Actor, By, Holder, Role, Scope, Status, Titled};
 use super::{Command, Refusal};
 use crate::policy::{self, Factor};
 
-/// How long ago a factor may have been proven when factors are changed.
-const FRESH_MS: i64 = 10 * 60 * 1_000;
-
 pub(super) fn plan(
     state: &State,
     by: &By,
@@ -314,10 +311,7 @@ fn plan_factor(
 /// taken over cannot bring its own.
 fn check_proven(state: &State, by: &By, user: &UserName, now_ms: i64) -> Result<(), Rule> {
     let mut enrolled = state.known_user(user)?.factors().peekable();
-    let is_fresh = |factor| {
-        let proven = by.proven.at_ms(factor);
-        proven.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) <= FRESH_MS)
-    };
+    let is_fresh = |factor| by.proven.is_fresh(factor, now_ms);
     if enrolled.peek().is_none() || enrolled.any(|(_, factor)| is_fresh(factor)) {
         Ok(())
     } else {

@@ -525,24 +525,28 @@ fn factors_are_changed_by_who_has_just_proven_one() {
     assert_eq!(org.try_to(&user("alice"), remove), Ok(0));
 }
 
+fn demand_in_org(action: wire::PolicyAction, factor: wire::Factor) -> Command {
+    let demand = wire::Demand {
+        actions: vec![action.into()],
+        factor: factor.into(),
+        ..wire::Demand::default()
+    };
+    let policy = LevelPolicy::try_from(wire::Policy {
+        demands: vec![demand],
+        cedar: String::new(),
+    });
+    Command::SetPolicy {
+        scope: Scope::Org,
+        policy: Some(Arc::new(policy.unwrap())),
+    }
+}
+
 #[test]
 fn what_nobody_can_prove_is_not_demanded() {
     let org = Org::new();
     let by = By::from(user("alice"));
     let demanding = |factor: wire::Factor| {
-        let demand = wire::Demand {
-            actions: vec![wire::PolicyAction::Read.into()],
-            factor: factor.into(),
-            ..wire::Demand::default()
-        };
-        let policy = LevelPolicy::try_from(wire::Policy {
-            demands: vec![demand],
-            cedar: String::new(),
-        });
-        let set = Command::SetPolicy {
-            scope: Scope::Org,
-            policy: Some(Arc::new(policy.unwrap())),
-        };
+        let set = demand_in_org(wire::PolicyAction::Read, factor);
         decide(&org.state, &by, set, NOW_MS).is_ok()
     };
     assert!(demanding(wire::Factor::Password) && demanding(wire::Factor::Totp));
@@ -561,19 +565,7 @@ fn the_last_factor_that_lets_an_owner_manage_stays() {
     let id = FactorId::try_from(&[1; 16][..]).unwrap();
     let factor = Factor::Totp;
     org.run(&user("alice"), Command::EnrolFactor { factor, id });
-    let demand = wire::Demand {
-        actions: vec![wire::PolicyAction::Manage.into()],
-        factor: wire::Factor::Totp.into(),
-        ..wire::Demand::default()
-    };
-    let policy = LevelPolicy::try_from(wire::Policy {
-        demands: vec![demand],
-        cedar: String::new(),
-    });
-    let set = Command::SetPolicy {
-        scope: Scope::Org,
-        policy: Some(Arc::new(policy.unwrap())),
-    };
+    let set = demand_in_org(wire::PolicyAction::Manage, wire::Factor::Totp);
     org.run(&user("alice"), set);
     let by = By {
         actor: user("alice"),
