@@ -10,6 +10,7 @@ pub mod limits;
 mod links;
 pub mod padding;
 pub mod password;
+pub mod refusals;
 pub mod signed;
 mod subjects;
 mod titles;
