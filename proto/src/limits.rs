@@ -41,8 +41,14 @@ pub const HTTP_BODY: usize = 1024 * 1024;
 /// What a link mailbox slot holds.
 pub const LINK_BODY: usize = 16_384;
 
-/// Rooms in one catch-up request.
+/// Rooms in one catch-up request, and in one beacon.
 pub const FETCH_ROOMS: usize = 4_096;
+
+/// A beacon, in bytes: as many rooms, with their numbers at their longest.
+pub const BEACON: usize = 64 * FETCH_ROOMS;
+
+/// Heads in a frame, and spans of each kind.
+pub const FRAME_HEADS: usize = 16;
 
 /// Payload bytes that one catch-up request is answered with at most.
 pub const FETCH_BYTES: u32 = 16 * 1024 * 1024;

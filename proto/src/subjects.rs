@@ -137,6 +137,11 @@ pub enum Subject {
     /// A device's catch-up requests for one room that demands factors: who may
     /// publish here has proven them.
     FetchRoom(DeviceId, RoomId),
+    /// That a device is there, and how far it has come.
+    Beacon(DeviceId),
+    /// Who is there of a room. No stream keeps it and no device publishes it:
+    /// relays publish it in its live form.
+    Presence(RoomAddress),
 }
 
 impl Subject {
@@ -170,6 +175,8 @@ impl fmt::Display for Subject {
             Self::Inbox(device) => write!(f, "inbox.{device}"),
             Self::Fetch(device) => write!(f, "fetch.{device}"),
             Self::FetchRoom(device, room) => write!(f, "fetch.{device}.{room}"),
+            Self::Beacon(device) => write!(f, "beacon.{device}"),
+            Self::Presence(address) => write!(f, "r.{address}.presence"),
         }
     }
 }
@@ -182,9 +189,13 @@ impl FromStr for Subject {
         match *tokens.as_slice() {
             ["r", shard, project, room, "msg"] => Ok(address(shard, project, room)?.messages()),
             ["r", shard, project, room, "hs"] => Ok(address(shard, project, room)?.handshakes()),
+            ["r", shard, project, room, "presence"] => {
+                Ok(Self::Presence(address(shard, project, room)?))
+            }
             ["blob", shard, project, room, file, index] => {
                 Ok(address(shard, project, room)?.blob(file.parse()?, number(index)?))
             }
+            ["beacon", device] => Ok(Self::Beacon(device.parse()?)),
             ["inbox", device] => Ok(Self::Inbox(device.parse()?)),
             ["fetch", device] => Ok(Self::Fetch(device.parse()?)),
             ["fetch", device, room] => Ok(Self::FetchRoom(device.parse()?, room.parse()?)),
@@ -249,6 +260,8 @@ mod tests {
                 .prop_map(|(a, f, n)| a.blob(FileId::try_from(&f[..]).unwrap(), n)),
             device.clone().prop_map(Subject::Inbox),
             device.clone().prop_map(Subject::Fetch),
+            device.clone().prop_map(Subject::Beacon),
+            any_address().prop_map(Subject::Presence),
             (device, any::<[u8; 16]>())
                 .prop_map(|(d, r)| Subject::FetchRoom(d, RoomId::try_from(&r[..]).unwrap())),
         ]

@@ -2,7 +2,7 @@
 //! longer than a NATS message may be.
 
 use prost::Message;
-use sotto_proto::wire::{FetchFrame, FetchRefusal, StoredMessage};
+use sotto_proto::wire::{FetchFrame, FetchRefusal, StoredMessage, StreamEnd};
 use sotto_proto::{RoomId, limits};
 
 /// A frame goes out once it holds this many encoded bytes: what a broken
@@ -59,6 +59,17 @@ impl Answer {
         }
     }
 
+    /// The stream of a room ends before what the device has read there.
+    pub fn rewound(&mut self, room: RoomId, last_sequence: u64) {
+        let end = StreamEnd {
+            room: room.to_bytes(),
+            last_sequence,
+        };
+        let length = end.encoded_len();
+        self.encoded += length + prost::length_delimiter_len(length) + 1;
+        self.frame.rewound.push(end);
+    }
+
     /// Adds a message.
     pub fn push(&mut self, message: StoredMessage) -> Pushed {
         if message.payload.len() > self.payload_left && !self.empty {
@@ -69,7 +80,10 @@ impl Answer {
 
         let length = message.encoded_len();
         let length = length + prost::length_delimiter_len(length) + 1;
-        let begun = !self.frame.messages.is_empty() || !self.frame.refused_rooms.is_empty();
+        let frame = &self.frame;
+        let begun = !frame.messages.is_empty()
+            || !frame.refused_rooms.is_empty()
+            || !frame.rewound.is_empty();
         let complete = begun && self.encoded + length > FRAME_TARGET;
         let sent = complete.then(|| self.take_frame());
         self.encoded += length;
@@ -131,8 +145,16 @@ mod tests {
     }
 
     /// Pushes all, or until full.
-    fn answer(max_bytes: usize, refused: &[RoomId], lengths: &[usize]) -> Vec<FetchFrame> {
+    fn answer(
+        max_bytes: usize,
+        refused: &[RoomId],
+        rewound: usize,
+        lengths: &[usize],
+    ) -> Vec<FetchFrame> {
         let mut answer = Answer::new(max_bytes, refused);
+        for number in 0..rewound {
+            answer.rewound(room(number as u16), u64::MAX);
+        }
         let mut frames = Vec::new();
         let mut more = false;
         for (sequence, &length) in (1..).zip(lengths) {
@@ -159,7 +181,9 @@ mod tests {
             refused in 0..=limits::FETCH_ROOMS as u16,
         ) {
             let refused: Vec<RoomId> = (0..refused).map(room).collect();
-            let frames = answer(max_bytes, &refused, &lengths);
+            // As many as a request may name in all.
+            let rewound = limits::FETCH_ROOMS - refused.len();
+            let frames = answer(max_bytes, &refused, rewound, &lengths);
             for (part, frame) in (0..).zip(&frames) {
                 prop_assert_eq!(frame.part, part);
                 prop_assert!(frame.encoded_len() <= limits::NATS_MESSAGE);
@@ -177,12 +201,14 @@ mod tests {
             }
             let rooms = frames.iter().map(|f| f.refused_rooms.len()).sum::<usize>();
             prop_assert_eq!(rooms, refused.len());
+            let named = frames.iter().map(|f| f.rewound.len()).sum::<usize>();
+            prop_assert_eq!(named, rewound);
         }
     }
 
     #[test]
     fn a_frame_is_sent_before_it_is_long() {
-        let frames = answer(usize::MAX, &[], &[1_000; 640]);
+        let frames = answer(usize::MAX, &[], 0, &[1_000; 640]);
         assert!(frames.len() > 9, "{}", frames.len());
         assert!(frames.iter().all(|f| f.encoded_len() <= FRAME_TARGET));
     }

@@ -126,6 +126,12 @@ impl<'a> Exchange<'a> {
                 unknown.insert(self.reader.last_sequence(&mail_stream(shard)).await?);
             }
         }
+        for room in &rooms {
+            let last = until.get(&room.address.shard).copied().unwrap_or_default();
+            if room.messages_after.max(room.handshakes_after) > last {
+                self.answer.rewound(room.address.room, last);
+            }
+        }
         let reader = self.reader;
         let begun = rooms.into_iter().map(|room| {
             let until = until.get(&room.address.shard).copied();

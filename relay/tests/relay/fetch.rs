@@ -91,6 +91,24 @@ async fn everything_comes_in_the_order_of_the_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_ends_before_what_was_read_says_so() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let org = Org::found(&server).await;
+    let alice = org.sign_up("alice").await;
+    let (one, two) = (org.room(&alice).await, org.room(&alice).await);
+    let client = org.connect(&alice).await;
+    let last = store(&client, &one.messages(), b"one".to_vec()).await;
+
+    let request = rooms(vec![cursor(&one, last, last + 1), cursor(&two, last, last)]);
+    let frames = fetch(&client, &alice, &request).await;
+    let rewound = &frames.last().unwrap().rewound;
+    assert_eq!(rewound.len(), 1, "{rewound:?}");
+    assert_eq!(rewound[0].room, one.room.to_bytes());
+    assert_eq!(rewound[0].last_sequence, last);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn headers_that_a_sender_made_up_are_not_believed() {
     let server = Server::new();
     let _relay = server.start().await;
