@@ -8,7 +8,7 @@ use crate::person::Person;
 use crate::server::Server;
 
 /// The password of everybody.
-const PASSWORD: &str = "correct horse battery staple";
+pub const PASSWORD: &str = "correct horse battery staple";
 
 /// A server with the org `acme`, and what is known of it. Everything goes when
 /// it is dropped.

@@ -112,6 +112,18 @@ impl Tap {
     }
 }
 
+/// A connection that may hear everything in the org's own account.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn hear(server: &Layout, org: &OrgName) -> anyhow::Result<Client> {
+    let signer = KeyStore::open(&server.accounts())?.account_signer(org)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let now_ms = now.as_millis().try_into()?;
+    let credentials = signer.credentials("tap", everything(signer.account()), now_ms)?;
+    Ok(connect(server, &credentials).await?.0)
+}
+
 /// A connection that records all that passes through one account.
 #[derive(Debug)]
 pub struct Ear {

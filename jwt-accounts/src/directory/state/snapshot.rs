@@ -3,7 +3,9 @@
 //! `SOTTODIR`, the version (u32), then records, each with its length before it
 //! (u32), then the length 0, then SHA-256 of everything before; numbers are big
 //! endian. A record is one protobuf message: `record`. Written and read in one
-//! pass, with one record in memory at a time.
+//! pass, with few records in memory at a time. What is read goes through two
+//! threads, as half of the time goes into the keys of users and half into the
+//! maps; both end before [`read`] does, which answers as one thread would.
 //!
 //! A snapshot is as good as the disk it lies on: what was verified when it was
 //! taken from the log is not verified again. So it is only ever read from where
@@ -12,8 +14,12 @@
 
 mod record;
 mod restore;
+mod users;
 
 use std::io::{self, Read, Write};
+use std::panic::resume_unwind;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
 
 use ed25519_dalek::VerifyingKey;
 use prost::Message;
@@ -23,10 +29,14 @@ use sotto_proto::OrgName;
 use super::super::wire::Malformed;
 use super::State;
 use record::Record;
-use restore::Restored;
+use restore::{Part, Restored};
 
 const MAGIC: &[u8; 8] = b"SOTTODIR";
 const VERSION: u32 = 1;
+/// Records that are handed from the thread that reads them to the one that puts
+/// them together at a time, and how many such batches may wait.
+const BATCH: usize = 256;
+const BATCHES: usize = 8;
 /// Largest record, in bytes: the names of all who lost something at once.
 const RECORD_MAX: u32 = 16 * 1024 * 1024;
 
@@ -94,12 +104,47 @@ pub fn read(from: impl Read, org: &OrgName, gateway: &VerifyingKey) -> Result<St
     if version != VERSION {
         return Err(BadSnapshot::Version(version));
     }
-    let mut restored = Restored::default();
+    let state = thread::scope(|scope| {
+        let (to_place, parts) = mpsc::sync_channel(BATCHES);
+        let placing = thread::Builder::new().spawn_scoped(scope, || place(parts))?;
+        let read = read_parts(&mut from, &to_place);
+        drop(to_place);
+        let placed = placing.join().unwrap_or_else(|panic| resume_unwind(panic));
+        read.and(placed.map_err(BadSnapshot::from))
+    })?;
+    let hash: [u8; 32] = from.hash.finalize_reset().into();
+    let mut written = [0; 32];
+    from.fill(&mut written)?;
+    if written != hash {
+        return Err(BadSnapshot::Checksum);
+    }
+    if from.read(&mut [0])? != 0 {
+        return Err(BadSnapshot::Truncated);
+    }
+    if (state.org(), state.gateway_key()) != (Some(org), Some(gateway)) {
+        return Err(BadSnapshot::OtherOrg);
+    }
+    Ok(state)
+}
+
+/// Reads the records up to their end, and hands them over in batches. Ends
+/// early, too, when nobody takes them any more: whoever took them says why.
+fn read_parts(
+    from: &mut Hashed<impl Read>,
+    to_place: &SyncSender<Vec<Part>>,
+) -> Result<(), BadSnapshot> {
     let mut buffer = Vec::new();
+    let mut batch = Vec::with_capacity(BATCH);
     loop {
         let length = from.number()?;
+        if length == 0 || batch.len() == BATCH {
+            let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
+            if to_place.send(full).is_err() {
+                return Ok(());
+            }
+        }
         if length == 0 {
-            break;
+            return Ok(());
         }
         if length > RECORD_MAX {
             return Err(Malformed::Part("length of a record").into());
@@ -111,22 +156,18 @@ pub fn read(from: impl Read, org: &OrgName, gateway: &VerifyingKey) -> Result<St
             return Err(BadSnapshot::Truncated);
         }
         let record = Record::decode(buffer.as_slice());
-        restored.take(record.map_err(|_| Malformed::Part("record"))?)?;
+        let record = record.map_err(|_| Malformed::Part("record"))?;
+        batch.push(Part::try_from(record)?);
     }
-    let hash: [u8; 32] = from.hash.finalize_reset().into();
-    let mut written = [0; 32];
-    from.fill(&mut written)?;
-    if written != hash {
-        return Err(BadSnapshot::Checksum);
+}
+
+/// Puts the parts together as they come.
+fn place(parts: Receiver<Vec<Part>>) -> Result<State, Malformed> {
+    let mut restored = Restored::default();
+    for part in parts.into_iter().flatten() {
+        restored.take(part)?;
     }
-    if from.read(&mut [0])? != 0 {
-        return Err(BadSnapshot::Truncated);
-    }
-    let state = restored.state;
-    if (state.org(), state.gateway_key()) != (Some(org), Some(gateway)) {
-        return Err(BadSnapshot::OtherOrg);
-    }
-    Ok(state)
+    Ok(restored.state)
 }
 
 /// What passes through, and its hash.

@@ -3,25 +3,24 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ed25519_dalek::VerifyingKey;
-use prost::Message;
-use sotto_proto::signed::{self, DeviceCertificate, SignedError};
-use sotto_proto::wire::{self, Signed};
-use sotto_proto::{DeviceId, FactorId, GroupName, RoomAddress, RoomId, UserName};
+use sotto_proto::signed;
+use sotto_proto::wire;
+use sotto_proto::{DeviceId, GroupName, RoomAddress, RoomId, UserName};
 
 use super::super::policies::LevelSetting;
 use super::super::taken::{Covered, Departure, Restriction};
-use super::super::users::{Device, RevokedDevice, User, user_key_bytes};
+use super::super::users::{RevokedDevice, User, user_key_bytes};
 use super::super::{Group, Invite, Org, Project, Room, State, UserStatus};
 use super::record::{
     DepartureRecord, GroupRecord, InviteRecord, Kind, OrgRecord, PolicyRecord, ProjectRecord,
-    Record, RestrictionRecord, RevokedDeviceRecord, RoleRecord, RoomRecord, UserRecord,
+    Record, RestrictionRecord, RevokedDeviceRecord, RoomRecord,
 };
 use crate::directory::chain::Head;
 use crate::directory::event::Change;
 use crate::directory::wire::{Malformed, unless_empty};
 use crate::directory::{Actor, Holder, Role, Scope, Status};
-use crate::policy::Factor;
+
+use super::users::{roles, user};
 
 /// A state that grows by records.
 #[derive(Default)]
@@ -29,14 +28,45 @@ pub(super) struct Restored {
     pub(super) state: State,
 }
 
+/// A record of which everything was read that can be read without the others.
+pub(super) enum Part {
+    /// Most of what there is, and the keys in it take the longest to read.
+    User(UserName, Box<User>),
+    Other(Kind),
+}
+
+impl TryFrom<Record> for Part {
+    type Error = Malformed;
+
+    fn try_from(record: Record) -> Result<Self, Malformed> {
+        Ok(match record.kind.ok_or(Malformed::Part("record"))? {
+            Kind::User(record) => {
+                let (name, user) = user(*record)?;
+                Self::User(name, Box::new(user))
+            }
+            kind => Self::Other(kind),
+        })
+    }
+}
+
 impl Restored {
-    pub(super) fn take(&mut self, record: Record) -> Result<(), Malformed> {
-        match record.kind.ok_or(Malformed::Part("record"))? {
+    pub(super) fn take(&mut self, part: Part) -> Result<(), Malformed> {
+        match part {
+            Part::User(name, user) => self.user(name, *user),
+            Part::Other(kind) => self.other(kind),
+        }
+    }
+
+    fn other(&mut self, kind: Kind) -> Result<(), Malformed> {
+        match kind {
             Kind::Org(record) => self.org(record),
             Kind::Project(record) => self.project(&record),
             Kind::Room(record) => self.room(record),
             Kind::Group(record) => self.group(record),
-            Kind::User(record) => self.user(*record),
+            Kind::User(record) => {
+                let (name, user) = user(*record)?;
+                self.user(name, user)
+            }
             Kind::RevokedDevice(record) => self.revoked_device(record),
             Kind::Invite(record) => self.invite(record),
             Kind::Policy(record) => self.policy(record),
@@ -97,9 +127,10 @@ impl Restored {
         let group = Group {
             title: unless_empty(&record.title)?,
             external_id: unless_empty(&record.external_id)?,
-            roles: self.roles(&Holder::Group(name.clone()), record.roles)?,
+            roles: roles(record.roles)?,
             ..Group::default()
         };
+        self.note_owner(&group.roles, || Holder::Group(name.clone()));
         self.state.group_looks.insert(&name, group.title.as_ref());
         if let Some(id) = &group.external_id {
             self.state.external_groups.insert(id.clone(), name.clone());
@@ -108,38 +139,15 @@ impl Restored {
         Ok(())
     }
 
-    fn user(&mut self, record: UserRecord) -> Result<(), Malformed> {
-        let name: UserName = record.user.parse()?;
-        let mut user = User::new(match record.status {
-            0 => UserStatus::Added,
-            1 => UserStatus::Active,
-            2 => UserStatus::Revoked,
-            _ => return Err(Malformed::Part("status")),
-        });
-        if !record.identity_key.is_empty() {
-            user.identity_key = Some(signed::public_key(&record.identity_key)?);
-        }
-        user.title = unless_empty(&record.title)?;
-        user.guest_until_ms = record.guest_until_ms;
-        user.external_id = unless_empty(&record.external_id)?;
-        user.roles = self.roles(&Holder::User(name.clone()), record.roles)?;
-        for group in record.groups {
-            let group: GroupName = group.parse()?;
-            let found = self.state.groups.get_mut(&group);
+    fn user(&mut self, name: UserName, user: User) -> Result<(), Malformed> {
+        for group in &user.groups {
+            let found = self.state.groups.get_mut(group);
             let found = found.ok_or(Malformed::Part("group"))?;
             Arc::make_mut(found).members.insert(name.clone());
-            user.groups.insert(group);
         }
-        for device in record.devices {
-            let device = self.device(&name, user.identity_key.as_ref(), device)?;
-            user.insert_device(device);
-        }
-        for by in record.introductions {
-            user.introductions.push(by.parse()?);
-        }
-        for factor in record.factors {
-            let kind = Factor::try_from(factor.factor())?;
-            user.factors.insert(FactorId::try_from(&factor.id)?, kind);
+        for device in user.devices() {
+            let certificate = &device.certificate;
+            self.device_of(certificate.device, &name, &certificate.nats_key)?;
         }
         if user.status != UserStatus::Revoked {
             self.state.user_looks.insert(&name, user.title.as_ref());
@@ -147,37 +155,9 @@ impl Restored {
         if let Some(id) = &user.external_id {
             self.state.external_users.insert(id.clone(), name.clone());
         }
+        self.note_owner(&user.roles, || Holder::User(name.clone()));
         self.state.users.insert(name, Arc::new(user));
         Ok(())
-    }
-
-    /// Signatures were checked when the device came into the log.
-    fn device(
-        &mut self,
-        user: &UserName,
-        identity_key: Option<&VerifyingKey>,
-        signed: Signed,
-    ) -> Result<Device, Malformed> {
-        let statement = wire::DeviceCertificate::decode(signed.statement.clone())
-            .map_err(|_| SignedError::Malformed)?;
-        let identity_key = identity_key
-            .filter(|key| key.as_bytes() == statement.identity_key.as_ref())
-            .ok_or(Malformed::Part("identity key"))?;
-        let certificate = DeviceCertificate {
-            org: statement.org.parse()?,
-            user: user.clone(),
-            device: DeviceId::try_from(&statement.device)?,
-            identity_key: *identity_key,
-            signature_key: signed::public_key(&statement.signature_key)?,
-            nats_key: statement.nats_key,
-            not_before_ms: statement.not_before_ms,
-            not_after_ms: statement.not_after_ms,
-        };
-        self.device_of(certificate.device, user, &certificate.nats_key)?;
-        Ok(Device {
-            certificate,
-            signed,
-        })
     }
 
     fn device_of(
@@ -283,21 +263,10 @@ impl Restored {
         Ok(())
     }
 
-    fn roles(
-        &mut self,
-        holder: &Holder,
-        records: Vec<RoleRecord>,
-    ) -> Result<BTreeMap<Scope, Role>, Malformed> {
-        let mut roles = BTreeMap::new();
-        for record in records {
-            let role = Role::try_from(record.role())?;
-            let scope = Scope::try_from(record.scope)?;
-            if (&scope, role) == (&Scope::Org, Role::Owner) {
-                self.state.org_owners.insert(holder.clone());
-            }
-            roles.insert(scope, role);
+    fn note_owner(&mut self, roles: &BTreeMap<Scope, Role>, holder: impl FnOnce() -> Holder) {
+        if roles.get(&Scope::Org) == Some(&Role::Owner) {
+            self.state.org_owners.insert(holder());
         }
-        Ok(roles)
     }
 }
 
