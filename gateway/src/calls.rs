@@ -42,6 +42,7 @@ pub fn routes(router: Router<Arc<Gateway>>) -> Router<Arc<Gateway>> {
     let router = route::<wire::GroupInfoPut>(router);
     let router = route::<wire::TotpEnrol>(router);
     let router = route::<wire::TotpProve>(router);
+    let router = route::<wire::PasswordProveStart>(router);
     let router = route::<wire::PasswordProve>(router);
     let router = route::<wire::FactorRemove>(router);
     let router = route::<wire::FactorsRequest>(router);

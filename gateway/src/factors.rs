@@ -2,57 +2,34 @@
 //! and what the gateway checks it by.
 
 use rand::rngs::OsRng;
-use sotto_jwt_accounts::directory::State;
-use sotto_jwt_accounts::policy::{FRESH_MS, Factor, Proven};
-use sotto_proto::{FactorId, UserName, wire};
+use sotto_jwt_accounts::directory::{self, Command, State};
+use sotto_jwt_accounts::policy::Factor;
+use sotto_proto::{FactorId, UserName};
 
+use crate::caller::EnrolledDevice;
 use crate::org::Org;
 use crate::records::{FactorsRecord, TotpRecord};
 use crate::refusal::Refusal;
 use crate::totp::{NewApp, Outcome, Totps};
 
-/// That somebody has just proven to be the user whose factors they change.
-#[must_use = "it is there to be handed to what changes factors"]
-pub struct Fresh(());
+/// A factor that its user may enrol: they have just proven what that takes.
+#[derive(Debug)]
+#[must_use = "it is there to be enrolled"]
+pub struct NewFactor {
+    id: FactorId,
+}
 
-/// Whether what was proven is enough to change the user's factors: one that is
-/// enrolled, or the password of a user who has enrolled none, so that a device
-/// left unlocked enrols nothing.
-///
-/// # Errors
-/// [`Refusal::FactorNeeded`].
-pub fn check_fresh(
-    state: &State,
-    user: &UserName,
-    proven: &Proven,
-    now_ms: i64,
-) -> Result<Fresh, Refusal> {
-    let enrolled: Vec<Factor> = enrolled(state, user).map(|(_, factor)| factor).collect();
-    let wanted = match enrolled.as_slice() {
-        [] => &[Factor::Password],
-        enrolled => enrolled,
-    };
-    let is_fresh = |factor: &Factor| proven.is_fresh(*factor, now_ms);
-    if wanted.iter().any(is_fresh) {
-        return Ok(Fresh(()));
+impl NewFactor {
+    /// Draws an id, and asks the directory whether the caller might enrol it.
+    ///
+    /// # Errors
+    /// What the directory refuses.
+    pub fn draw(caller: &EnrolledDevice, factor: Factor, now_ms: i64) -> Result<Self, Refusal> {
+        let id = FactorId::random(&mut OsRng);
+        let enrol = Command::EnrolFactor { factor, id };
+        directory::decide(&*caller.org.state()?, &caller.by(), enrol, now_ms)?;
+        Ok(Self { id })
     }
-    let first = wanted.first().copied().unwrap_or(Factor::Password);
-    Err(Refusal::FactorNeeded {
-        sentence: format!(
-            "changing factors needs the factor {first}, proven in the last ten minutes: prove it and try again"
-        ),
-        missing: vec![wire::MissingFactor {
-            demand: Some(wire::Demand {
-                factor: wire::Factor::from(first).into(),
-                max_age_seconds: u32::try_from(FRESH_MS / 1_000).unwrap_or(u32::MAX),
-                ..wire::Demand::default()
-            }),
-            level: Some(wire::Scope {
-                place: Some(wire::scope::Place::Org(true)),
-            }),
-            enrolled: true,
-        }],
-    })
 }
 
 /// What the directory says that a user has enrolled.
@@ -90,14 +67,14 @@ pub async fn begin_totp(
     org: &Org,
     totps: &Totps,
     user: &UserName,
-    _: Fresh,
+    new: NewFactor,
     now_ms: i64,
 ) -> Result<NewApp, Refusal> {
     let state = org.state()?;
     let is_enrolled = |id| enrolled(&state, user).any(|(of, _)| of == id);
     let decide = |stored: Option<FactorsRecord>| {
         let owner = (org.name(), user);
-        let (record, app) = totps.enrol(owner, stored, is_enrolled, now_ms, &mut OsRng)?;
+        let (record, app) = totps.enrol(owner, new.id, stored, is_enrolled, now_ms, &mut OsRng)?;
         Ok((Some(record), app))
     };
     let bucket = &org.buckets().factors;

@@ -12,7 +12,9 @@ use crate::clock::Clock;
 use crate::limiter::{Limiter, Rate};
 use crate::org::Org;
 use crate::passwords::Passwords;
+use crate::provable::Provable;
 use crate::refusal::Refusal;
+use crate::throttle::Throttle;
 use crate::totp::Totps;
 
 /// How much of what needs no session one address may do; a login counts 10.
@@ -42,6 +44,8 @@ pub struct Gateway {
     key: SigningKey,
     passwords: Passwords,
     totps: Totps,
+    throttle: Throttle,
+    provable: Provable,
     orgs: Vec<Arc<Org>>,
     clock: Arc<dyn Clock>,
     limiter: Limiter,
@@ -61,6 +65,11 @@ impl Gateway {
         Self {
             server,
             totps: Totps::new(&key),
+            throttle: Throttle::new(&key),
+            provable: Provable {
+                sms: Err("this version cannot send text messages; demand another factor"),
+                webauthn: Err("this version has no page for it; demand another factor"),
+            },
             key,
             passwords,
             orgs,
@@ -89,6 +98,16 @@ impl Gateway {
     /// Makes and checks authenticator apps.
     pub fn totps(&self) -> &Totps {
         &self.totps
+    }
+
+    /// Which factors can be proven here.
+    pub fn provable(&self) -> &Provable {
+        &self.provable
+    }
+
+    /// Counts what may be tried so and so often.
+    pub fn throttle(&self) -> &Throttle {
+        &self.throttle
     }
 
     /// Every org served here.

@@ -111,6 +111,17 @@ pub struct ProofRecord {
     pub proven_ms: i64,
 }
 
+/// Bucket `throttles`, key: whose tries. Kept for a day.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ThrottleRecord {
+    /// [`VERSION`].
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// When the leaky bucket is empty, in ms since 1970.
+    #[prost(int64, tag = "2")]
+    pub empty_at_ms: i64,
+}
+
 /// Bucket `tasks`, key `orders`: how far every removal order that follows from
 /// the directory is stored in its room.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -218,6 +229,11 @@ mod tests {
             proofs.encode_to_vec(),
             b"\x08\x01\x12\x07\x08\x02\x12\x01i\x18\x03"
         );
+        let throttle = ThrottleRecord {
+            version: VERSION,
+            empty_at_ms: 2,
+        };
+        assert_eq!(throttle.encode_to_vec(), b"\x08\x01\x10\x02");
         let orders = OrdersRecord {
             version: VERSION,
             done: 4,

@@ -204,8 +204,7 @@ impl From<Rule> for Refusal {
             | Rule::InviteOutlived
             | Rule::UserExpected(_)
             | Rule::IntroductionByAnother
-            | Rule::FactorOfGateway
-            | Rule::ProofNeeded => Self::Denied(sentence),
+            | Rule::FactorOfGateway => Self::Denied(sentence),
             Rule::OrgOnce
             | Rule::ProjectTaken(_)
             | Rule::DeviceTaken

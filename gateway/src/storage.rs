@@ -21,6 +21,7 @@ const GROUP_INFOS: &str = "group_infos";
 const LINKS: &str = "links";
 const FACTORS: &str = "factors";
 const PROOFS: &str = "proofs";
+const THROTTLES: &str = "throttles";
 const TASKS: &str = "tasks";
 /// The name of every bucket: what a gateway's credentials must be for.
 pub const BUCKETS: &[&str] = &[
@@ -31,6 +32,7 @@ pub const BUCKETS: &[&str] = &[
     LINKS,
     FACTORS,
     PROOFS,
+    THROTTLES,
     TASKS,
 ];
 
@@ -38,6 +40,8 @@ pub const BUCKETS: &[&str] = &[
 const RACES: usize = 100;
 /// How long the mark of a removed value stays.
 const MARKER: Duration = Duration::from_secs(60);
+/// After so long a throttle is forgotten: it has run out by then.
+const THROTTLES_AGE: Duration = Duration::from_secs(24 * 3_600);
 /// All link mailboxes of an org together, in bytes.
 const LINKS_BYTES: i64 = 64 * 1024 * 1024;
 
@@ -58,6 +62,8 @@ pub struct Buckets {
     pub factors: Bucket,
     /// What was proven, by device.
     pub proofs: Bucket,
+    /// How often something was tried.
+    pub throttles: Bucket,
     /// How far the gateways' common tasks are.
     pub tasks: Bucket,
 }
@@ -90,6 +96,11 @@ impl Buckets {
             .await?,
             factors: open(config(FACTORS)).await?,
             proofs: open(config(PROOFS)).await?,
+            throttles: open(Config {
+                max_age: THROTTLES_AGE,
+                ..config(THROTTLES)
+            })
+            .await?,
             tasks: open(config(TASKS)).await?,
         })
     }

@@ -76,6 +76,7 @@ impl Totps {
     pub fn enrol(
         &self,
         (org, user): (&OrgName, &UserName),
+        id: FactorId,
         stored: Option<FactorsRecord>,
         is_enrolled: impl Fn(FactorId) -> bool,
         now_ms: i64,
@@ -93,7 +94,6 @@ impl Totps {
                 "a user has at most {APPS} authenticator apps: remove one, or wait a quarter of an hour if they were never confirmed"
             )));
         }
-        let id = FactorId::random(rng);
         let mut secret = Zeroizing::new(vec![0; SECRET]);
         rng.fill_bytes(&mut secret);
         let url = Builder::new()

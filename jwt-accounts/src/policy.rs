@@ -20,6 +20,7 @@ mod entities;
 mod explain;
 mod factor;
 mod facts;
+mod fresh;
 mod judge;
 mod level;
 mod lockout;
@@ -35,7 +36,8 @@ pub use action::{
 pub use demand::{ActionKind, BadDemand, Demand, INTRODUCTIONS_WINDOW};
 pub use denied::{Denied, Missing};
 pub use explain::{DecidingRule, Explanation, explain};
-pub use factor::{FRESH_MS, Factor, Proven, UnknownFactor};
+pub use factor::{Factor, Proven, UnknownFactor};
+pub(crate) use fresh::check_fresh;
 pub use level::{BadPolicy, LevelPolicy};
 pub use lockout::LockedOut;
 pub(crate) use lockout::lockout;

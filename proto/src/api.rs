@@ -52,6 +52,7 @@ calls! {
     GroupInfoPut -> GroupInfoStored, "/v1/rooms/group-info", true;
     TotpEnrol -> TotpEnrolled, "/v1/factors/totp/enrol", true;
     TotpProve -> FactorProven, "/v1/factors/totp/prove", true;
+    PasswordProveStart -> LoginStarted, "/v1/factors/password/start", true;
     PasswordProve -> FactorProven, "/v1/factors/password/prove", true;
     FactorRemove -> FactorGone, "/v1/factors/remove", true;
     FactorsRequest -> Factors, "/v1/factors", true;

@@ -86,7 +86,10 @@ impl Session {
             })
             .await?;
         let (starting, request) = login::start(&gateway, user, password, &mut OsRng)?;
-        let started = self.call(&request).await?;
+        let opaque_request = request.opaque_request;
+        let started = self
+            .call(&wire::PasswordProveStart { opaque_request })
+            .await?;
         // Argon2 takes a moment, and memory.
         let proof = tokio::task::block_in_place(|| starting.prove(&started, &mut OsRng))?;
         let proven = self.call(&proof).await?;

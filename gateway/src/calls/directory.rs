@@ -27,6 +27,7 @@ impl Serve for DirectoryChange {
         }
         let commands = self.commands.into_iter().map(Command::try_from);
         let command = Command::All(commands.collect::<Result<_, _>>()?);
+        gateway.provable().check_demands(&command)?;
         let (org, by, now_ms) = (&caller.org, caller.by(), gateway.now_ms());
         let (state, first, changes) = if self.dry_run {
             let state = org.newest().await?;

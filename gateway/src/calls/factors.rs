@@ -5,15 +5,17 @@ use sotto_jwt_accounts::policy::Factor;
 use sotto_proto::FactorId;
 use sotto_proto::wire::{
     self, FactorGone, FactorProven, FactorRemove, FactorStanding, Factors, FactorsRequest,
-    PasswordProve, TotpEnrol, TotpEnrolled, TotpProve,
+    LoginStarted, PasswordProve, PasswordProveStart, TotpEnrol, TotpEnrolled, TotpProve,
 };
 
 use crate::caller::EnrolledDevice;
-use crate::factors::{self, check_fresh};
+use crate::calls::login;
+use crate::factors::{self, NewFactor};
 use crate::gateway::Gateway;
 use crate::http::Serve;
 use crate::proofs::{self, Proofs, Which};
 use crate::refusal::Refusal;
+use crate::throttle::{PASSWORD, Subject};
 
 /// Longest code that is looked at, in bytes.
 const CODE: usize = 16;
@@ -26,12 +28,10 @@ impl Serve for TotpEnrol {
         gateway: &Gateway,
         caller: EnrolledDevice,
     ) -> Result<TotpEnrolled, Refusal> {
-        let EnrolledDevice {
-            org, user, proven, ..
-        } = caller;
         let now_ms = gateway.now_ms();
-        let fresh = check_fresh(&*org.state()?, &user, &proven, now_ms)?;
-        let app = factors::begin_totp(&org, gateway.totps(), &user, fresh, now_ms).await?;
+        let new = NewFactor::draw(&caller, Factor::Totp, now_ms)?;
+        let (org, user) = (&caller.org, &caller.user);
+        let app = factors::begin_totp(org, gateway.totps(), user, new, now_ms).await?;
         Ok(TotpEnrolled {
             id: app.id.to_bytes(),
             url: app.url.to_string(),
@@ -83,6 +83,23 @@ fn is_enrolled(caller: &EnrolledDevice, id: FactorId) -> Result<bool, Refusal> {
     Ok(factors::enrolled(&state, &caller.user).any(|(of, _)| of == id))
 }
 
+impl Serve for PasswordProveStart {
+    type Caller = EnrolledDevice;
+
+    async fn serve(
+        self,
+        gateway: &Gateway,
+        caller: EnrolledDevice,
+    ) -> Result<LoginStarted, Refusal> {
+        let (org, user) = (&caller.org, &caller.user);
+        let subject = Subject::Device(caller.device);
+        let now_ms = gateway.now_ms();
+        let throttle = gateway.throttle();
+        throttle.count(org, subject, PASSWORD, now_ms).await?;
+        login::start(gateway, org, user, &self.opaque_request).await
+    }
+}
+
 impl Serve for PasswordProve {
     type Caller = EnrolledDevice;
 
@@ -99,6 +116,8 @@ impl Serve for PasswordProve {
         if (&org, &user) != (caller.org.name(), &caller.user) {
             return Err(Refusal::WrongPassword);
         }
+        let subject = Subject::Device(caller.device);
+        gateway.throttle().forgive(&caller.org, subject).await?;
         proofs::remember(&caller.org, caller.device, Which::Password, now_ms).await?;
         Ok(FactorProven { proven_ms: now_ms })
     }
@@ -120,9 +139,6 @@ impl Serve for FactorRemove {
                 "there is no such factor, or it was removed: list those that there are".to_owned(),
             )
         })?;
-        if user == caller.user {
-            let _fresh = check_fresh(&state, &user, &caller.proven, now_ms)?;
-        }
         let remove = Command::RemoveFactor {
             user: user.clone(),
             id,

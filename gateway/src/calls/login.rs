@@ -10,8 +10,10 @@ use sotto_proto::{DeviceId, UserName, limits, signed};
 use crate::caller::Anyone;
 use crate::gateway::Gateway;
 use crate::http::Serve;
+use crate::org::Org;
 use crate::refusal::Refusal;
 use crate::sessions::Opened;
+use crate::throttle::{PASSWORD, Subject};
 use crate::{accounts, sessions};
 
 impl Serve for LoginStart {
@@ -22,21 +24,38 @@ impl Serve for LoginStart {
     async fn serve(self, gateway: &Gateway, _: Anyone) -> Result<LoginStarted, Refusal> {
         let org = gateway.org(&self.org)?;
         let user: UserName = self.user.parse()?;
-        let account = accounts::find(org, &user).await?;
-        let (login, opaque_response) = gateway.passwords().start_login(
-            (org.name(), &user),
-            account
-                .as_ref()
-                .map(|account| account.registration.as_ref()),
-            &self.opaque_request,
-            gateway.now_ms(),
-            &mut OsRng,
-        )?;
-        Ok(LoginStarted {
-            login,
-            opaque_response,
-        })
+        let subject = Subject::Account(&user);
+        let now_ms = gateway.now_ms();
+        let throttle = gateway.throttle();
+        throttle.count(org, subject, PASSWORD, now_ms).await?;
+        start(gateway, org, &user, &self.opaque_request).await
     }
+}
+
+/// Begins to prove a password, whether or not there is such a user. Counts
+/// nothing: OPAQUE's answer tells who asks whether the password is right, so
+/// each is a guess and must have been counted.
+///
+/// # Errors
+/// [`Refusal::Malformed`], [`Refusal::Unavailable`].
+pub async fn start(
+    gateway: &Gateway,
+    org: &Org,
+    user: &UserName,
+    opaque_request: &[u8],
+) -> Result<LoginStarted, Refusal> {
+    let account = accounts::find(org, user).await?;
+    let registration = account.as_ref();
+    let registration = registration.map(|account| account.registration.as_ref());
+    let now_ms = gateway.now_ms();
+    let who = (org.name(), user);
+    let passwords = gateway.passwords();
+    let started = passwords.start_login(who, registration, opaque_request, now_ms, &mut OsRng);
+    let (login, opaque_response) = started?;
+    Ok(LoginStarted {
+        login,
+        opaque_response,
+    })
 }
 
 impl Serve for LoginFinish {
@@ -51,6 +70,8 @@ impl Serve for LoginFinish {
         let org = gateway.org(org.as_str())?;
         let account = accounts::find(org, &user).await?;
         let account = account.ok_or(Refusal::WrongPassword)?;
+        let subject = Subject::Account(&user);
+        gateway.throttle().forgive(org, subject).await?;
         Ok(LoginFinished {
             session: Some(
                 sessions::open(org, &user, Opened::Password { at_ms: now_ms }, now_ms).await?,

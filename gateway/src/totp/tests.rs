@@ -21,7 +21,8 @@ fn code(app: &NewApp, now_ms: i64) -> String {
 
 fn enrol(stored: Option<FactorsRecord>, now_ms: i64) -> Result<(FactorsRecord, NewApp), Refusal> {
     let (org, user) = alice();
-    totps().enrol((&org, &user), stored, |_| true, now_ms, &mut OsRng)
+    let id = FactorId::random(&mut OsRng);
+    totps().enrol((&org, &user), id, stored, |_| true, now_ms, &mut OsRng)
 }
 
 fn prove(
@@ -141,7 +142,8 @@ fn there_are_only_so_many_apps_and_forgotten_enrolments_make_room() {
     let (org, user) = alice();
     let later = NOW_MS + ENROLMENT_MS + 1;
     let owner = (&org, &user);
-    let made = totps().enrol(owner, record, |_| false, later, &mut OsRng);
+    let id = FactorId::random(&mut OsRng);
+    let made = totps().enrol(owner, id, record, |_| false, later, &mut OsRng);
     assert_eq!(made.unwrap().0.totps.len(), 1);
 }
 

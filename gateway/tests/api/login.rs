@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sotto_proto::wire::{ApiErrorCode, JwtRequest, LoginFinish, LoginStart, MeRequest};
 
-use super::person::{Device, Login, PASSWORD, Person, log_in};
+use super::person::{Device, Login, PASSWORD, Person, log_in, start_login};
 use super::server::{Server, code};
 
 #[tokio::test]
@@ -80,6 +80,51 @@ async fn a_login_must_be_finished_in_time_and_by_the_right_message() {
             ApiErrorCode::WrongPassword
         );
     }
+}
+
+/// One user's password, over two gateways; nobody learns whether there is such
+/// a user, and no stranger locks a user out of a device of theirs.
+#[tokio::test]
+async fn guessing_one_password_is_slowed_down_at_all_gateways_together() {
+    let one = Server::start().await;
+    let two = Server::start_on(one.directory.clone()).await;
+    let alice = Person::first(&one, "acme", "alice").await;
+    let mut refusals = Vec::new();
+    for user in ["alice", "nobod"] {
+        let mut allowed = 0;
+        let refused = loop {
+            let server = if allowed % 2 == 0 { &one } else { &two };
+            match start_login(server, ("acme", user), "wrong").await {
+                Ok((_, finalization)) => assert_eq!(finalization, None),
+                Err(refused) => break refused,
+            }
+            allowed += 1;
+        };
+        assert_eq!(allowed, 10);
+        refusals.push(refused);
+    }
+    assert_eq!(refusals[0].code(), ApiErrorCode::TooMany);
+    assert_eq!(refusals[0], refusals[1]);
+
+    alice.prove_password(&one, &alice.user).await.unwrap();
+    one.clock.advance(Duration::from_secs(15 * 60));
+    let login = log_in(&one, ("acme", "alice"), PASSWORD, Duration::ZERO).await;
+    assert!(matches!(login, Login::Finished(Ok(_))), "{login:?}");
+    // The right one lets the next ten be tried.
+    start_login(&two, ("acme", "alice"), "wrong").await.unwrap();
+}
+
+#[tokio::test]
+async fn guessing_on_a_device_is_slowed_down_too() {
+    let server = Server::start().await;
+    let alice = Person::first(&server, "acme", "alice").await;
+    for _ in 0..10 {
+        alice.start_proof(&server, "wrong").await.unwrap();
+    }
+    let refused = alice.start_proof(&server, PASSWORD).await;
+    assert_eq!(code(refused), ApiErrorCode::TooMany);
+    let second = alice.on_another_device(&server).await;
+    second.prove_password(&server, &alice.user).await.unwrap();
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use nkeys::KeyPair;
 use opaque_ke::{
-    ClientLogin, ClientLoginFinishParameters, ClientRegistration,
+    ClientLogin, ClientLoginFinishParameters, ClientLoginStartResult, ClientRegistration,
     ClientRegistrationFinishParameters, CredentialResponse, Identifiers, RegistrationResponse,
 };
 use rand::rngs::OsRng;
@@ -18,9 +18,9 @@ use sotto_proto::signed::{self, DeviceCertificate};
 use sotto_proto::wire::directory_command::Ask;
 use sotto_proto::wire::{
     ApiError, DeviceEnrol, DirectoryChange, DirectoryChanged, DirectoryCommand, FactorProven,
-    InviteCreate, LoginFinish, LoginFinished, LoginStart, LoginStarted, PasswordProve, Role,
-    RoomCreate, RoomGrant, Session, SessionOpen, SessionStatement, Signed, SignupFinish,
-    SignupStart,
+    InviteCreate, LoginFinish, LoginFinished, LoginStart, LoginStarted, PasswordProve,
+    PasswordProveStart, Role, RoomCreate, RoomGrant, Session, SessionOpen, SessionStatement,
+    Signed, SignupFinish, SignupStart,
 };
 use sotto_proto::{DeviceId, InviteToken, OrgName, RoomId, UserName, limits, wire};
 
@@ -194,13 +194,32 @@ impl Person {
         server: &Server,
         of: &UserName,
     ) -> Result<FactorProven, ApiError> {
-        let (org, user) = (self.org.as_str(), of.as_str());
-        let (started, finalization) = start_login(server, (org, user), PASSWORD).await;
+        let (started, finalization) = if *of == self.user {
+            self.start_proof(server, PASSWORD).await?
+        } else {
+            start_login(server, (self.org.as_str(), of.as_str()), PASSWORD).await?
+        };
         let call = PasswordProve {
             login: started.login,
             opaque_finalization: finalization.unwrap(),
         };
         self.call(server, &call).await
+    }
+
+    /// Begins to prove a password on this person's device; `None` when the
+    /// client itself sees that it is wrong.
+    pub async fn start_proof(
+        &self,
+        server: &Server,
+        password: &str,
+    ) -> Result<(LoginStarted, Option<Bytes>), ApiError> {
+        let start = opaque_start(password);
+        let call = PasswordProveStart {
+            opaque_request: request(&start),
+        };
+        let started = self.call(server, &call).await?;
+        let finalization = opaque_finish(start, &started, password);
+        Ok((started, finalization))
     }
 
     /// Has the directory carry out commands.
@@ -277,7 +296,7 @@ pub async fn log_in(
     password: &str,
     between: Duration,
 ) -> Login {
-    let (started, finalization) = start_login(server, (org, user), password).await;
+    let (started, finalization) = start_login(server, (org, user), password).await.unwrap();
     let Some(opaque_finalization) = finalization else {
         return Login::WrongAtClient(started);
     };
@@ -291,25 +310,40 @@ pub async fn log_in(
 
 /// The first call of a login, and the client's last message if the password is
 /// right.
-async fn start_login(
+pub async fn start_login(
     server: &Server,
     (org, user): (&str, &str),
     password: &str,
-) -> (LoginStarted, Option<Bytes>) {
-    let password = password.as_bytes();
-    let start = ClientLogin::<PasswordSuite>::start(&mut OsRng, password).unwrap();
+) -> Result<(LoginStarted, Option<Bytes>), ApiError> {
+    let start = opaque_start(password);
     let call = LoginStart {
         org: org.to_owned(),
         user: user.to_owned(),
-        opaque_request: Bytes::copy_from_slice(&start.message.serialize()),
+        opaque_request: request(&start),
     };
-    let started = server.call(None, &call).await.unwrap();
+    let started = server.call(None, &call).await?;
+    let finalization = opaque_finish(start, &started, password);
+    Ok((started, finalization))
+}
+
+fn opaque_start(password: &str) -> ClientLoginStartResult<PasswordSuite> {
+    ClientLogin::start(&mut OsRng, password.as_bytes()).unwrap()
+}
+
+fn request(start: &ClientLoginStartResult<PasswordSuite>) -> Bytes {
+    Bytes::copy_from_slice(&start.message.serialize())
+}
+
+fn opaque_finish(
+    start: ClientLoginStartResult<PasswordSuite>,
+    started: &LoginStarted,
+    password: &str,
+) -> Option<Bytes> {
     let response = CredentialResponse::deserialize(&started.opaque_response).unwrap();
     let parameters = ClientLoginFinishParameters::new(Some(CONTEXT), Identifiers::default(), None);
     let finish = start
         .state
-        .finish(&mut OsRng, password, response, parameters);
-    let finalization = finish.ok().map(|finish| finish.message.serialize());
-    let finalization = finalization.map(|message| Bytes::copy_from_slice(&message));
-    (started, finalization)
+        .finish(&mut OsRng, password.as_bytes(), response, parameters);
+    let finish = finish.ok()?;
+    Some(Bytes::copy_from_slice(&finish.message.serialize()))
 }

@@ -14,6 +14,7 @@ use asks::{USERS, any_command, certificate, project, user};
 
 use super::chain;
 use super::*;
+use crate::policy::{Factor, Proven};
 
 const NOW_MS: i64 = 1_800_000_000_000;
 
@@ -33,7 +34,12 @@ impl History {
         };
         for (now_ms, (actor, command)) in (NOW_MS..).zip(commands) {
             let state = history.last().clone();
-            let Ok(changes) = decide(&state, &actor.clone().into(), command, now_ms) else {
+            // With the password alone, as it is right after a login.
+            let by = By {
+                actor: actor.clone(),
+                proven: Proven::none().with(Factor::Password, now_ms),
+            };
+            let Ok(changes) = decide(&state, &by, command, now_ms) else {
                 continue;
             };
             let mut after = state.clone();

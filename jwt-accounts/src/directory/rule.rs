@@ -126,9 +126,6 @@ pub enum Rule {
     /// The gateway proves nothing.
     #[error("only a user can enrol a factor: log in as one")]
     FactorOfGateway,
-    /// Factors are changed by whoever has just proven one.
-    #[error("prove one of your factors first, at most ten minutes before you change them")]
-    ProofNeeded,
     /// More than is stored as one.
     #[error(
         "at most {COMMANDS_MAX} commands, which make at most {CHANGES_MAX} changes, are carried out together: ask for fewer at a time"

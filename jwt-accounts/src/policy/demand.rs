@@ -135,6 +135,17 @@ impl Demand {
         })
     }
 
+    /// This factor, one that a session can prove, for every action.
+    pub(super) fn within(factor: Factor, max_age_s: NonZeroU32) -> Self {
+        Self {
+            actions: BTreeSet::new(),
+            needs: Needs::Factor {
+                factor,
+                max_age_s: Some(max_age_s),
+            },
+        }
+    }
+
     /// What it comes down to.
     pub(super) fn cedar(&self) -> String {
         let actions = self.actions.iter();

@@ -60,6 +60,16 @@ impl Denied {
         }
     }
 
+    /// Who changes their own factors must have proven this one just now.
+    pub(super) fn stale(actor: String, missing: Missing) -> Self {
+        Self {
+            actor,
+            action: "change factors",
+            place: Scope::Org,
+            why: Why::Missing(vec![missing]),
+        }
+    }
+
     /// What must be proven, all of it, for the answer to be another one. Empty
     /// when proving factors would not help.
     pub fn missing(&self) -> &[Missing] {

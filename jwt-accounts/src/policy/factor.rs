@@ -5,9 +5,6 @@ use std::fmt;
 
 use sotto_proto::wire;
 
-/// How long ago a factor may have been proven when factors are changed, in ms.
-pub const FRESH_MS: i64 = 10 * 60 * 1_000;
-
 /// The one place where a factor is added: with its name in Cedar and in texts.
 /// A test then demands it in the schema, too.
 macro_rules! factors {
@@ -49,17 +46,6 @@ macro_rules! factors {
             }
         }
     };
-}
-
-impl Factor {
-    /// Whether there is a way to prove it. What no one can prove must not be
-    /// demanded.
-    pub const fn is_provable(self) -> bool {
-        match self {
-            Self::Password | Self::Totp | Self::Introductions => true,
-            Self::Sms | Self::Webauthn | Self::Fido2 => false,
-        }
-    }
 }
 
 factors! {
@@ -114,12 +100,6 @@ impl Proven {
             *known = at_ms.max(*known);
         }
         self
-    }
-
-    /// Whether a factor was proven recently enough for factors to be changed.
-    pub fn is_fresh(&self, factor: Factor, now_ms: i64) -> bool {
-        let at_ms = self.at_ms(factor);
-        at_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) <= FRESH_MS)
     }
 
     /// When this factor was proven last, in ms since 1970.

@@ -9,7 +9,6 @@ use cedar_policy::{Effect, Policy, PolicyId, PolicySet};
 use sotto_proto::wire;
 
 use super::demand::{BadDemand, Demand};
-use super::factor::Factor;
 use super::model;
 
 /// Demands of one level at most.
@@ -57,12 +56,6 @@ pub enum BadPolicy {
         "the Cedar of a level has at most {CEDAR_POLICIES} policies: put some of them together"
     )]
     TooManyPolicies,
-    /// Nobody could meet it.
-    #[error("this server cannot have {factor} proven: demand password, totp or introductions")]
-    Unprovable {
-        /// What is demanded.
-        factor: Factor,
-    },
     /// One of its demands.
     #[error(transparent)]
     Demand(#[from] BadDemand),
@@ -114,18 +107,6 @@ impl LevelPolicy {
     pub fn validate(&self) -> Result<(), BadPolicy> {
         let compiled = self.compiled()?;
         model::validate(&compiled.policies).map_err(BadPolicy::Schema)
-    }
-
-    /// Fails when it demands a factor that nobody can prove.
-    ///
-    /// # Errors
-    /// [`BadPolicy::Unprovable`].
-    pub fn check_provable(&self) -> Result<(), BadPolicy> {
-        let mut factors = self.demands.iter().map(Demand::factor);
-        match factors.find(|factor| !factor.is_provable()) {
-            Some(factor) => Err(BadPolicy::Unprovable { factor }),
-            None => Ok(()),
-        }
     }
 
     /// # Errors

@@ -196,7 +196,6 @@ pub(super) fn plan(
             may_manage(&scope)?;
             if let Some(policy) = &policy {
                 policy.validate()?;
-                policy.check_provable()?;
             }
             let has_it = state.policy(&scope) == policy.as_ref();
             Ok(change_if(!has_it, Change::PolicySet { scope, policy }))
@@ -221,7 +220,7 @@ pub(super) fn plan(
         Command::EnrolFactor { factor, id } => plan_factor(state, by, factor, id, now_ms),
         Command::RemoveFactor { user, id } => {
             if is(actor, &user) {
-                check_proven(state, by, &user, now_ms)?;
+                policy::check_fresh(state, by, &user, now_ms)?;
             } else {
                 may_manage(&Scope::Org)?;
             }
@@ -302,21 +301,9 @@ fn plan_factor(
     let Actor::User(user) = &by.actor else {
         return Err(Rule::FactorOfGateway.into());
     };
-    check_proven(state, by, user, now_ms)?;
+    policy::check_fresh(state, by, user, now_ms)?;
     let user = user.clone();
     Ok(vec![Change::FactorEnrolled { user, factor, id }])
-}
-
-/// Who changes their factors proves one that they have, so that a session
-/// taken over cannot bring its own.
-fn check_proven(state: &State, by: &By, user: &UserName, now_ms: i64) -> Result<(), Rule> {
-    let mut enrolled = state.known_user(user)?.factors().peekable();
-    let is_fresh = |factor| by.proven.is_fresh(factor, now_ms);
-    if enrolled.peek().is_none() || enrolled.any(|(_, factor)| is_fresh(factor)) {
-        Ok(())
-    } else {
-        Err(Rule::ProofNeeded)
-    }
 }
 
 fn status_of_project(state: &State, project: &ProjectName) -> Result<Status, Rule> {

@@ -54,6 +54,25 @@ impl Org {
         self.try_to(actor, command).unwrap();
     }
 
+    /// Enrols a first factor.
+    fn enrol(&mut self, name: &str, factor: Factor, id: FactorId) {
+        let by = By {
+            actor: user(name),
+            proven: Proven::none().with(Factor::Password, NOW_MS),
+        };
+        let enrol = Command::EnrolFactor { factor, id };
+        for change in decide(&self.state, &by, enrol, NOW_MS).unwrap() {
+            let event = Event {
+                index: 0,
+                previous: None,
+                at_ms: NOW_MS,
+                actor: by.actor.clone(),
+                change,
+            };
+            self.state.apply(&event).unwrap();
+        }
+    }
+
     fn sign_up(&mut self, name: &str, number: u8, scope: Scope, role: Role) {
         let invite = InviteHash([number; 32]);
         let issue = Command::IssueInvite {

@@ -508,14 +508,29 @@ fn factors_are_changed_by_who_has_just_proven_one() {
         factor: Factor::Totp,
         id: id(number),
     };
-    org.run(&user("bob"), enrol(1));
-    assert_eq!(rule(org.try_to(&user("bob"), enrol(2))), Rule::ProofNeeded);
-    let by = |age_ms| By {
+    let by = |factor, age_ms| By {
         actor: user("bob"),
-        proven: Proven::none().with(Factor::Totp, NOW_MS - age_ms),
+        proven: Proven::none().with(factor, NOW_MS - age_ms),
     };
-    assert!(decide(&org.state, &by(1_000), enrol(2), NOW_MS).is_ok());
-    assert!(decide(&org.state, &by(601_000), enrol(2), NOW_MS).is_err());
+    let missing = |refused: Result<_, Refusal>| match refused {
+        Err(Refusal::Denied(denied)) => match denied.missing() {
+            [missing] => (missing.demand.factor(), missing.enrolled),
+            missing => panic!("{missing:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    // Without a factor it is the password, and it alone.
+    let nothing = decide(&org.state, &user("bob").into(), enrol(1), NOW_MS);
+    assert_eq!(missing(nothing), (Factor::Password, true));
+    let stale = decide(&org.state, &by(Factor::Password, 600_001), enrol(1), NOW_MS);
+    assert_eq!(missing(stale), (Factor::Password, true));
+    let another = decide(&org.state, &by(Factor::Totp, 0), enrol(1), NOW_MS);
+    assert_eq!(missing(another), (Factor::Password, true));
+    org.enrol("bob", Factor::Totp, id(1));
+    let password = decide(&org.state, &by(Factor::Password, 0), enrol(2), NOW_MS);
+    assert_eq!(missing(password), (Factor::Totp, true));
+    assert!(decide(&org.state, &by(Factor::Totp, 600_000), enrol(2), NOW_MS).is_ok());
+    assert!(decide(&org.state, &by(Factor::Totp, 600_001), enrol(2), NOW_MS).is_err());
     let remove = Command::RemoveFactor {
         user: name("bob"),
         id: id(1),
@@ -542,29 +557,11 @@ fn demand_in_org(action: wire::PolicyAction, factor: wire::Factor) -> Command {
 }
 
 #[test]
-fn what_nobody_can_prove_is_not_demanded() {
-    let org = Org::new();
-    let by = By::from(user("alice"));
-    let demanding = |factor: wire::Factor| {
-        let set = demand_in_org(wire::PolicyAction::Read, factor);
-        decide(&org.state, &by, set, NOW_MS).is_ok()
-    };
-    assert!(demanding(wire::Factor::Password) && demanding(wire::Factor::Totp));
-    for factor in [
-        wire::Factor::Sms,
-        wire::Factor::Webauthn,
-        wire::Factor::Fido2,
-    ] {
-        assert!(!demanding(factor), "{factor:?}");
-    }
-}
-
-#[test]
 fn the_last_factor_that_lets_an_owner_manage_stays() {
     let mut org = Org::new();
     let id = FactorId::try_from(&[1; 16][..]).unwrap();
     let factor = Factor::Totp;
-    org.run(&user("alice"), Command::EnrolFactor { factor, id });
+    org.enrol("alice", factor, id);
     let set = demand_in_org(wire::PolicyAction::Manage, wire::Factor::Totp);
     org.run(&user("alice"), set);
     let by = By {
