@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::network::Network;
 use crate::process::{Outcome, Running, binary};
 
 /// One device of one user.
@@ -14,6 +15,8 @@ pub struct Person {
     dir: PathBuf,
     password: String,
     clock_offset_seconds: i64,
+    /// What comes before `sotto` on the command line.
+    prefix: Vec<String>,
 }
 
 impl Person {
@@ -28,7 +31,17 @@ impl Person {
             dir: dir.into(),
             password: password.to_owned(),
             clock_offset_seconds: 0,
+            prefix: Vec::new(),
         })
+    }
+
+    /// The same person behind a network of their own.
+    #[must_use]
+    pub fn behind(self, network: &Network) -> Self {
+        Self {
+            prefix: network.enter().into(),
+            ..self
+        }
     }
 
     /// The same person with another idea of the time.
@@ -52,6 +65,11 @@ impl Person {
     /// The folder of this device.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The password of the account, and the passphrase of the folder.
+    pub fn password(&self) -> &str {
+        &self.password
     }
 
     /// Types a command and waits for its end, however it ends.
@@ -94,7 +112,14 @@ impl Person {
     }
 
     fn sotto(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.sotto);
+        let mut command = match self.prefix.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&self.sotto);
+                command
+            }
+            None => Command::new(&self.sotto),
+        };
         command
             .arg("--dir")
             .arg(&self.dir)

@@ -222,7 +222,16 @@ impl Running {
     ///
     /// # Errors
     /// When it does not end within [`PATIENCE`].
-    pub fn finish(mut self) -> anyhow::Result<Outcome> {
+    pub fn finish(self) -> anyhow::Result<Outcome> {
+        self.finish_unreaped(|| ())
+    }
+
+    /// Waits for its end; `ended` is called while its process id is still its
+    /// own, so that nobody else is killed in its place.
+    ///
+    /// # Errors
+    /// When it does not end within [`PATIENCE`].
+    pub fn finish_unreaped(mut self, ended: impl FnOnce()) -> anyhow::Result<Outcome> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self
@@ -230,7 +239,10 @@ impl Running {
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
             {
                 Ok(line) => self.seen.push(line),
-                Err(RecvTimeoutError::Disconnected) => return self.reap(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    ended();
+                    return self.reap();
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     bail!("{} did not end within {PATIENCE:?}", self.name)
                 }

@@ -26,7 +26,7 @@ use crate::process::PATIENCE;
 /// Messages that may wait to be written down before any is lost.
 const WAITING: usize = 1 << 17;
 /// What the tap says to itself to learn that everything before has come.
-const MARK: &str = "tap.mark";
+pub const MARK: &str = "tap.mark";
 /// The file of subjects.
 const SUBJECTS: &str = "subjects";
 
@@ -121,6 +121,20 @@ pub async fn hear(server: &Layout, org: &OrgName) -> anyhow::Result<Client> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let now_ms = now.as_millis().try_into()?;
     let credentials = signer.credentials("tap", everything(signer.account()), now_ms)?;
+    Ok(connect(server, &credentials).await?.0)
+}
+
+/// The same in the account of the org's devices, where it may also publish to
+/// [`MARK`].
+///
+/// # Errors
+/// When the server refuses.
+pub async fn hear_devices(server: &Layout, org: &OrgName) -> anyhow::Result<Client> {
+    let signer = KeyStore::open(&server.accounts())?.account_signer(org)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let now_ms = now.as_millis().try_into()?;
+    let user = everything(signer.device_account());
+    let credentials = signer.credentials_of_devices("tap", user, now_ms)?;
     Ok(connect(server, &credentials).await?.0)
 }
 
