@@ -14,13 +14,15 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use sotto_client_core::io::FactorNeeded;
 use sotto_proto::api::{self, Call};
 use sotto_proto::{GatewayAddress, limits, wire};
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::tls;
+use crate::{poor_link, tls};
 
-/// A connection attempt ends after this.
-const CONNECT: Duration = Duration::from_secs(15);
+/// A connection attempt ends after this: a TLS handshake is 5 KB, which take
+/// half a minute at 2 kbit/s, and longer when some are lost.
+const CONNECT: Duration = Duration::from_secs(120);
 
 /// An answer that stays silent this long does not come; the gateway itself
 /// holds a request for at most 25 s.
@@ -106,7 +108,6 @@ impl Gateway {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
             .build()
             .map_err(|error| unusable(error.to_string()))?;
         Ok(Self { http, address })
@@ -154,6 +155,7 @@ impl Gateway {
         body: Bytes,
         session: Option<&wire::Session>,
     ) -> Result<Bytes, GatewayError> {
+        let patience = SILENCE + poor_link::time_for(body.len());
         let mut request = self
             .http
             .post(format!("{}{path}", self.address.base_url()))
@@ -162,7 +164,7 @@ impl Gateway {
         if let Some(session) = session {
             request = request.header(AUTHORIZATION, self.bearer(session)?);
         }
-        let answer = request.send().await.map_err(|error| self.failed(&error))?;
+        let answer = self.heard(patience, request.send()).await?;
         let status = answer.status();
         let kind = answer.headers().get(CONTENT_TYPE);
         if kind.is_none_or(|kind| kind != api::CONTENT_TYPE) {
@@ -184,13 +186,28 @@ impl Gateway {
         limit: usize,
     ) -> Result<Bytes, GatewayError> {
         let mut body = BytesMut::new();
-        while let Some(part) = answer.chunk().await.map_err(|error| self.failed(&error))? {
+        while let Some(part) = self.heard(SILENCE, answer.chunk()).await? {
             if body.len() + part.len() > limit {
                 return Err(self.garbage("the answer is too long"));
             }
             body.extend_from_slice(&part);
         }
         Ok(body.freeze())
+    }
+
+    /// What comes within `patience`.
+    async fn heard<T>(
+        &self,
+        patience: Duration,
+        answer: impl Future<Output = reqwest::Result<T>>,
+    ) -> Result<T, GatewayError> {
+        match timeout(patience, answer).await {
+            Ok(heard) => heard.map_err(|error| self.failed(&error)),
+            Err(_) => Err(GatewayError::Unreachable {
+                server: server(&self.address),
+                reason: "it does not answer".to_owned(),
+            }),
+        }
     }
 
     fn bearer(&self, session: &wire::Session) -> Result<HeaderValue, GatewayError> {

@@ -9,6 +9,7 @@ pub mod files;
 pub mod gateway;
 pub mod home;
 pub mod nats;
+mod poor_link;
 pub mod session;
 pub mod sled_store;
 pub mod tls;

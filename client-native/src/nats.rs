@@ -26,11 +26,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use actor::{Actor, Request};
 
-/// TCP, TLS and CONNECT together end after this.
-const CONNECT: Duration = Duration::from_secs(15);
-
-/// A connection that answers two of these in a row with nothing is dead.
-const PING: Duration = Duration::from_secs(15);
+/// A connection that answers two of these in a row with nothing is dead. On a
+/// slow link the answer waits behind a whole catch-up frame; while something
+/// is outstanding, silence is noticed sooner.
+const PING: Duration = Duration::from_secs(45);
 
 /// Messages that wait for one subscription at most; the engine fetches what
 /// was dropped beyond.
@@ -53,6 +52,8 @@ pub struct Settings {
     pub rooms: Vec<RoomAddress>,
     /// Of these, the ones that are fetched on subjects of their own.
     pub gated: BTreeSet<RoomId>,
+    /// TCP, TLS and CONNECT together end after this.
+    pub patience: Duration,
 }
 
 /// Why no connection was made.
@@ -123,7 +124,7 @@ impl Connection {
             .require_tls(true)
             .tls_first()
             .tls_client_config(settings.tls)
-            .connection_timeout(CONNECT)
+            .connection_timeout(settings.patience)
             .ping_interval(PING)
             .subscription_capacity(SUBSCRIPTION)
             .ignore_discovered_servers()

@@ -143,6 +143,7 @@ impl Server {
             jwt,
             rooms: vec![room(1)],
             gated: BTreeSet::new(),
+            patience: Duration::from_secs(15),
         };
         let key = Arc::new(key);
         let sign = move |nonce: Vec<u8>| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum_server::Handle;
-use axum_server::tls_rustls::RustlsConfig;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +15,9 @@ use crate::http;
 
 /// How long requests may take to finish once the gateway is asked to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long a client may take for the TLS handshake, and to answer whether it
+/// is still there: 3 KB at 2 kbit/s, and again for what is lost.
+const POOR_LINK: Duration = Duration::from_secs(120);
 /// How long a client may take to send the head of a request, and how often a
 /// silent HTTP/2 connection is asked whether anybody is there.
 const HEAD: Duration = Duration::from_secs(30);
@@ -36,7 +39,10 @@ pub async fn serve(
     listener.set_nonblocking(true)?;
     let handle = Handle::new();
     let tls = RustlsConfig::from_config(Arc::new(tls));
-    let mut server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle.clone());
+    let acceptor = RustlsAcceptor::new(tls).handshake_timeout(POOR_LINK);
+    let mut server = axum_server::from_tcp(listener)?
+        .acceptor(acceptor)
+        .handle(handle.clone());
     let builder = server.http_builder();
     builder
         .http1()
@@ -47,7 +53,7 @@ pub async fn serve(
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(HEAD)
-        .keep_alive_timeout(HEAD)
+        .keep_alive_timeout(POOR_LINK)
         .max_header_list_size(HEAD_MAX as u32)
         .max_concurrent_streams(STREAMS);
     let router = http::router(gateway);

@@ -1,6 +1,7 @@
 //! The task that owns a connection and everything that is outstanding on it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{Event, HeaderMap, ServerError, Subscriber};
@@ -15,8 +16,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Message;
 use super::answers::{acknowledgement, denied_publish, live_message};
+use crate::poor_link;
 
-/// Without any answer for this long, what is outstanding is given up.
+/// A connection that brings nothing for this long, and for as long as what is
+/// outstanding may take on a poor link, although something is outstanding, is
+/// dead.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// How long a connection without a handle waits for what is outstanding.
@@ -41,6 +45,8 @@ pub(super) enum Request {
 /// A publish that is not answered yet.
 struct Publishing {
     subject: String,
+    /// Of the payload.
+    length: usize,
     answer: oneshot::Sender<Result<u64, PublishFailure>>,
 }
 
@@ -62,7 +68,10 @@ pub(super) struct Actor {
     next: u64,
     publishing: BTreeMap<u64, Publishing>,
     fetching: BTreeMap<u64, Fetching>,
-    /// When something was sent while nothing was outstanding, or answered.
+    /// Bytes that have come so far.
+    heard: u64,
+    /// When something was sent while nothing was outstanding, or when bytes
+    /// have come.
     last_sign: Instant,
 }
 
@@ -83,6 +92,7 @@ impl Actor {
             next: 0,
             publishing: BTreeMap::new(),
             fetching: BTreeMap::new(),
+            heard: 0,
             last_sign: Instant::now(),
         }
     }
@@ -109,7 +119,9 @@ impl Actor {
                     Some(event) if !self.breaks(&event) => {}
                     _ => return,
                 },
-                _ = check.tick() => self.give_up_when_silent(),
+                _ = check.tick() => if self.is_dead() {
+                    return;
+                },
             }
             let retired = retiring_since.is_some_and(|since| since.elapsed() > RETIRE);
             if retired || (retiring_since.is_some() && self.is_idle()) {
@@ -135,6 +147,7 @@ impl Actor {
                 let subject = message.subject.to_string();
                 let publishing = Publishing {
                     subject: subject.clone(),
+                    length: message.payload.len(),
                     answer,
                 };
                 self.publishing.insert(number, publishing);
@@ -170,7 +183,6 @@ impl Actor {
     }
 
     fn answered(&mut self, reply: async_nats::Message) {
-        self.last_sign = Instant::now();
         let number = reply.subject.rsplit('.').next().map(str::parse::<u64>);
         let Some(Ok(number)) = number else {
             return;
@@ -225,11 +237,15 @@ impl Actor {
         }
     }
 
-    fn give_up_when_silent(&mut self) {
-        if self.last_sign.elapsed() > SILENCE {
-            self.publishing.clear();
-            self.fetching.clear();
+    /// Whether nothing has come for too long.
+    fn is_dead(&mut self) -> bool {
+        let heard = self.client.statistics().in_bytes.load(Ordering::Relaxed);
+        if heard != self.heard || self.is_idle() {
+            self.heard = heard;
+            self.last_sign = Instant::now();
         }
+        let outstanding = self.publishing.values().map(|publishing| publishing.length);
+        self.last_sign.elapsed() > SILENCE + poor_link::time_for(outstanding.sum())
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::access::{Access, KeyRequest};
 use crate::gateway::GatewayError;
 use crate::nats::{ConnectError, Connection, Settings};
+use crate::poor_link::Patience;
 
 /// The first pause between two attempts; doubled up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(50);
@@ -65,11 +66,12 @@ impl Link {
     /// Runs until nobody listens to the events.
     pub(super) async fn keep(self) {
         let mut pause = PAUSE;
+        let mut patience = Patience::new();
         // The connection in force, also while its successor is being made.
         let mut current: Option<Connection> = None;
         loop {
             let began = Instant::now();
-            let (event, next) = match self.join().await {
+            let (event, next) = match self.join(&mut patience).await {
                 Ok(joined) => {
                     let Joined {
                         connection,
@@ -130,9 +132,11 @@ impl Link {
         self.events.send(event).await.is_ok()
     }
 
-    async fn join(&self) -> Result<Joined, JoinError> {
+    async fn join(&self, patience: &mut Patience) -> Result<Joined, JoinError> {
+        let began = Instant::now();
         let info = self.access.server_info().await?;
         let jwt = self.access.call(&wire::JwtRequest {}).await?;
+        patience.answered_after(began.elapsed());
         let lifetime = u64::try_from(jwt.expires_ms.saturating_sub(jwt.now_ms)).unwrap_or_default();
         // By this machine's monotonic clock, so that its idea of the time does
         // not matter.
@@ -146,10 +150,13 @@ impl Link {
             jwt: jwt.jwt,
             rooms: grants.rooms.clone(),
             gated: grants.gated.clone(),
+            patience: patience.duration(),
         };
         let keys = self.access.keys().clone();
         let sign = move |nonce| sign_nonce(keys.clone(), nonce);
-        let connection = Connection::open(settings, sign, self.live.clone()).await?;
+        let began = Instant::now();
+        let opened = Connection::open(settings, sign, self.live.clone()).await;
+        let connection = opened.inspect_err(|_| patience.failed_after(began.elapsed()))?;
         Ok(Joined {
             connection,
             grants,

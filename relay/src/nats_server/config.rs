@@ -15,6 +15,12 @@ pub(super) const MAX_PAYLOAD: usize = 1024 * 1024;
 /// Bytes of a protocol line. A device's JWT with one grant per room travels in
 /// one, and over the limit the server just hangs up.
 pub(super) const MAX_CONTROL_LINE: usize = 1024 * 1024;
+/// Seconds that a client may take for the TLS handshake, and as many for its
+/// CONNECT: 2 KB each way at 2 kbit/s, and again for what is lost. NATS's own 2
+/// seconds are too few for any poor network.
+const HANDSHAKE: u32 = 120;
+/// A client that takes nothing for so many seconds is dropped.
+const WRITE_DEADLINE: u32 = 120;
 /// The log is rotated at this size, in bytes, and so many old ones are kept.
 const LOG_SIZE: usize = 16 * 1024 * 1024;
 const LOGS_KEPT: usize = 3;
@@ -74,12 +80,17 @@ log_max_num: {LOGS_KEPT}
 
 max_payload: {MAX_PAYLOAD}
 max_control_line: {MAX_CONTROL_LINE}
+write_deadline: "{WRITE_DEADLINE}s"
+authorization {{
+  timeout: {HANDSHAKE}
+}}
 
 tls {{
   cert_file: {certificate}
   key_file: {key}
   min_version: "1.3"
   handshake_first: true
+  timeout: {HANDSHAKE}
 }}
 
 # An acknowledged message is on disk.
