@@ -13,6 +13,7 @@ mod figures;
 mod mint;
 mod nats;
 mod org;
+mod speed;
 
 use std::path::PathBuf;
 
@@ -21,7 +22,8 @@ use clap::{Parser, Subcommand};
 use figures::Figures;
 use org::Size;
 
-/// Measures the directory, its policy and the JWTs, beside raw NATS.
+/// Measures the directory, its policy and the JWTs, messages and files, beside
+/// raw NATS.
 ///
 /// Build it with optimisation: `cargo xtask bench`.
 #[derive(Debug, Parser)]
@@ -51,13 +53,15 @@ struct Arguments {
     part: Option<Part>,
 }
 
-/// What to measure; without one, everything.
+/// What to measure; without one, everything of the directory.
 #[derive(Debug, Subcommand)]
 enum Part {
     /// The directory in memory: cold start, checks, JWTs.
     Directory,
     /// Role changes over a real nats-server, seen by a second gateway.
     Append,
+    /// Messages and files through the whole product, beside raw NATS.
+    Speed(speed::Load),
     /// Reads a snapshot and says what that took: started by `directory`, so
     /// that memory is of this alone.
     #[command(hide = true)]
@@ -82,6 +86,7 @@ async fn main() -> anyhow::Result<()> {
             return Ok(());
         }
         Some(Part::Directory) => directory(size, &mut figures)?,
+        Some(Part::Speed(load)) => speed::measure(load, &mut figures).await?,
         Some(Part::Append) => append::measure(arguments.changes, &mut figures).await?,
         None => {
             directory(size, &mut figures)?;

@@ -1,0 +1,66 @@
+//! What connections cost that say nothing.
+
+use std::fs;
+use std::time::Duration;
+
+use sotto_e2e::tap;
+use tokio::time::sleep;
+
+use super::Load;
+use super::stage::{Stage, memory_mib};
+use crate::figures::Figures;
+
+/// How long the idle server is watched.
+const WATCH: Duration = Duration::from_secs(20);
+
+pub(super) async fn measure(
+    stage: &mut Stage,
+    load: &Load,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
+    let before = stage.cpu()?;
+    sleep(WATCH).await;
+    stage.cpu()?.note(before, WATCH, "idle server", figures);
+
+    let org = "acme".parse()?;
+    let layout = stage.case.server.layout().clone();
+    let nats = stage.nats()?.as_raw_nonzero().to_string();
+    let memory = || anyhow::Ok((memory_mib(&nats, "VmRSS")?, memory_mib("self", "VmRSS")?));
+    let (server_before, client_before) = memory()?;
+    let mut connections = Vec::new();
+    while connections.len() < load.connections {
+        let client = tap::hear_devices(&layout, &org).await?;
+        // What a device subscribes to: replies, its inbox, and a room.
+        let mut subscriptions = Vec::new();
+        for subject in ["_INBOX.d.>", "live.inbox.d", "live.r.0.field.x.>"] {
+            subscriptions.push(client.subscribe(subject).await?);
+        }
+        connections.push((client, subscriptions));
+    }
+    sleep(Duration::from_secs(2)).await;
+    let (server, client) = memory()?;
+    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+    let each = |mib: f64| mib * 1_024.0 / connections.len() as f64;
+    let what = format!("of {} idle connections, each", connections.len());
+    figures.note(
+        format!("memory {what}: nats-server"),
+        each(server - server_before),
+        "KiB",
+        None,
+    );
+    figures.note(
+        format!("memory {what}: client"),
+        each(client - client_before),
+        "KiB",
+        None,
+    );
+    let open = fs::read_dir(format!("/proc/{nats}/fd"))?.count();
+    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+    figures.note(
+        "files that nats-server has open then",
+        open as f64,
+        "",
+        None,
+    );
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! The server with its programs, and devices that are driven through the
+//! client's library in this process.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::Pid;
+use sotto_client_core::io::{Command, Event};
+use sotto_client_native::clock::Clock;
+use sotto_client_native::home::Home;
+use sotto_client_native::session::{Notice, Session};
+use sotto_client_native::tls;
+use sotto_e2e::case::Case;
+use sotto_e2e::person::Person;
+use sotto_e2e::process;
+use sotto_proto::{RoomId, wire};
+use tokio::sync::mpsc;
+use tokio::task::block_in_place;
+
+use crate::figures::Figures;
+
+/// Texts that are queued by one command: what a script would pipe in.
+const AT_A_TIME: usize = 500;
+
+/// Of `/proc/PID/stat` in a second: `USER_HZ`, which Linux never changes.
+const TICKS: f64 = 100.0;
+
+/// A server that runs.
+pub(super) struct Stage {
+    pub(super) case: Case,
+    people: usize,
+}
+
+impl Stage {
+    pub(super) fn set() -> anyhow::Result<Self> {
+        tls::install_provider();
+        let case = block_in_place(Case::new)?;
+        Ok(Self { case, people: 0 })
+    }
+
+    /// A new user with one device, in no room.
+    pub(super) fn person(&mut self) -> anyhow::Result<(String, Person)> {
+        self.people += 1;
+        let name = format!("person{}", self.people);
+        let device = self.case.device(&name)?;
+        block_in_place(|| device.does(&["signup", &self.case.invite()?, &name]))?;
+        Ok((name, device))
+    }
+
+    /// Two devices at work that share a new room.
+    pub(super) async fn pair(&mut self) -> anyhow::Result<(Device, Device, RoomId)> {
+        let (_, first) = self.person()?;
+        let (name, second) = self.person()?;
+        let mut first = Device::start(&first).await?;
+        let mut second = Device::start(&second).await?;
+        let room = first.make_room("bench").await?;
+        first.invite(room, &name).await?;
+        second.wait_for_room(room).await?;
+        Ok((first, second, room))
+    }
+
+    /// How much CPU time each of the server's programs and this one have
+    /// taken so far.
+    pub(super) fn cpu(&self) -> anyhow::Result<Cpu> {
+        let root = self.case.server.layout().root();
+        let of = |name: &str| {
+            let pid = process::find(name, root)?.with_context(|| format!("{name} is gone"))?;
+            cpu_seconds(&pid.as_raw_nonzero().to_string())
+        };
+        Ok(Cpu {
+            client: cpu_seconds("self")?,
+            relay: of("sotto-relay")?,
+            nats: of("nats-server")?,
+        })
+    }
+
+    /// The process of nats-server.
+    pub(super) fn nats(&self) -> anyhow::Result<Pid> {
+        let root = self.case.server.layout().root();
+        process::find("nats-server", root)?.context("nats-server is gone")
+    }
+}
+
+/// CPU seconds of the programs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cpu {
+    client: f64,
+    relay: f64,
+    nats: f64,
+}
+
+impl Cpu {
+    /// Notes who was busy since `before`, of `wall` seconds: what is near 1 is
+    /// the bottleneck, and when nothing is, waiting for the disk is.
+    pub(super) fn note(self, before: Self, wall: Duration, what: &str, figures: &mut Figures) {
+        let busy = [
+            ("clients", self.client - before.client),
+            ("relay", self.relay - before.relay),
+            ("nats-server", self.nats - before.nats),
+        ];
+        for (who, seconds) in busy {
+            let share = seconds / wall.as_secs_f64();
+            figures.note(format!("{what}: cores kept busy by {who}"), share, "", None);
+        }
+    }
+}
+
+/// User and system time of a process, in seconds.
+fn cpu_seconds(pid: &str) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, in parentheses, may hold anything.
+    let (_, fields) = stat.rsplit_once(')').context("no such process")?;
+    let ticks: f64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<f64>().ok())
+        .sum();
+    Ok(ticks / TICKS)
+}
+
+/// A line of `/proc/PID/status` that is in KiB, in MiB.
+pub(super) fn memory_mib(pid: &str, line: &str) -> anyhow::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let value = status.lines().find_map(|text| text.strip_prefix(line));
+    let value = value.and_then(|text| text.trim_start_matches(':').split_whitespace().next());
+    let kib: f64 = value.with_context(|| format!("no {line}"))?.parse()?;
+    Ok(kib / 1_024.0)
+}
+
+/// A device at work.
+pub(super) struct Device {
+    pub(super) session: Session,
+    notices: mpsc::UnboundedReceiver<Notice>,
+}
+
+impl Device {
+    /// Opens the folder and goes online.
+    pub(super) async fn start(person: &Person) -> anyhow::Result<Self> {
+        let device = Self::open(person)?;
+        device.session.go_online().await;
+        device.session.settled().await?;
+        Ok(device)
+    }
+
+    /// Opens the folder.
+    pub(super) fn open(person: &Person) -> anyhow::Result<Self> {
+        let home = Home::new(Path::new(person.dir()));
+        let opened = block_in_place(|| home.open(person.password()))?;
+        let (session, notices) = Session::start(opened, Clock::default())?;
+        Ok(Self { session, notices })
+    }
+
+    pub(super) async fn make_room(&mut self, name: &str) -> anyhow::Result<RoomId> {
+        let command = Command::CreateRoom {
+            project: "field".parse()?,
+            name: name.to_owned(),
+            join_rule: wire::JoinRule::Invite,
+        };
+        let room = self.session.command(command).await.done().await?;
+        self.session.settled().await?;
+        room.context("no room was made")
+    }
+
+    pub(super) async fn invite(&mut self, room: RoomId, user: &str) -> anyhow::Result<()> {
+        let command = Command::Invite {
+            room,
+            user: user.parse()?,
+            role: wire::Role::User,
+        };
+        self.session.command(command).await.done().await?;
+        Ok(self.session.settled().await?)
+    }
+
+    /// Waits until this device is a member of the room.
+    pub(super) async fn wait_for_room(&mut self, room: RoomId) -> anyhow::Result<()> {
+        while self.length(room).await.is_none() {
+            self.notices.recv().await.context("the session has ended")?;
+        }
+        Ok(self.session.settled().await?)
+    }
+
+    /// Sends texts; returns when all of them are acknowledged.
+    pub(super) async fn send(
+        &self,
+        room: RoomId,
+        texts: impl Iterator<Item = String>,
+    ) -> anyhow::Result<()> {
+        let texts: Vec<String> = texts.collect();
+        let mut running = Vec::new();
+        for part in texts.chunks(AT_A_TIME) {
+            let command = Command::SendTexts {
+                room,
+                texts: part.to_vec(),
+            };
+            running.push(self.session.command(command).await);
+        }
+        for running in &mut running {
+            running.done().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the history of a room has so many records.
+    pub(super) async fn wait_for_length(&mut self, room: RoomId, least: u64) -> anyhow::Result<()> {
+        loop {
+            let notice = self.notices.recv().await.context("the session has ended")?;
+            match notice {
+                Notice::Event(Event::Received { room: of, length })
+                    if of == room && length >= least =>
+                {
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Records of a room's history; `None` when it is not here.
+    pub(super) async fn length(&self, room: RoomId) -> Option<u64> {
+        let rooms = self.session.look(|engine, _| engine.rooms()).await.ok()?;
+        let summary = rooms.into_iter().find(|summary| summary.room == room)?;
+        Some(summary.history_length)
+    }
+}
