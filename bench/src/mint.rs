@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use sotto_jwt_accounts::grants::Services;
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_jwt_accounts::policy::{self, Proven};
 
@@ -12,8 +13,12 @@ const JWTS: usize = 20_000;
 
 pub(crate) fn measure(org: &Org, figures: &mut Figures) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
+    let services = Services {
+        shards: 1,
+        buckets: &[],
+    };
     let keys = KeyStore::create(&dir.path().join("accounts"), NOW_MS)?;
-    keys.add_org(&org.name, NOW_MS)?;
+    keys.add_org(&org.name, services, NOW_MS)?;
     let signer = keys.account_signer(&org.name)?;
     let proven = Proven::all(NOW_MS);
     let devices: Vec<_> = org.devices().take(JWTS).collect();

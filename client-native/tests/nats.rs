@@ -21,6 +21,7 @@ use sotto_client_core::io::{LiveMessage, PublishFailure};
 use sotto_client_native::clock::Clock;
 use sotto_client_native::nats::{ConnectError, Connection, Message, Settings};
 use sotto_client_native::tls;
+use sotto_jwt_accounts::grants::Services;
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_jwt_accounts::policy::RoomAccess;
 use sotto_jwt_accounts::{AccountSigner, grants};
@@ -53,7 +54,11 @@ impl Server {
         sotto_service::tls::issue_server_certificate(&layout, &["127.0.0.1".to_owned()]).unwrap();
         let keys = KeyStore::create(&directory.path().join("keys"), now_ms()).unwrap();
         let org: OrgName = "acme".parse().unwrap();
-        keys.add_org(&org, now_ms()).unwrap();
+        let services = Services {
+            shards: 1,
+            buckets: &[],
+        };
+        keys.add_org(&org, services, now_ms()).unwrap();
         let config = layout.nats_config();
         fs::write(&config, configuration(&layout, &keys)).unwrap();
         let child = Command::new(binary())
@@ -76,7 +81,7 @@ impl Server {
     }
 
     async fn make_stream(&self) {
-        let credentials = self.signer.relay(1, now_ms()).unwrap();
+        let credentials = self.signer.relay(now_ms()).unwrap();
         let client = ConnectOptions::with_credentials(credentials.expose())
             .unwrap()
             .custom_inbox_prefix(grants::RELAY_INBOX)
@@ -113,8 +118,8 @@ impl Server {
             post: true,
             gated: false,
         };
-        let user = grants::device(self.signer.account(), device, &[access]);
-        let credentials = self.signer.credentials("device", user, now_ms()).unwrap();
+        let rights = grants::device(device, &[access]);
+        let credentials = self.signer.user_of_devices(rights, now_ms()).unwrap();
         let block = |kind: &str| {
             let text = credentials.expose();
             let start = format!("-----BEGIN {kind}-----\n");

@@ -1,6 +1,8 @@
 //! Listens to everything that passes through an org's NATS accounts, inside
 //! TLS, with credentials that only whoever has the server's keys can make.
 
+mod credentials;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -14,8 +16,6 @@ use async_nats::{Client, ConnectOptions, Event, Message, Subscriber};
 use futures::StreamExt;
 use serde_json::Value;
 use sotto_jwt_accounts::Credentials;
-use sotto_jwt_accounts::claims::{ConnectionType, Limit, Permissions, Subjects, User};
-use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::OrgName;
 use sotto_service::{Layout, ServerConfig, tls};
 use tokio::sync::watch;
@@ -80,12 +80,9 @@ impl Tap {
     /// # Errors
     /// When the server refuses or the files cannot be made.
     pub async fn open(server: &Layout, org: &OrgName, folder: &Path) -> anyhow::Result<Self> {
-        let signer = KeyStore::open(&server.accounts())?.account_signer(org)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let now_ms = now.as_millis().try_into()?;
-        let in_org = signer.credentials("tap", everything(signer.account()), now_ms)?;
-        let user = everything(signer.device_account());
-        let among_devices = signer.credentials_of_devices("tap", user, now_ms)?;
+        let now_s = now.as_secs().try_into()?;
+        let [in_org, among_devices] = credentials::of_both_accounts(server, org, now_s).await?;
         let open = async |which: &str, credentials: &Credentials| {
             let client = connect(server, credentials).await;
             let (client, gaps) = client.with_context(|| format!("connecting to {which}"))?;
@@ -117,11 +114,10 @@ impl Tap {
 /// # Errors
 /// When the server refuses.
 pub async fn hear(server: &Layout, org: &OrgName) -> anyhow::Result<Client> {
-    let signer = KeyStore::open(&server.accounts())?.account_signer(org)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let now_ms = now.as_millis().try_into()?;
-    let credentials = signer.credentials("tap", everything(signer.account()), now_ms)?;
-    Ok(connect(server, &credentials).await?.0)
+    let now_s = now.as_secs().try_into()?;
+    let [in_org, _] = credentials::of_both_accounts(server, org, now_s).await?;
+    Ok(connect(server, &in_org).await?.0)
 }
 
 /// The same in the account of the org's devices, where it may also publish to
@@ -280,22 +276,6 @@ fn header_block(message: &Message) -> Vec<u8> {
     }
     block.extend(b"\r\n");
     block
-}
-
-/// A user of an account that may hear everything.
-fn everything(account: &str) -> User {
-    User {
-        issuer_account: account.to_owned(),
-        permissions: Permissions {
-            publish: Subjects::only(vec![MARK.to_owned(), "$JS.API.STREAM.INFO.*".to_owned()]),
-            subscribe: Subjects::only(vec![">".to_owned()]),
-        },
-        subs: Limit::Unlimited,
-        payload: Limit::Unlimited,
-        data: Limit::Unlimited,
-        bearer_token: false,
-        allowed_connection_types: vec![ConnectionType::Standard],
-    }
 }
 
 async fn connect(

@@ -2,6 +2,7 @@
 //! by whoever runs it. What nats-server is to know is pushed at once.
 
 mod nsc;
+mod rotate;
 mod show;
 
 use std::path::PathBuf;
@@ -15,9 +16,9 @@ use sotto_proto::OrgName;
 use sotto_service::{Layout, ServerConfig, nats};
 
 use nsc::NscCommand;
+use rotate::RotateCommand;
 
 use crate::clock::{Clock, SystemClock};
-use crate::provision;
 
 /// The accounts of which server, and what of them.
 #[derive(Debug, clap::Args)]
@@ -66,15 +67,9 @@ enum ServerCommand {
         #[arg(long)]
         streams: Option<u64>,
     },
-    /// New signing keys for an organisation: first without --finish, then
-    /// restart relay and gateway, then an hour later with it.
-    Rotate {
-        /// The organisation.
-        org: OrgName,
-        /// Drop the old keys: what they signed is void.
-        #[arg(long)]
-        finish: bool,
-    },
+    /// New signing keys, in two steps: first without --finish, later with it.
+    #[command(subcommand)]
+    Rotate(RotateCommand),
     /// Keep the operator's seeds off this machine.
     #[command(subcommand)]
     Operator(OperatorCommand),
@@ -139,13 +134,7 @@ async fn of_server(layout: &Layout, command: &ServerCommand) -> anyhow::Result<(
             let jwt = keys.limit_storage(org, limits, now_ms)?;
             push(layout, &config, [jwt]).await
         }
-        ServerCommand::Rotate { org, finish: false } => {
-            push(layout, &config, keys.rotate_org(org, now_ms)?).await?;
-            provision::issue_credentials(layout, &keys, &config, org)
-        }
-        ServerCommand::Rotate { org, finish: true } => {
-            push(layout, &config, keys.drop_old_keys(org, now_ms)?).await
-        }
+        ServerCommand::Rotate(command) => rotate::run(layout, &config, command, now_ms).await,
         ServerCommand::Operator(OperatorCommand::Detach(seed)) => {
             ensure!(
                 !seed.file.starts_with(layout.root()),
@@ -176,8 +165,15 @@ async fn push(
     let system = system(layout, config)
         .await
         .context("the change is stored, but not in force: start the server and push it")?;
+    push_all(&system, jwts).await
+}
+
+async fn push_all(
+    system: &async_nats::Client,
+    jwts: impl IntoIterator<Item = String>,
+) -> anyhow::Result<()> {
     for jwt in jwts {
-        push_account(&system, &jwt).await?;
+        push_account(system, &jwt).await?;
     }
     Ok(())
 }

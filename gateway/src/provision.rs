@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use rand::rngs::OsRng;
-use sotto_jwt_accounts::grants::SYSTEM_INBOX;
+use sotto_jwt_accounts::grants::{SYSTEM_INBOX, Services};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_jwt_accounts::nsc::{self, NscStore};
 use sotto_jwt_accounts::push_account;
@@ -129,8 +129,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     tls::create_authority(&layout, &config.server_name)?;
     tls::issue_server_certificate(&layout, &config.certificate_hosts())?;
     create_gateway_secrets(&layout)?;
-    let system = keys.system_credentials(now_ms)?;
-    private_files::write(&layout.system_creds(), system.expose().as_bytes())?;
+    issue_system_credentials(&layout, &keys)?;
     for org in &config.orgs {
         create_org(&layout, &keys, &config, &org.name)?;
     }
@@ -240,9 +239,31 @@ fn create_org(
 ) -> anyhow::Result<()> {
     let now_ms = SystemClock.now_ms();
     if !keys.orgs()?.contains(org) {
-        keys.add_org(org, now_ms)?;
+        keys.add_org(org, services(config), now_ms)?;
     }
-    issue_credentials(layout, keys, config, org)
+    issue_credentials(layout, keys, org)
+}
+
+/// What the relays and gateways of every org are there for.
+pub fn services(config: &ServerConfig) -> Services<'static> {
+    Services {
+        shards: config.shards.get(),
+        buckets: BUCKETS,
+    }
+}
+
+/// New credentials in the system account, by the signing keys in use.
+///
+/// # Errors
+/// When the keys do not read, or a file cannot be written.
+pub fn issue_system_credentials(layout: &Layout, keys: &KeyStore) -> anyhow::Result<()> {
+    let now_ms = SystemClock.now_ms();
+    let admin = keys.system_credentials(now_ms)?;
+    private_files::write(&layout.system_creds(), admin.expose().as_bytes())?;
+    let gateway = keys.gateway_system_credentials(now_ms)?;
+    let path = layout.gateway_system_creds();
+    private_files::write(&path, gateway.expose().as_bytes())?;
+    Ok(())
 }
 
 /// New credentials of the relay and the gateway of an org, by the signing keys
@@ -250,22 +271,17 @@ fn create_org(
 ///
 /// # Errors
 /// When the keys do not read, or a file cannot be written.
-pub fn issue_credentials(
-    layout: &Layout,
-    keys: &KeyStore,
-    config: &ServerConfig,
-    org: &OrgName,
-) -> anyhow::Result<()> {
+pub fn issue_credentials(layout: &Layout, keys: &KeyStore, org: &OrgName) -> anyhow::Result<()> {
     let now_ms = SystemClock.now_ms();
     let signer = keys.account_signer(org)?;
-    let relay = signer.relay(config.shards.get(), now_ms)?;
+    let relay = signer.relay(now_ms)?;
     private_files::write(&layout.relay_creds(org), relay.expose().as_bytes())?;
     let answering = signer.relay_of_devices()?;
     private_files::write(
         &layout.relay_devices_creds(org),
         answering.expose().as_bytes(),
     )?;
-    let gateway = signer.gateway(BUCKETS, now_ms)?;
+    let gateway = signer.gateway(now_ms)?;
     private_files::write(&layout.gateway_creds(org), gateway.expose().as_bytes())?;
     Ok(())
 }

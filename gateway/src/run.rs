@@ -102,7 +102,7 @@ pub async fn open(
     }
     let login = nats::Login {
         name: "sotto-gateway",
-        credentials: &layout.system_creds(),
+        credentials: &layout.gateway_system_creds(),
         inbox_prefix: SYSTEM_INBOX,
     };
     let system = nats::connect(layout, config, login).await?;

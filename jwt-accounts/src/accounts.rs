@@ -18,7 +18,78 @@ use std::collections::BTreeMap;
 
 use sotto_proto::limits;
 
-use crate::claims::{Account, AccountLimits, Direction, Export, Import, Limit, Permissions};
+use crate::claims::{
+    Account, AccountLimits, Direction, Export, Import, Limit, Permissions, Rights, RoleKey,
+    SigningKey,
+};
+use crate::grants::{self, Services};
+
+/// What the users of an account are that one signing key signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Devices, each of which says itself what it may do.
+    Device,
+    /// Relays.
+    Relay,
+    /// Gateways.
+    Gateway,
+    /// Whoever runs the server.
+    Admin,
+}
+
+impl Role {
+    /// For people, and in the names of files.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Relay => "relay",
+            Self::Gateway => "gateway",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// A public key that signs such users.
+    pub(crate) fn key(self, key: String, rights: Option<Rights>) -> SigningKey {
+        match rights {
+            Some(rights) => SigningKey::Role(RoleKey::new(key, self.name(), rights)),
+            None => SigningKey::Any(key),
+        }
+    }
+}
+
+/// The accounts of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// That commands the server.
+    System,
+    /// An org's own.
+    Org,
+    /// That of an org's devices.
+    Devices,
+}
+
+impl Which {
+    /// Whose users each of the account's signing keys signs.
+    pub(crate) fn roles(self) -> &'static [Role] {
+        match self {
+            Self::System => &[Role::Admin, Role::Gateway],
+            Self::Org => &[Role::Relay, Role::Gateway],
+            Self::Devices => &[Role::Device, Role::Relay],
+        }
+    }
+
+    /// What all users in a role may do; nothing is fixed for devices.
+    pub(crate) fn rights(self, role: Role, services: Services<'_>) -> Option<Rights> {
+        match (self, role) {
+            (_, Role::Device) => None,
+            (_, Role::Admin) => Some(grants::admin()),
+            (Self::Devices, Role::Relay) => Some(grants::relay_of_devices()),
+            (_, Role::Relay) => Some(grants::relay(services.shards)),
+            (Self::System, Role::Gateway) => Some(grants::gateway_of_system()),
+            (_, Role::Gateway) => Some(grants::gateway(services.buckets)),
+        }
+    }
+}
 
 /// Subjects that cross from the devices' account to the org's, or back.
 const CROSSINGS: [(&str, Direction); 4] = [
@@ -28,8 +99,8 @@ const CROSSINGS: [(&str, Direction); 4] = [
     ("live.>", Direction::Stream),
 ];
 
-/// An org's own account, whose users this key signs.
-pub(crate) fn org(signing_key: String) -> Account {
+/// An org's own account, whose users these keys sign.
+pub(crate) fn org(signing_keys: Vec<SigningKey>) -> Account {
     let exports = CROSSINGS.map(|(subject, direction)| Export {
         name: subject.to_owned(),
         subject: subject.to_owned(),
@@ -45,12 +116,12 @@ pub(crate) fn org(signing_key: String) -> Account {
     };
     Account {
         exports: exports.into(),
-        ..account(signing_key, limits)
+        ..account(signing_keys, limits)
     }
 }
 
-/// The account of an org's devices, whose users this key signs.
-pub(crate) fn devices(signing_key: String, org_account: &str) -> Account {
+/// The account of an org's devices, whose users these keys sign.
+pub(crate) fn devices(signing_keys: Vec<SigningKey>, org_account: &str) -> Account {
     let imports = CROSSINGS.map(|(subject, direction)| Import {
         name: subject.to_owned(),
         subject: subject.to_owned(),
@@ -63,20 +134,20 @@ pub(crate) fn devices(signing_key: String, org_account: &str) -> Account {
     };
     Account {
         imports: imports.into(),
-        ..account(signing_key, limits)
+        ..account(signing_keys, limits)
     }
 }
 
 /// The account whose users command the server.
-pub(crate) fn system(signing_key: String) -> Account {
-    account(signing_key, no_jetstream())
+pub(crate) fn system(signing_keys: Vec<SigningKey>) -> Account {
+    account(signing_keys, no_jetstream())
 }
 
 /// An account whose users can do only what their own claims allow.
-fn account(signing_key: String, limits: AccountLimits) -> Account {
+fn account(signing_keys: Vec<SigningKey>, limits: AccountLimits) -> Account {
     Account {
         limits,
-        signing_keys: vec![signing_key],
+        signing_keys,
         revocations: BTreeMap::new(),
         exports: Vec::new(),
         imports: Vec::new(),

@@ -61,9 +61,9 @@ pub struct Operator {
 pub struct Account {
     /// What the account may use.
     pub limits: AccountLimits,
-    /// Public account keys that sign users instead of the account's own.
+    /// The keys that sign users instead of the account's own.
     #[serde(default)]
-    pub signing_keys: Vec<String>,
+    pub signing_keys: Vec<SigningKey>,
     /// Public user key, or `*`, to the second since 1970 up to which JWTs of
     /// that user are void.
     #[serde(default)]
@@ -76,6 +76,59 @@ pub struct Account {
     pub imports: Vec<Import>,
     /// What users may do whose own claims say nothing.
     pub default_permissions: Permissions,
+}
+
+/// A key that signs users of an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SigningKey {
+    /// A public account key whose users say themselves what they may do.
+    Any(String),
+    /// A key whose users may do what is said here, whatever they say.
+    Role(RoleKey),
+}
+
+impl SigningKey {
+    /// The public account key.
+    pub fn public_key(&self) -> &str {
+        match self {
+            Self::Any(key) | Self::Role(RoleKey { key, .. }) => key,
+        }
+    }
+}
+
+/// A signing key of an account with the rights of all its users ("scoped
+/// signing key" in NATS). nats-server takes no user by it that names rights of
+/// its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleKey {
+    kind: ScopeKind,
+    /// The public account key.
+    pub key: String,
+    /// What the users are, for people.
+    pub role: String,
+    /// What each of them may do.
+    #[serde(rename = "template")]
+    pub rights: Rights,
+}
+
+impl RoleKey {
+    /// A key whose users have these rights.
+    pub fn new(key: String, role: impl Into<String>, rights: Rights) -> Self {
+        Self {
+            kind: ScopeKind::User,
+            key,
+            role: role.into(),
+            rights,
+        }
+    }
+}
+
+/// The only kind of scope that there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum ScopeKind {
+    #[serde(rename = "user_scope")]
+    User,
 }
 
 /// A subject that other accounts may import.
@@ -158,6 +211,15 @@ pub struct AccountLimits {
 pub struct User {
     /// Public key of the account, as the signer is one of its signing keys.
     pub issuer_account: String,
+    /// What it may do; nothing is said when it is what the signing key's role
+    /// may do.
+    #[serde(flatten)]
+    pub rights: Option<Rights>,
+}
+
+/// What a client may do, and how much.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rights {
     /// Subjects that it may use.
     #[serde(flatten)]
     pub permissions: Permissions,

@@ -48,7 +48,8 @@ pub enum CredentialsError {
 }
 
 impl Credentials {
-    pub(crate) fn new(jwt: String, seed: Zeroizing<String>) -> Self {
+    /// Of a user with this JWT and seed.
+    pub fn new(jwt: String, seed: Zeroizing<String>) -> Self {
         let file = Zeroizing::new(format!(
             "-----BEGIN {JWT}-----\n{jwt}\n------END {JWT}------\n\n\
              ************************* IMPORTANT *************************\n\
@@ -128,6 +129,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::claims::User;
     use crate::grants;
 
     const OF_NSC: &str = include_str!("../tests/fixtures/TestUser.creds");
@@ -139,7 +141,10 @@ mod tests {
             subject: user.public_key(),
             name: name.to_owned(),
             expires_s: None,
-            nats: grants::relay(&account.public_key(), 1),
+            nats: User {
+                issuer_account: account.public_key(),
+                rights: Some(grants::relay(1)),
+            },
         };
         let jwt = claims.sign(&account, at_s).unwrap();
         Credentials::new(jwt, Zeroizing::new(user.seed().unwrap()))

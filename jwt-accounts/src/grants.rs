@@ -10,8 +10,10 @@ use sotto_proto::{
     limits, mail_stream, reply_prefix,
 };
 
-use crate::claims::{ConnectionType, Limit, Permissions, Subjects, User};
+use crate::claims::{ConnectionType, Limit, Permissions, Rights, Subjects};
 use crate::policy::RoomAccess;
+use crate::push::PUSH_ACCOUNT;
+use crate::status::ASK_ACCOUNTS;
 
 /// Inbox prefix of every relay.
 pub const RELAY_INBOX: &str = "_INBOX.relay";
@@ -29,11 +31,20 @@ const DEVICE_SUBSCRIPTIONS: u64 = 1_024;
 /// Subscriptions of a relay or gateway.
 const SERVICE_SUBSCRIPTIONS: u64 = 10_000;
 
+/// What the relays and gateways of an org are there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Services<'a> {
+    /// How many shards the relays keep.
+    pub shards: u8,
+    /// The key-value buckets that the gateways keep.
+    pub buckets: &'a [&'a str],
+}
+
 /// What a device may do: write to its rooms, to inboxes and to the relay; hear
 /// what is stored in its rooms and its inbox, and answers to itself. A gated
 /// room has a subject of its own to ask the relay on: with the grant for it the
 /// server vouches for what was proven.
-pub fn device(account: &str, device: DeviceId, rooms: &[RoomAccess]) -> User {
+pub fn device(device: DeviceId, rooms: &[RoomAccess]) -> Rights {
     let mut publish = vec!["inbox.*".to_owned(), Subject::Fetch(device).to_string()];
     let mut subscribe = vec![
         Subject::Inbox(device).live(),
@@ -57,12 +68,12 @@ pub fn device(account: &str, device: DeviceId, rooms: &[RoomAccess]) -> User {
     }
     // A room is one subscription; twice that, for a moment, when it is renewed.
     let subscriptions = DEVICE_SUBSCRIPTIONS.saturating_add(2 * rooms.len() as u64);
-    user(account, publish, subscribe, subscriptions)
+    rights(publish, subscribe, subscriptions)
 }
 
 /// What a relay may do in the org's account: keep and read its streams, the
 /// directory's among them. It can write to none.
-pub fn relay(account: &str, shards: u8) -> User {
+pub fn relay(shards: u8) -> Rights {
     let mut publish = vec!["$JS.API.INFO".to_owned()];
     let shards = (0..shards).map(Shard);
     let mail_and_blobs = shards.flat_map(|shard| [mail_stream(shard), blob_stream(shard)]);
@@ -71,20 +82,20 @@ pub fn relay(account: &str, shards: u8) -> User {
         publish.extend(keep_and_read(&stream));
     }
     let subscribe = vec![directory_live(), format!("{RELAY_INBOX}.>")];
-    user(account, publish, subscribe, SERVICE_SUBSCRIPTIONS)
+    rights(publish, subscribe, SERVICE_SUBSCRIPTIONS)
 }
 
 /// What a relay may do in the account of the org's devices: hear what they ask
 /// for, and answer below their own reply prefixes.
-pub fn relay_of_devices(account: &str) -> User {
+pub fn relay_of_devices() -> Rights {
     let publish = vec!["_INBOX.*.>".to_owned()];
     let subscribe = vec!["fetch.*".to_owned(), "fetch.*.*".to_owned()];
-    user(account, publish, subscribe, SERVICE_SUBSCRIPTIONS)
+    rights(publish, subscribe, SERVICE_SUBSCRIPTIONS)
 }
 
 /// What a gateway may do: write the directory, use its own key-value buckets,
 /// and tell rooms whom they are to remove. It can read no room.
-pub fn gateway(account: &str, buckets: &[&str]) -> User {
+pub fn gateway(buckets: &[&str]) -> Rights {
     let mut publish = vec!["$JS.API.INFO".to_owned(), DIRECTORY_SUBJECT.to_owned()];
     publish.push(ROOM_NOTICES.to_owned());
     publish.extend(keep_and_read(DIRECTORY_STREAM));
@@ -93,15 +104,23 @@ pub fn gateway(account: &str, buckets: &[&str]) -> User {
         publish.push(format!("$KV.{bucket}.>"));
     }
     let subscribe = vec![directory_live(), format!("{GATEWAY_INBOX}.>")];
-    user(account, publish, subscribe, SERVICE_SUBSCRIPTIONS)
+    rights(publish, subscribe, SERVICE_SUBSCRIPTIONS)
 }
 
-/// What the user of the system account may do: push accounts, ask for the
-/// server's state.
-pub fn system(account: &str) -> User {
+/// What whoever runs the server may do in the system account: push accounts,
+/// ask for the servers' state. A relay watches its nats-server with it.
+pub fn admin() -> Rights {
     let publish = vec!["$SYS.REQ.>".to_owned()];
     let subscribe = vec!["$SYS.>".to_owned(), format!("{SYSTEM_INBOX}.>")];
-    user(account, publish, subscribe, SERVICE_SUBSCRIPTIONS)
+    rights(publish, subscribe, SERVICE_SUBSCRIPTIONS)
+}
+
+/// What a gateway may do in the system account: push accounts, and ask which
+/// versions of them the servers hold.
+pub fn gateway_of_system() -> Rights {
+    let publish = [PUSH_ACCOUNT, ASK_ACCOUNTS].map(str::to_owned).to_vec();
+    let subscribe = vec![format!("{SYSTEM_INBOX}.>")];
+    rights(publish, subscribe, SERVICE_SUBSCRIPTIONS)
 }
 
 /// Where the directory's stream says that something was appended.
@@ -121,9 +140,8 @@ fn keep_and_read(stream: &str) -> [String; 6] {
     ]
 }
 
-fn user(account: &str, publish: Vec<String>, subscribe: Vec<String>, subscriptions: u64) -> User {
-    User {
-        issuer_account: account.to_owned(),
+fn rights(publish: Vec<String>, subscribe: Vec<String>, subscriptions: u64) -> Rights {
+    Rights {
         permissions: Permissions {
             publish: Subjects::only(publish),
             subscribe: Subjects::only(subscribe),

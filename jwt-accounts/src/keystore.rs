@@ -1,12 +1,18 @@
 //! The secret keys of one server on disk: the operator, the system account and
-//! two accounts per org, each with an identity key and a signing key.
+//! two accounts per org, each with an identity key and its signing keys.
 //!
 //! ```text
-//! operator/              identity.seed  signing.seed  operator.jwt
-//! system/                identity.seed  signing.seed  account.jwt
-//! orgs/<org>/org/        identity.seed  signing.seed  account.jwt
-//! orgs/<org>/devices/    identity.seed  signing.seed  account.jwt
+//! operator/              identity.seed  signing.seed  next.seed  operator.jwt
+//! system/                identity.seed  admin.seed    gateway.seed  account.jwt
+//! orgs/<org>/org/        identity.seed  relay.seed    gateway.seed  account.jwt
+//! orgs/<org>/devices/    identity.seed  device.seed   relay.seed    account.jwt
 //! ```
+//!
+//! A signing key of an account signs users in one role, and all but that of
+//! devices are bound to it: the account's JWT says what their users may do. So
+//! no key here makes a user of an org's own account that may do more than a
+//! relay or a gateway. `next.seed` is there while the operator's signing key
+//! changes (`rotation`).
 //!
 //! Only signing keys are read in daily work; identity seeds may be moved
 //! offline ([`KeyStore::detach`]). Seeds are sealed under a passphrase
@@ -14,30 +20,36 @@
 //! and files are owner-only: one that others can read is refused. A folder
 //! appears whole or not at all.
 
+mod account;
 mod adopt;
 mod detach;
 pub(crate) mod files;
 mod limits;
+mod operator;
+mod operator_rotation;
 mod rotation;
 mod sealing;
 mod seeds;
 
 pub use detach::Detachable;
 pub use limits::StorageLimits;
+pub use operator_rotation::Identity;
+pub use rotation::{Accounts, OldKeys};
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nkeys::{KeyPair, KeyPairType};
 use sotto_proto::OrgName;
-use sotto_proto::limits::JWT;
 use zeroize::Zeroizing;
 
-use crate::claims::{Account, Claims, ClaimsError, Operator};
+use crate::accounts::{self, Role, Which};
+use crate::claims::ClaimsError;
 use crate::credentials::Credentials;
+use crate::grants::Services;
 use crate::nsc::NscError;
 use crate::signer::{AccountSigner, Signer};
-use crate::{accounts, grants};
+use account::{NewAccount, StoredAccount, read_account};
+use operator::{NewOperator, StoredOperator, read_operator};
 use sealing::Sealing;
 
 const OPERATOR: &str = "operator";
@@ -47,26 +59,14 @@ const ORG: &str = "org";
 const DEVICES: &str = "devices";
 const IDENTITY_SEED: &str = "identity.seed";
 const SIGNING_SEED: &str = "signing.seed";
-const OPERATOR_JWT: &str = "operator.jwt";
-const ACCOUNT_JWT: &str = "account.jwt";
+const NEXT_SEED: &str = "next.seed";
 
 /// The keys of one server.
 pub struct KeyStore {
     dir: PathBuf,
     sealing: Sealing,
-    operator_id: String,
-    operator_jwt: String,
-    /// Public keys of the operator, each of which may have signed an account.
-    operator_keys: Vec<String>,
+    operator: StoredOperator,
     system: StoredAccount,
-}
-
-/// An account's JWT, whose signature was checked, and its public key.
-struct StoredAccount {
-    id: String,
-    jwt: String,
-    issued_s: i64,
-    claims: Claims<Account>,
 }
 
 /// An account for the `resolver_preload` of `nats.conf`.
@@ -145,61 +145,24 @@ impl KeyStore {
     /// # Errors
     /// [`KeyStoreError::Exists`], [`KeyStoreError::Io`].
     pub fn create(dir: &Path, now_ms: i64) -> Result<Self, KeyStoreError> {
-        let signing = KeyPair::new_operator();
-        let operator = NewOperator {
-            identity: KeyPair::new_operator(),
-            name: "sotto".to_owned(),
-            expires_s: None,
-            nats: Operator {
-                signing_keys: vec![signing.public_key()],
-                system_account: String::new(),
-                strict_signing_keys: true,
-                other: BTreeMap::new(),
-            },
-            signing,
-        };
-        Self::make(dir, operator, now_ms)
+        Self::make(dir, NewOperator::draw(), now_ms)
     }
 
     /// Stores an operator with a new system account.
     fn make(dir: &Path, operator: NewOperator, now_ms: i64) -> Result<Self, KeyStoreError> {
-        let NewOperator {
-            identity,
-            signing,
-            name,
-            expires_s,
-            nats,
-        } = operator;
-        let system = NewAccount::draw();
-        let system_account = accounts::system(system.signing.public_key());
-        let claims = Claims {
-            subject: identity.public_key(),
-            name,
-            expires_s,
-            nats: Operator {
-                system_account: system.identity.public_key(),
-                ..nats
-            },
-        };
         let now_s = now_ms.div_euclid(1_000);
-        let operator_jwt = claims.sign(&identity, now_s)?;
-
+        let system = NewAccount::draw(Which::System, NO_SERVICES);
+        let account = accounts::system(system.signing_keys.clone());
         files::create_dir(dir, |new| {
             let sealing = Sealing::create(dir, new)?;
-            let folder = files::NewDir::within(new, OPERATOR)?;
-            for (name, key) in [(IDENTITY_SEED, &identity), (SIGNING_SEED, &signing)] {
-                let place = format!("{OPERATOR}/{name}");
-                folder.write(name, &sealing.seal(&place, &seed(key)?)?)?;
-            }
-            folder.write(OPERATOR_JWT, &operator_jwt)?;
-            folder.finish()?;
+            operator.write(&sealing, new, &system.id(), now_s)?;
             let folder = files::NewDir::within(new, SYSTEM)?;
             let place = Place {
                 sealing: &sealing,
                 folder: &folder,
                 path: SYSTEM.to_owned(),
             };
-            system.write(&place, "SYS", system_account, &signing, now_s)?;
+            system.write(&place, "SYS", account, &operator.signing, now_s)?;
             folder.finish()?;
             files::NewDir::within(new, ORGS)?.finish()
         })?;
@@ -212,52 +175,49 @@ impl KeyStore {
     /// When a file is missing, exposed or damaged.
     pub fn open(dir: &Path) -> Result<Self, KeyStoreError> {
         let sealing = Sealing::open(dir)?;
-        let path = dir.join(OPERATOR).join(OPERATOR_JWT);
-        let operator_jwt = files::read(&path)?;
-        let verified = Claims::<Operator>::verify(&operator_jwt)
-            .map_err(|_| KeyStoreError::Damaged(path.clone()))?;
-        let operator_id = verified.claims.subject;
-        let operator = verified.claims.nats;
-        let system = read_account(&dir.join(SYSTEM), &operator.signing_keys)?;
-        if system.id != operator.system_account {
-            return Err(KeyStoreError::Damaged(path));
+        let operator = read_operator(dir)?;
+        let system = read_account(&dir.join(SYSTEM), &operator)?;
+        if system.id != operator.claims.nats.system_account {
+            return Err(operator.damaged(dir));
         }
         Ok(Self {
             dir: dir.to_owned(),
             sealing,
-            operator_id,
-            operator_jwt: operator_jwt.to_string(),
-            operator_keys: operator.signing_keys,
+            operator,
             system,
         })
     }
 
-    /// Draws the keys of an org's accounts.
+    /// Draws the keys of an org's accounts, whose relays and gateways will be
+    /// there for `services`.
     ///
     /// # Errors
     /// [`KeyStoreError::Exists`], [`KeyStoreError::Io`].
-    pub fn add_org(&self, org: &OrgName, now_ms: i64) -> Result<(), KeyStoreError> {
-        let (keys, device_keys) = (NewAccount::draw(), NewAccount::draw());
-        let account = accounts::org(keys.signing.public_key());
-        let devices = accounts::devices(
-            device_keys.signing.public_key(),
-            &keys.identity.public_key(),
-        );
+    pub fn add_org(
+        &self,
+        org: &OrgName,
+        services: Services<'_>,
+        now_ms: i64,
+    ) -> Result<(), KeyStoreError> {
+        let own = NewAccount::draw(Which::Org, services);
+        let of_devices = NewAccount::draw(Which::Devices, services);
+        let account = accounts::org(own.signing_keys.clone());
+        let devices = accounts::devices(of_devices.signing_keys.clone(), &own.id());
         let now_s = now_ms.div_euclid(1_000);
         let operator = self.operator_key()?;
         files::create_dir(&self.org_dir(org), |new| {
             let accounts = [
-                (ORG, keys, org.to_string(), account),
-                (DEVICES, device_keys, format!("{org} devices"), devices),
+                (ORG, own, org.to_string(), account),
+                (DEVICES, of_devices, format!("{org} devices"), devices),
             ];
-            for (which, keys, name, account) in accounts {
-                let folder = files::NewDir::within(new, which)?;
+            for (name, keys, title, account) in accounts {
+                let folder = files::NewDir::within(new, name)?;
                 let place = Place {
                     sealing: &self.sealing,
                     folder: &folder,
-                    path: format!("{ORGS}/{org}/{which}"),
+                    path: format!("{ORGS}/{org}/{name}"),
                 };
-                keys.write(&place, &name, account, &operator, now_s)?;
+                keys.write(&place, &title, account, &operator, now_s)?;
                 folder.finish()?;
             }
             Ok(())
@@ -275,14 +235,14 @@ impl KeyStore {
         Ok(orgs)
     }
 
-    /// The operator's public key.
+    /// The operator's public key, as it was when the store was opened.
     pub fn operator_id(&self) -> &str {
-        &self.operator_id
+        &self.operator.claims.subject
     }
 
-    /// For `operator` in `nats.conf`.
+    /// For `operator` in `nats.conf`, as it was when the store was opened.
     pub fn operator_jwt(&self) -> &str {
-        &self.operator_jwt
+        &self.operator.jwt
     }
 
     /// For `system_account` in `nats.conf`.
@@ -290,7 +250,7 @@ impl KeyStore {
         &self.system.id
     }
 
-    /// The system account's JWT.
+    /// The system account's JWT, as it was when the store was opened.
     pub fn system_account_jwt(&self) -> &str {
         &self.system.jwt
     }
@@ -301,7 +261,8 @@ impl KeyStore {
     /// # Errors
     /// When there is no such org, or its files do not read.
     pub fn account_jwts(&self, org: &OrgName) -> Result<[String; 2], KeyStoreError> {
-        Ok([self.account(org, ORG)?.jwt, self.account(org, DEVICES)?.jwt])
+        let [own, devices] = self.org_folders(org)?;
+        Ok([self.account(&own)?.jwt, self.account(&devices)?.jwt])
     }
 
     /// What signs the users of an org.
@@ -309,13 +270,12 @@ impl KeyStore {
     /// # Errors
     /// When there is no such org, or its files do not read.
     pub fn account_signer(&self, org: &OrgName) -> Result<AccountSigner, KeyStoreError> {
-        let signer_of = |which| {
-            let account = self.account(org, which)?;
-            self.signer(&format!("{ORGS}/{org}/{which}"), account)
-        };
+        let [own, devices] = self.org_folders(org)?;
         Ok(AccountSigner {
-            org: signer_of(ORG)?,
-            devices: signer_of(DEVICES)?,
+            relay: self.signer(&own, Role::Relay)?,
+            gateway: self.signer(&own, Role::Gateway)?,
+            device: self.signer(&devices, Role::Device)?,
+            relay_of_devices: self.signer(&devices, Role::Relay)?,
         })
     }
 
@@ -324,96 +284,40 @@ impl KeyStore {
     /// # Errors
     /// When an org's files do not read.
     pub fn resolver_preload(&self) -> Result<Vec<PreloadedAccount>, KeyStoreError> {
-        let mut accounts = vec![PreloadedAccount {
-            id: self.system.id.clone(),
-            jwt: self.system.jwt.clone(),
-        }];
-        for org in self.orgs()? {
-            for which in [ORG, DEVICES] {
-                let StoredAccount { id, jwt, .. } = self.account(&org, which)?;
-                accounts.push(PreloadedAccount { id, jwt });
-            }
-        }
-        Ok(accounts)
+        let folders = self.folders()?;
+        let accounts = folders.iter().map(|folder| {
+            let StoredAccount { id, jwt, .. } = self.account(folder)?;
+            Ok(PreloadedAccount { id, jwt })
+        });
+        accounts.collect()
     }
 
-    /// Credentials, with a new nkey, of a user of the system account.
+    /// Credentials, with a new nkey, of whoever runs the server, in the system
+    /// account.
     ///
     /// # Errors
     /// When the system account's files do not read.
     pub fn system_credentials(&self, now_ms: i64) -> Result<Credentials, KeyStoreError> {
-        let account = read_account(&self.dir.join(SYSTEM), &self.operator_keys)?;
-        let signer = self.signer(SYSTEM, account)?;
-        let user = grants::system(&signer.account);
-        Ok(signer.credentials("system", user, now_ms)?)
+        let signer = self.signer(&Folder::system(), Role::Admin)?;
+        Ok(signer.credentials(Role::Admin, None, now_ms)?)
     }
 
-    /// Voids the JWTs of devices' NATS keys, each when issued until the time
-    /// given in seconds since 1970, beside those voided before; forgets keys of
-    /// which every such JWT has run out. Returns the JWT of the devices'
-    /// account once it is stored: the same one when that changes nothing.
-    /// [`crate::push_account`] puts it in force. Several processes may do this
-    /// to one store at a time; it may wait for them, and for the disk.
+    /// Credentials, with a new nkey, of a gateway in the system account.
     ///
     /// # Errors
-    /// When there is no such org, or its files do not read or write.
-    pub fn revoke(
-        &self,
-        org: &OrgName,
-        nats_keys: &BTreeMap<String, i64>,
-        now_ms: i64,
-    ) -> Result<String, KeyStoreError> {
-        let now_s = now_ms.div_euclid(1_000);
-        let lifetime_s = i64::try_from(JWT.as_secs()).unwrap_or(i64::MAX);
-        self.change_account(org, DEVICES, now_ms, |account| {
-            let revocations = &mut account.revocations;
-            for (key, until_s) in nats_keys {
-                let voided = revocations.entry(key.clone()).or_insert(*until_s);
-                *voided = (*voided).max(*until_s);
-            }
-            revocations.retain(|_, until_s| until_s.saturating_add(lifetime_s) >= now_s);
-        })
+    /// When the system account's files do not read.
+    pub fn gateway_system_credentials(&self, now_ms: i64) -> Result<Credentials, KeyStoreError> {
+        let signer = self.signer(&Folder::system(), Role::Gateway)?;
+        Ok(signer.credentials(Role::Gateway, None, now_ms)?)
     }
 
-    /// Stores an account as `change` leaves it and returns its JWT: the same
-    /// one when that changes nothing. Others wait meanwhile.
-    fn change_account(
-        &self,
-        org: &OrgName,
-        which: &str,
-        now_ms: i64,
-        change: impl FnOnce(&mut Account),
-    ) -> Result<String, KeyStoreError> {
-        let dir = self.existing_org_dir(org)?.join(which);
-        let _locked = files::lock(&dir)?;
-        let mut stored = read_account(&dir, &self.operator_keys)?;
-        let before = stored.claims.nats.clone();
-        change(&mut stored.claims.nats);
-        if stored.claims.nats == before {
-            return Ok(stored.jwt);
-        }
-        // The resolver keeps the newer of two, by the second.
-        let now_s = now_ms.div_euclid(1_000).max(stored.issued_s);
-        let jwt = stored.claims.sign(&self.operator_key()?, now_s)?;
-        files::replace(&dir.join(ACCOUNT_JWT), &jwt)?;
-        Ok(jwt)
-    }
-
-    /// The operator's key that signs accounts.
-    fn operator_key(&self) -> Result<KeyPair, KeyStoreError> {
-        let place = format!("{OPERATOR}/{SIGNING_SEED}");
-        let key = self.read_key(&place, KeyPairType::Operator)?;
-        if self.operator_keys.contains(&key.public_key()) {
-            Ok(key)
-        } else {
-            Err(KeyStoreError::Damaged(self.dir.join(place)))
-        }
-    }
-
-    fn signer(&self, folder: &str, account: StoredAccount) -> Result<Signer, KeyStoreError> {
-        let place = format!("{folder}/{SIGNING_SEED}");
+    fn signer(&self, folder: &Folder, role: Role) -> Result<Signer, KeyStoreError> {
+        let account = self.account(folder)?;
+        let place = folder.seed(role);
         let key = self.read_key(&place, KeyPairType::Account)?;
-        if !account.claims.nats.signing_keys.contains(&key.public_key()) {
+        let public_key = key.public_key();
+        let mut signing_keys = account.claims.nats.signing_keys.iter();
+        if !signing_keys.any(|known| known.public_key() == public_key) {
             return Err(KeyStoreError::Damaged(self.dir.join(place)));
         }
         Ok(Signer {
@@ -434,20 +338,31 @@ impl KeyStore {
         }
     }
 
-    fn account(&self, org: &OrgName, which: &str) -> Result<StoredAccount, KeyStoreError> {
-        read_account(
-            &self.existing_org_dir(org)?.join(which),
-            &self.operator_keys,
-        )
+    /// Puts a seed in its place, in the stead of what was there.
+    fn replace_key(&self, place: &str, key: &KeyPair) -> Result<(), KeyStoreError> {
+        let sealed = self.sealing.seal(place, &seed(key)?)?;
+        files::replace(&self.dir.join(place), &sealed)
     }
 
-    fn existing_org_dir(&self, org: &OrgName) -> Result<PathBuf, KeyStoreError> {
-        let dir = self.org_dir(org);
-        if dir.is_dir() {
-            Ok(dir)
-        } else {
-            Err(KeyStoreError::UnknownOrg(org.clone()))
+    /// Every account's folder.
+    fn folders(&self) -> Result<Vec<Folder>, KeyStoreError> {
+        let mut folders = vec![Folder::system()];
+        for org in self.orgs()? {
+            folders.extend(self.org_folders(&org)?);
         }
+        Ok(folders)
+    }
+
+    /// The folders of an org's accounts.
+    fn org_folders(&self, org: &OrgName) -> Result<[Folder; 2], KeyStoreError> {
+        if !self.org_dir(org).is_dir() {
+            return Err(KeyStoreError::UnknownOrg(org.clone()));
+        }
+        let folders = [(Which::Org, ORG), (Which::Devices, DEVICES)];
+        Ok(folders.map(|(which, name)| Folder {
+            which,
+            path: format!("{ORGS}/{org}/{name}"),
+        }))
     }
 
     fn org_dir(&self, org: &OrgName) -> PathBuf {
@@ -463,49 +378,35 @@ impl std::fmt::Debug for KeyStore {
     }
 }
 
-/// An operator before it is stored; its system account is not drawn yet.
-struct NewOperator {
-    identity: KeyPair,
-    /// One of the signing keys in `nats`.
-    signing: KeyPair,
-    name: String,
-    expires_s: Option<i64>,
-    nats: Operator,
+/// Of the system account, which no org's relay or gateway depends on.
+const NO_SERVICES: Services<'_> = Services {
+    shards: 0,
+    buckets: &[],
+};
+
+/// Where an account's files are, as a path within the store.
+#[derive(Debug, Clone)]
+struct Folder {
+    which: Which,
+    path: String,
 }
 
-/// An account's keys before they are stored.
-struct NewAccount {
-    identity: KeyPair,
-    signing: KeyPair,
-}
-
-impl NewAccount {
-    fn draw() -> Self {
+impl Folder {
+    fn system() -> Self {
         Self {
-            identity: KeyPair::new_account(),
-            signing: KeyPair::new_account(),
+            which: Which::System,
+            path: SYSTEM.to_owned(),
         }
     }
 
-    fn write(
-        &self,
-        place: &Place<'_>,
-        name: &str,
-        account: Account,
-        operator: &KeyPair,
-        now_s: i64,
-    ) -> Result<(), KeyStoreError> {
-        let claims = Claims {
-            subject: self.identity.public_key(),
-            name: name.to_owned(),
-            expires_s: None,
-            nats: account,
-        };
-        place.write_seed(IDENTITY_SEED, &self.identity)?;
-        place.write_seed(SIGNING_SEED, &self.signing)?;
-        let jwt = claims.sign(operator, now_s)?;
-        place.folder.write(ACCOUNT_JWT, &jwt)
+    /// Where the key is that signs users in a role.
+    fn seed(&self, role: Role) -> String {
+        format!("{}/{}", self.path, seed_file(role))
     }
+}
+
+fn seed_file(role: Role) -> String {
+    format!("{}.seed", role.name())
 }
 
 /// A folder that is being made, and where it will be in the store.
@@ -520,20 +421,6 @@ impl Place<'_> {
         let place = format!("{}/{name}", self.path);
         let sealed = self.sealing.seal(&place, &seed(key)?)?;
         self.folder.write(name, &sealed)
-    }
-}
-
-fn read_account(dir: &Path, operator_keys: &[String]) -> Result<StoredAccount, KeyStoreError> {
-    let path = dir.join(ACCOUNT_JWT);
-    let jwt = files::read(&path)?;
-    match Claims::<Account>::verify(&jwt) {
-        Ok(verified) if operator_keys.contains(&verified.issuer) => Ok(StoredAccount {
-            id: verified.claims.subject.clone(),
-            jwt: jwt.to_string(),
-            issued_s: verified.issued_s,
-            claims: verified.claims,
-        }),
-        _ => Err(KeyStoreError::Damaged(path)),
     }
 }
 

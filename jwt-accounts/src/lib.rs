@@ -25,4 +25,7 @@ mod status;
 pub use credentials::{Credentials, CredentialsError};
 pub use push::{PushError, push_account};
 pub use signer::{AccountSigner, DeviceJwt};
-pub use status::{AccountVersion, HeldAccount, held_accounts};
+pub use status::{
+    AccountVersion, HeldAccount, OldConnections, Trust, connections_by, held_accounts,
+    trusted_operators,
+};

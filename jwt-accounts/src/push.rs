@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 
+/// Where a server takes accounts.
+pub(crate) const PUSH_ACCOUNT: &str = "$SYS.REQ.CLAIMS.UPDATE";
 /// How long a server may take to store an account.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -30,7 +32,7 @@ pub enum PushError {
 /// [`PushError`].
 pub async fn push_account(system: &async_nats::Client, jwt: &str) -> Result<(), PushError> {
     let payload = Bytes::copy_from_slice(jwt.as_bytes());
-    let request = system.request("$SYS.REQ.CLAIMS.UPDATE", payload);
+    let request = system.request(PUSH_ACCOUNT, payload);
     let answer = tokio::time::timeout(TIMEOUT, request)
         .await
         .map_err(|elapsed| PushError::NoAnswer(elapsed.to_string()))?

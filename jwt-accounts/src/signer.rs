@@ -6,7 +6,8 @@ use nkeys::KeyPair;
 use sotto_proto::limits;
 use zeroize::Zeroizing;
 
-use crate::claims::{Claims, ClaimsError, User};
+use crate::accounts::Role;
+use crate::claims::{Claims, ClaimsError, Rights, User};
 use crate::credentials::Credentials;
 use crate::grants;
 use crate::policy::NatsAccess;
@@ -14,12 +15,14 @@ use crate::policy::NatsAccess;
 /// The year 2200, in ms since 1970. nats-server takes a JWT of the future.
 const AHEAD_MS: i64 = 7_258_118_400_000;
 
-/// Signs the users of an org: devices in the devices' account, the rest in the
-/// org's own.
+/// Signs the users of an org: devices in the devices' account, gateways in the
+/// org's own, relays in both.
 #[derive(Debug)]
 pub struct AccountSigner {
-    pub(crate) org: Signer,
-    pub(crate) devices: Signer,
+    pub(crate) relay: Signer,
+    pub(crate) gateway: Signer,
+    pub(crate) device: Signer,
+    pub(crate) relay_of_devices: Signer,
 }
 
 /// An account's signing key. `Debug` shows only whose it is.
@@ -40,12 +43,12 @@ pub struct DeviceJwt {
 impl AccountSigner {
     /// Public key of the org's account, which holds its streams.
     pub fn account(&self) -> &str {
-        &self.org.account
+        &self.relay.account
     }
 
     /// Public key of the account that devices are users of.
     pub fn device_account(&self) -> &str {
-        &self.devices.account
+        &self.device.account
     }
 
     /// What a device may do for the next hour at most: for as long as all that
@@ -64,21 +67,23 @@ impl AccountSigner {
             // The device's id; who the user is does not concern nats-server.
             name: certificate.device.to_string(),
             expires_s: Some(expires_s),
-            nats: grants::device(&self.devices.account, certificate.device, access.rooms()),
+            nats: User {
+                issuer_account: self.device.account.clone(),
+                rights: Some(grants::device(certificate.device, access.rooms())),
+            },
         };
         Ok(DeviceJwt {
-            jwt: claims.sign(&self.devices.key, now_s)?,
+            jwt: claims.sign(&self.device.key, now_s)?,
             expires_ms: expires_s.saturating_mul(1_000),
         })
     }
 
-    /// Credentials, with a new nkey, of a relay that may keep this many shards,
-    /// in the org's account.
+    /// Credentials, with a new nkey, of a relay in the org's account.
     ///
     /// # Errors
     /// When the signing key does not sign.
-    pub fn relay(&self, shards: u8, now_ms: i64) -> Result<Credentials, ClaimsError> {
-        self.credentials("relay", grants::relay(self.account(), shards), now_ms)
+    pub fn relay(&self, now_ms: i64) -> Result<Credentials, ClaimsError> {
+        self.relay.credentials(Role::Relay, None, now_ms)
     }
 
     /// Credentials, with a new nkey, of a relay in the devices' account. They
@@ -88,60 +93,46 @@ impl AccountSigner {
     /// # Errors
     /// When the signing key does not sign.
     pub fn relay_of_devices(&self) -> Result<Credentials, ClaimsError> {
-        let user = grants::relay_of_devices(self.device_account());
-        self.credentials_of_devices("relay", user, AHEAD_MS)
+        self.relay_of_devices
+            .credentials(Role::Relay, None, AHEAD_MS)
     }
 
-    /// Credentials, with a new nkey, of a gateway with these key-value buckets.
+    /// Credentials, with a new nkey, of a user of the devices' account who may do
+    /// this. They do not expire: for whoever watches what a server sees.
     ///
     /// # Errors
     /// When the signing key does not sign.
-    pub fn gateway(&self, buckets: &[&str], now_ms: i64) -> Result<Credentials, ClaimsError> {
-        self.credentials("gateway", grants::gateway(self.account(), buckets), now_ms)
+    pub fn user_of_devices(&self, rights: Rights, now_ms: i64) -> Result<Credentials, ClaimsError> {
+        self.device.credentials(Role::Device, Some(rights), now_ms)
     }
 
-    /// Credentials of a user of the org's account, with a new nkey, that do not
-    /// expire.
+    /// Credentials, with a new nkey, of a gateway.
     ///
     /// # Errors
     /// When the signing key does not sign.
-    pub fn credentials(
-        &self,
-        name: &str,
-        user: User,
-        now_ms: i64,
-    ) -> Result<Credentials, ClaimsError> {
-        self.org.credentials(name, user, now_ms)
-    }
-
-    /// The same of a user of the devices' account.
-    ///
-    /// # Errors
-    /// When the signing key does not sign.
-    pub fn credentials_of_devices(
-        &self,
-        name: &str,
-        user: User,
-        now_ms: i64,
-    ) -> Result<Credentials, ClaimsError> {
-        self.devices.credentials(name, user, now_ms)
+    pub fn gateway(&self, now_ms: i64) -> Result<Credentials, ClaimsError> {
+        self.gateway.credentials(Role::Gateway, None, now_ms)
     }
 }
 
 impl Signer {
-    /// Signs a user with a new nkey.
+    /// Signs a user with a new nkey, who may do this or, with nothing said, what
+    /// the key's role may do, and whose JWT does not expire.
     pub(crate) fn credentials(
         &self,
-        name: &str,
-        user: User,
+        role: Role,
+        rights: Option<Rights>,
         now_ms: i64,
     ) -> Result<Credentials, ClaimsError> {
         let key = KeyPair::new_user();
         let claims = Claims {
             subject: key.public_key(),
-            name: name.to_owned(),
+            name: role.name().to_owned(),
             expires_s: None,
-            nats: user,
+            nats: User {
+                issuer_account: self.account.clone(),
+                rights,
+            },
         };
         let jwt = claims.sign(&self.key, now_ms.div_euclid(1_000))?;
         let seed = Zeroizing::new(key.seed().map_err(ClaimsError::Sign)?);

@@ -1,20 +1,24 @@
-//! Which version of an account each server of a cluster has in force.
+//! What each server of a cluster has in force: which version of an account, and
+//! whom it trusts and lets in.
 
-use std::time::Duration;
+mod ask;
+mod connections;
+mod operator;
 
 use async_nats::Client;
 use data_encoding::HEXLOWER;
-use futures::StreamExt;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+pub use connections::{OldConnections, connections_by};
+pub use operator::{Trust, trusted_operators};
+
 use crate::claims::{Account, Claims};
 use crate::push::PushError;
+use ask::every_server;
 
-/// How long servers are listened for after the last one answered.
-const QUIET: Duration = Duration::from_millis(500);
-/// Servers that are listened to at most.
-const SERVERS: usize = 1_000;
+/// Where every server of a cluster says what it has of an account.
+pub(crate) const ASK_ACCOUNTS: &str = "$SYS.REQ.SERVER.PING.ACCOUNTZ";
 
 /// What one server has in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,49 +64,17 @@ impl AccountVersion {
 /// # Errors
 /// [`PushError::NoAnswer`].
 pub async fn held_accounts(system: &Client, account: &str) -> Result<Vec<HeldAccount>, PushError> {
-    let no_answer = |error: &dyn std::fmt::Display| PushError::NoAnswer(error.to_string());
-    let inbox = system.new_inbox();
-    let answers = system.subscribe(inbox.clone()).await;
-    let mut answers = answers.map_err(|error| no_answer(&error))?;
-    let question = serde_json::json!({ "account": account }).to_string();
-    system
-        .publish_with_reply("$SYS.REQ.SERVER.PING.ACCOUNTZ", inbox, question.into())
-        .await
-        .map_err(|error| no_answer(&error))?;
-    let mut held = Vec::new();
-    while held.len() < SERVERS {
-        match tokio::time::timeout(QUIET, answers.next()).await {
-            Ok(Some(answer)) => held.extend(read(&answer.payload)),
-            Ok(None) | Err(_) => break,
+    let question = serde_json::json!({ "account": account });
+    let answers = every_server::<Data>(system, ASK_ACCOUNTS, question).await?;
+    let held = answers.into_iter().map(|answer| {
+        let jwt = answer.data.and_then(|data| data.account_detail?.jwt);
+        HeldAccount {
+            server: answer.server.name,
+            server_id: answer.server.id,
+            version: jwt.and_then(|jwt| AccountVersion::of(&jwt)),
         }
-    }
-    if held.is_empty() {
-        return Err(PushError::NoAnswer("no server answers".to_owned()));
-    }
-    held.sort_by(|one, other| one.server.cmp(&other.server));
-    Ok(held)
-}
-
-fn read(answer: &[u8]) -> Option<HeldAccount> {
-    let Answer { server, data } = serde_json::from_slice(answer).ok()?;
-    let jwt = data.and_then(|data| data.account_detail?.jwt);
-    Some(HeldAccount {
-        server: server.name,
-        server_id: server.id,
-        version: jwt.and_then(|jwt| AccountVersion::of(&jwt)),
-    })
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    server: Server,
-    data: Option<Data>,
-}
-
-#[derive(Deserialize)]
-struct Server {
-    name: String,
-    id: String,
+    });
+    Ok(held.collect())
 }
 
 #[derive(Deserialize)]

@@ -7,7 +7,7 @@ mod server;
 use async_nats::{ConnectOptions, HeaderMap, jetstream};
 use futures::StreamExt;
 use nkeys::{KeyPair, KeyPairType};
-use server::{Directory, PATIENCE, Person, Probe, Server, now_ms};
+use server::{Directory, PATIENCE, Person, Probe, SERVICES, Server, now_ms, user};
 use sotto_jwt_accounts::claims::{Claims, User};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_jwt_accounts::policy::{self, Proven};
@@ -114,7 +114,7 @@ async fn a_device_publishes_nowhere_else() {
         format!("{}.x", reply_prefix(case.alice.device)),
         format!("{}.x", grants::RELAY_INBOX),
         "_R_.x.y".to_owned(),
-        "$KV.passwords.bob".to_owned(),
+        "$KV.accounts.bob".to_owned(),
         "$JS.API.INFO".to_owned(),
         "$JS.API.STREAM.INFO.MAIL-0".to_owned(),
         "$JS.API.STREAM.PURGE.MAIL-0".to_owned(),
@@ -185,11 +185,11 @@ async fn a_device_hears_nothing_else() {
 #[tokio::test]
 async fn an_acknowledgement_cannot_be_made_to_write() {
     let mut case = Case::new().await;
-    let gateway = case.server.gateway(&["passwords"]).await;
+    let gateway = case.server.gateway().await;
     let js = jetstream::new(gateway);
     let bucket = js
         .create_key_value(jetstream::kv::Config {
-            bucket: "passwords".to_owned(),
+            bucket: "accounts".to_owned(),
             ..Default::default()
         })
         .await
@@ -207,7 +207,7 @@ async fn an_acknowledgement_cannot_be_made_to_write() {
     for reply in [
         case.his.messages().to_string(),
         case.his.handshakes().to_string(),
-        "$KV.passwords.bob".to_owned(),
+        "$KV.accounts.bob".to_owned(),
         "$JS.API.STREAM.PURGE.MAIL-0".to_owned(),
         "$JS.API.STREAM.DELETE.MAIL-0".to_owned(),
         format!("fetch.{}", case.bob.device),
@@ -407,9 +407,9 @@ async fn a_revoked_device_is_cut_off_and_stays_out() {
 async fn an_org_is_unknown_until_its_accounts_are_pushed() {
     let server = Server::start().await;
     let org = "late".parse().unwrap();
-    server.keys.add_org(&org, now_ms()).unwrap();
+    server.keys.add_org(&org, SERVICES, now_ms()).unwrap();
     let signer = server.keys.account_signer(&org).unwrap();
-    let credentials = signer.relay(1, now_ms()).unwrap();
+    let credentials = signer.relay(now_ms()).unwrap();
     let connect = || async {
         let options = async_nats::ConnectOptions::with_credentials(credentials.expose()).unwrap();
         options.connect(&server.url).await
@@ -432,12 +432,12 @@ async fn an_account_that_the_operator_did_not_sign_lets_nobody_in() {
     // The resolver stores what a stranger signed, but the server does not believe it.
     let strangers = tempfile::tempdir().unwrap();
     let strangers = KeyStore::create(&strangers.path().join("accounts"), now_ms()).unwrap();
-    strangers.add_org(&server.org, now_ms()).unwrap();
+    strangers.add_org(&server.org, SERVICES, now_ms()).unwrap();
     for jwt in strangers.account_jwts(&server.org).unwrap() {
         push_account(&system, &jwt).await.unwrap();
     }
     let signer = strangers.account_signer(&server.org).unwrap();
-    let credentials = signer.relay(1, now_ms()).unwrap();
+    let credentials = signer.relay(now_ms()).unwrap();
     let options = ConnectOptions::with_credentials(credentials.expose()).unwrap();
     assert!(options.connect(&server.url).await.is_err());
 }
@@ -471,13 +471,9 @@ async fn a_jwt_is_worth_nothing_without_its_key_its_time_and_the_right_signer() 
     assert!(forged.is_err(), "a stranger's signature was accepted");
 
     // Devices of one org and its relays are users of different accounts.
-    let relay = grants::relay(server.signer.device_account(), 1);
-    let crossed = Claims {
-        nats: relay,
-        ..claims
-    };
-    let crossed = crossed.sign(&stranger, now_ms() / 1_000).unwrap();
     let key = KeyPair::new_from_raw(KeyPairType::User, [1; 32]).unwrap();
+    let crossed = user(&key, server.signer.device_account(), Some(grants::relay(1)));
+    let crossed = crossed.sign(&stranger, now_ms() / 1_000).unwrap();
     assert!(connect(crossed, key).await.is_err());
 }
 

@@ -18,16 +18,14 @@ use ed25519_dalek::SigningKey;
 use server::{
     PATIENCE, Person, Server, create_room, enrolment, first_commands, gateway_key, now_ms,
 };
-use sotto_jwt_accounts::claims::{Permissions, Subjects, User};
 use sotto_jwt_accounts::directory::{
     Actor, AppendError, Command, DirectoryLog, DirectoryWriter, Holder, LogError, Refusal, Role,
     Rule, Scope, State,
 };
-use sotto_jwt_accounts::grants;
 use sotto_proto::{DIRECTORY_STREAM, OrgName, ProjectName, RoomId};
 
 async fn writer(server: &Server) -> DirectoryWriter {
-    let js = jetstream::new(server.gateway(&[]).await);
+    let js = jetstream::new(server.gateway().await);
     DirectoryWriter::open(&js, server.org.clone(), gateway_key(), None)
         .await
         .unwrap()
@@ -158,7 +156,7 @@ async fn a_decision_is_stored_whole_or_not_at_all() {
     let before = gateway.log().state().unwrap();
 
     // A batch whose last message does not come.
-    let client = server.gateway(&[]).await;
+    let client = server.gateway().await;
     for place in 1..=2 {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Batch-Id", "unfinished");
@@ -193,7 +191,7 @@ async fn a_foreign_entry_breaks_the_log_for_good() {
     let state = found(&gateway).await;
     let relay = reader(server.relay().await, &server.org).await.unwrap();
 
-    let forger = server.gateway(&[]).await;
+    let forger = server.gateway().await;
     forger
         .request("directory", "not an entry".into())
         .await
@@ -241,16 +239,7 @@ async fn nothing_is_deleted_from_the_log() {
     let gateway = writer(&server).await;
     found(&gateway).await;
     // Not even by who may do anything in the account.
-    let everything = || Subjects::only(vec![">".to_owned()]);
-    let user = User {
-        permissions: Permissions {
-            publish: everything(),
-            subscribe: everything(),
-        },
-        ..grants::gateway(server.signer.account(), &[])
-    };
-    let credentials = server.signer.credentials("root", user, now_ms()).unwrap();
-    let js = jetstream::new(server.service(&credentials, "_INBOX.root").await);
+    let js = jetstream::new(server.root().await);
     let stream = js.get_stream(DIRECTORY_STREAM).await.unwrap();
     assert!(stream.delete_message(1).await.is_err());
     assert!(stream.purge().await.is_err());

@@ -11,24 +11,35 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use sotto_jwt_accounts::claims::{Account, Claims, Limit};
-use sotto_jwt_accounts::keystore::{Detachable, KeyStore, KeyStoreError, StorageLimits};
+use sotto_jwt_accounts::claims::{Account, Claims, Limit, Operator};
+use sotto_jwt_accounts::grants::Services;
+use sotto_jwt_accounts::keystore::{
+    Accounts, Detachable, Identity, KeyStore, KeyStoreError, StorageLimits,
+};
 use sotto_proto::OrgName;
 
 const NOW_S: i64 = 1_800_000_000;
 const NOW_MS: i64 = NOW_S * 1_000;
 
 /// What daily work reads.
-const READ: [&str; 8] = [
+const READ: [&str; 11] = [
     "operator/signing.seed",
     "operator/operator.jwt",
-    "system/signing.seed",
+    "system/admin.seed",
+    "system/gateway.seed",
     "system/account.jwt",
-    "orgs/acme/org/signing.seed",
+    "orgs/acme/org/relay.seed",
+    "orgs/acme/org/gateway.seed",
     "orgs/acme/org/account.jwt",
-    "orgs/acme/devices/signing.seed",
+    "orgs/acme/devices/device.seed",
+    "orgs/acme/devices/relay.seed",
     "orgs/acme/devices/account.jwt",
 ];
+
+const SERVICES: Services<'static> = Services {
+    shards: 1,
+    buckets: &["sessions"],
+};
 
 const SOME: StorageLimits = StorageLimits {
     bytes: Limit::AtMost(1 << 30),
@@ -48,7 +59,7 @@ impl Case {
         let path = dir.path().join("accounts");
         let keys = KeyStore::create(&path, NOW_MS).unwrap();
         let org: OrgName = "acme".parse().unwrap();
-        keys.add_org(&org, NOW_MS).unwrap();
+        keys.add_org(&org, SERVICES, NOW_MS).unwrap();
         Self {
             _dir: dir,
             path,
@@ -155,7 +166,7 @@ fn keys_of_another_store_do_not_mix_in() {
     for file in [
         "operator/signing.seed",
         "orgs/acme/org/account.jwt",
-        "orgs/acme/devices/signing.seed",
+        "orgs/acme/devices/device.seed",
     ] {
         let own = fs::read(ours.path.join(file)).unwrap();
         fs::copy(theirs.path.join(file), ours.path.join(file)).unwrap();
@@ -171,7 +182,7 @@ fn what_exists_is_not_made_again() {
     let before = case.keys.resolver_preload().unwrap();
     let again = KeyStore::create(&case.path, NOW_MS).unwrap_err();
     assert!(matches!(again, KeyStoreError::Exists(_)), "{again}");
-    let again = case.keys.add_org(&case.org, NOW_MS).unwrap_err();
+    let again = case.keys.add_org(&case.org, SERVICES, NOW_MS).unwrap_err();
     assert!(matches!(again, KeyStoreError::Exists(_)), "{again}");
     assert_eq!(case.keys.resolver_preload().unwrap(), before);
     let unknown = case.keys.account_signer(&"nobody".parse().unwrap());
@@ -192,7 +203,7 @@ fn what_an_interrupted_start_left_is_cleared_away() {
     fs::create_dir_all(path.join("orgs/.new-acme/org")).unwrap();
     assert_eq!(keys.orgs().unwrap(), []);
     let org = "acme".parse().unwrap();
-    keys.add_org(&org, NOW_MS).unwrap();
+    keys.add_org(&org, SERVICES, NOW_MS).unwrap();
     assert_eq!(keys.orgs().unwrap(), [org]);
     assert!(!path.join("orgs/.new-acme").exists());
     assert!(!dir.path().join(".new-accounts").exists());
@@ -304,27 +315,75 @@ fn the_operators_seeds_can_be_off_the_machine() {
 }
 
 #[test]
-fn a_new_signing_key_stands_beside_the_old_one_until_that_is_dropped() {
+fn new_signing_keys_stand_beside_the_old_ones_until_those_are_dropped() {
     let case = Case::new();
-    let keys_of = |jwts: [String; 2]| {
-        jwts.map(|jwt| {
-            Claims::<Account>::verify(&jwt)
-                .unwrap()
-                .claims
-                .nats
-                .signing_keys
-        })
+    let keys_of = |jwts: Vec<String>| -> Vec<Vec<String>> {
+        let keys = |jwt: String| {
+            let account = Claims::<Account>::verify(&jwt).unwrap().claims.nats;
+            let keys = account.signing_keys.iter();
+            keys.map(|key| key.public_key().to_owned()).collect()
+        };
+        jwts.into_iter().map(keys).collect()
     };
-    let before = keys_of(case.keys.account_jwts(&case.org).unwrap());
-    let both = keys_of(case.keys.rotate_org(&case.org, NOW_MS).unwrap());
-    for (old, both) in before.iter().zip(&both) {
-        assert!(both.len() == 2 && both.ends_with(old), "{both:?}");
+    for accounts in [Accounts::Org(&case.org), Accounts::System] {
+        let rotate = || case.keys.rotate(accounts, SERVICES, NOW_MS).unwrap();
+        assert_eq!(case.keys.old_keys(accounts).unwrap(), None);
+        let first = keys_of(rotate());
+        let both = keys_of(rotate());
+        for (first, both) in first.iter().zip(&both) {
+            assert!(both.len() == 6 && both.starts_with(first), "{both:?}");
+        }
+        use_all(&case.path, &case.org).unwrap();
+        let old = case.keys.old_keys(accounts).unwrap().unwrap();
+        assert_eq!(old.keys.len(), 4 * both.len());
+        let hour_s = if accounts == Accounts::System {
+            0
+        } else {
+            3_660
+        };
+        assert_eq!(old.unused_s, NOW_S + hour_s);
+        let after = keys_of(case.keys.drop_old_keys(accounts, NOW_MS).unwrap());
+        for (after, both) in after.iter().zip(&both) {
+            assert_eq!(after[..], both[4..]);
+        }
+        assert_eq!(case.keys.old_keys(accounts).unwrap(), None);
+        use_all(&case.path, &case.org).unwrap();
     }
+}
+
+#[test]
+fn the_operators_keys_change_in_steps_each_of_which_can_be_done_again() {
+    let case = Case::new();
+    let operator = |jwt: &str| Claims::<Operator>::verify(jwt).unwrap();
+    let before = operator(case.keys.operator_jwt()).claims;
+    assert_eq!(case.keys.next_operator_key().unwrap(), None);
+    let prepared = case.keys.prepare_operator(Identity::Draw, NOW_MS).unwrap();
+    let again = case.keys.prepare_operator(Identity::Keep, NOW_MS).unwrap();
+    assert_eq!(operator(&prepared), operator(&again));
+    let prepared = operator(&prepared);
+    assert_ne!(prepared.claims.subject, before.subject);
+    assert_eq!(prepared.issuer, prepared.claims.subject);
+    let next = case.keys.next_operator_key().unwrap().unwrap();
+    let both = [&before.nats.signing_keys[0], &next].map(String::clone);
+    assert_eq!(prepared.claims.nats.signing_keys, both);
+    // Until it is taken, the key of before signs.
+    let issuers = |keys: &KeyStore| -> Vec<String> {
+        let accounts = keys.resolver_preload().unwrap().into_iter();
+        let issuer = |jwt: String| Claims::<Account>::verify(&jwt).unwrap().issuer;
+        accounts.map(|account| issuer(account.jwt)).collect()
+    };
     use_all(&case.path, &case.org).unwrap();
-    let after = keys_of(case.keys.drop_old_keys(&case.org, NOW_MS).unwrap());
-    for (after, both) in after.iter().zip(&both) {
-        assert_eq!(after[..], both[..1]);
-    }
+    assert_eq!(issuers(&case.keys), vec![both[0].clone(); 3]);
+
+    let taken = case.keys.take_next_key(NOW_MS).unwrap();
+    assert_eq!(case.keys.take_next_key(NOW_MS).unwrap(), taken);
+    assert_eq!(issuers(&case.keys), vec![next.clone(); 3]);
+    let dropped = case.keys.drop_old_operator_keys(NOW_MS).unwrap();
+    let after = operator(&dropped).claims;
+    assert_eq!(after.nats.signing_keys, [next]);
+    assert_eq!(after.nats.system_account, before.nats.system_account);
+    let again = case.keys.drop_old_operator_keys(NOW_MS).unwrap();
+    assert_eq!(again, dropped);
     use_all(&case.path, &case.org).unwrap();
 }
 
@@ -351,6 +410,7 @@ fn use_all(path: &Path, org: &OrgName) -> Result<(), KeyStoreError> {
     keys.resolver_preload()?;
     keys.account_signer(org)?;
     keys.system_credentials(NOW_MS)?;
+    keys.gateway_system_credentials(NOW_MS)?;
     keys.limit_storage(org, SOME, NOW_MS)?;
     Ok(())
 }

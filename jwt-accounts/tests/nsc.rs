@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
-use server::now_ms;
+use server::{SERVICES, now_ms};
 use sotto_jwt_accounts::claims::{Claims, Operator};
 use sotto_jwt_accounts::keystore::{Detachable, KeyStore, KeyStoreError};
 use sotto_jwt_accounts::nsc::{self, NscError, Seeds};
@@ -64,10 +64,10 @@ fn seed_path(public: &str) -> PathBuf {
 fn what_is_exported_is_laid_out_as_nsc_does_and_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let keys = KeyStore::create(&dir.path().join("accounts"), NOW_MS).unwrap();
-    keys.add_org(&org(), NOW_MS).unwrap();
+    keys.add_org(&org(), SERVICES, NOW_MS).unwrap();
     let out = dir.path().join("nsc");
     let exported = nsc::export(&keys, &out, Seeds::With).unwrap();
-    assert_eq!((exported.accounts, exported.seeds), (3, 8));
+    assert_eq!((exported.accounts, exported.seeds), (3, 11));
     assert!(exported.away.is_empty());
 
     let files = files(&out);
@@ -86,11 +86,11 @@ fn what_is_exported_is_laid_out_as_nsc_does_and_comes_back() {
         let public = KeyPair::from_seed(seed).unwrap().public_key();
         assert_eq!(*path, seed_path(&public));
     }
-    assert_eq!((seeds.clone().count(), files.len()), (8, 13));
+    assert_eq!((seeds.clone().count(), files.len()), (11, 16));
 
     let store = nsc::import(&out, None).unwrap();
     assert_eq!(store.operator.jwt, keys.operator_jwt());
-    assert_eq!(store.seeds(), 8);
+    assert_eq!(store.seeds(), 11);
     let mut read: Vec<_> = store.accounts.iter().map(|a| a.token.jwt.clone()).collect();
     let mut kept: Vec<_> = keys.resolver_preload().unwrap();
     kept.sort_by_key(|account| account.jwt.clone());
@@ -118,7 +118,7 @@ fn seeds_leave_only_when_told_to_and_nothing_is_overwritten() {
     let away = dir.path().join("identity");
     keys.detach(Detachable::Identity, &away).unwrap();
     let exported = nsc::export(&keys, &dir.path().join("two"), Seeds::With).unwrap();
-    assert_eq!((exported.seeds, exported.away.len()), (3, 1));
+    assert_eq!((exported.seeds, exported.away.len()), (4, 1));
 }
 
 /// A store as nsc makes it: what is unset is left out of its JWTs.
@@ -364,7 +364,7 @@ fn one_of_several_operators_is_named() {
 fn an_operator_by_nsc_becomes_that_of_a_new_store() {
     let made = Made::new();
     let keys = made.adopt().unwrap();
-    keys.add_org(&org(), NOW_MS).unwrap();
+    keys.add_org(&org(), SERVICES, NOW_MS).unwrap();
     let operator = Claims::<Operator>::verify(keys.operator_jwt()).unwrap();
     assert_eq!(operator.issuer, made.operator.public_key());
     let claims = operator.claims;
@@ -379,7 +379,7 @@ fn an_operator_by_nsc_becomes_that_of_a_new_store() {
     let out = made.path("exported");
     nsc::export(&keys, &out, Seeds::With).unwrap();
     let store = nsc::import(&out, Some("Ops")).unwrap();
-    assert_eq!((store.accounts.len(), store.seeds()), (3, 8));
+    assert_eq!((store.accounts.len(), store.seeds()), (3, 11));
 }
 
 #[test]
@@ -402,7 +402,7 @@ fn adopting_needs_both_seeds() {
 async fn nats_server_takes_what_was_exported_under_an_adopted_operator() {
     let made = Made::new();
     let keys = made.adopt().unwrap();
-    keys.add_org(&org(), now_ms()).unwrap();
+    keys.add_org(&org(), SERVICES, now_ms()).unwrap();
     let out = made.path("exported");
     nsc::export(&keys, &out, Seeds::Without).unwrap();
     let mut accounts = nsc::import(&out, None).unwrap().accounts;
@@ -422,7 +422,7 @@ async fn nats_server_takes_what_was_exported_under_an_adopted_operator() {
     );
     let running = server::Running::start(made.dir.path(), &configuration).await;
     let signer = keys.account_signer(&org()).unwrap();
-    let relay = signer.relay(1, now_ms()).unwrap();
+    let relay = signer.relay(now_ms()).unwrap();
     let system = keys.system_credentials(now_ms()).unwrap();
     let mut users = accounts.into_iter().flat_map(|account| account.users);
     let bob = users.next().unwrap().credentials.unwrap();

@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, jetstream};
-use server::{Directory, Person, Probe, Server, now_ms};
+use server::{Directory, Person, Probe, SERVICES, Server, now_ms};
 use sotto_jwt_accounts::claims::Limit;
 use sotto_jwt_accounts::grants;
 use sotto_jwt_accounts::held_accounts;
-use sotto_jwt_accounts::keystore::StorageLimits;
+use sotto_jwt_accounts::keystore::{Accounts, StorageLimits};
 use sotto_proto::{Shard, mail_stream, reply_prefix};
 
 /// How long a writer waits before it says the same once more, as devices do:
@@ -56,7 +56,7 @@ async fn an_orgs_signing_keys_change_while_people_write() {
     directory.enrol(&alice);
     let subject = directory.room(&alice, 11).messages().to_string();
     let system = server.system().await;
-    let push = async |jwts: [String; 2]| {
+    let push = async |jwts: Vec<String>| {
         for jwt in jwts {
             sotto_jwt_accounts::push_account(&system, &jwt)
                 .await
@@ -70,7 +70,8 @@ async fn an_orgs_signing_keys_change_while_people_write() {
     let old = connect(old_jwt.clone()).await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let old_writer = tokio::spawn(write(old.client, subject.clone(), Arc::clone(&stop)));
-    push(server.keys.rotate_org(&server.org, now_ms()).unwrap()).await;
+    let accounts = Accounts::Org(&server.org);
+    push(server.keys.rotate(accounts, SERVICES, now_ms()).unwrap()).await;
     // New credentials are by the new keys, beside the old ones.
     let signer = server.keys.account_signer(&server.org).unwrap();
     let access = sotto_jwt_accounts::policy::nats_access(
@@ -87,13 +88,13 @@ async fn an_orgs_signing_keys_change_while_people_write() {
     stop.store(true, Ordering::Relaxed);
     let by_old = old_writer.await.unwrap();
 
-    push(server.keys.drop_old_keys(&server.org, now_ms()).unwrap()).await;
+    push(server.keys.drop_old_keys(accounts, now_ms()).unwrap()).await;
     assert!(connect(old_jwt).await.is_err(), "an old key still signs");
     tokio::time::sleep(2 * PATIENCE).await;
     stop_new.store(true, Ordering::Relaxed);
     let by_new = new_writer.await.unwrap();
     assert!(by_old > 10 && by_new > 10, "{by_old} and {by_new}");
-    let relay = signer.relay(1, now_ms()).unwrap();
+    let relay = signer.relay(now_ms()).unwrap();
     let relay = server.service(&relay, grants::RELAY_INBOX).await;
     let mail = jetstream::new(relay)
         .get_stream(mail_stream(Shard(0)))

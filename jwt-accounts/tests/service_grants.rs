@@ -6,13 +6,15 @@ mod server;
 
 use async_nats::jetstream;
 use futures::StreamExt;
-use server::{Directory, Person, Probe, Server, now_ms};
-use sotto_jwt_accounts::grants;
+use nkeys::KeyPair;
+use server::{Directory, Person, Probe, SERVICES, Server, now_ms, user};
+use sotto_jwt_accounts::claims::{Account, Claims, Permissions, Rights, SigningKey};
+use sotto_jwt_accounts::{grants, held_accounts, push_account};
 
 #[tokio::test]
 async fn a_gateway_uses_its_buckets_and_no_others() {
     let server = Server::start().await;
-    let js = jetstream::new(server.gateway(&["sessions"]).await);
+    let js = jetstream::new(server.gateway().await);
     let config = |bucket: &str| jetstream::kv::Config {
         bucket: bucket.to_owned(),
         history: 1,
@@ -42,8 +44,9 @@ async fn a_gateway_uses_its_buckets_and_no_others() {
 async fn a_gateway_reaches_no_room() {
     let server = Server::start().await;
     let _mail = server.mail_stream().await;
-    let user = grants::gateway(server.signer.account(), &["sessions"]);
-    let mut gateway = service(&server, user, grants::GATEWAY_INBOX).await;
+    let credentials = server.signer.gateway(now_ms()).unwrap();
+    let mut gateway =
+        Probe::with_credentials(&server.url, &credentials, grants::GATEWAY_INBOX).await;
     for subject in [
         "r.0.field.x.msg",
         "inbox.x",
@@ -88,8 +91,8 @@ async fn a_relay_reads_rooms_but_cannot_write_them() {
         .unwrap();
     assert_eq!(mail.direct_get(1).await.unwrap().payload, "sealed");
 
-    let user = grants::relay(server.signer.account(), 1);
-    let mut relay = service(&server, user, grants::RELAY_INBOX).await;
+    let credentials = server.signer.relay(now_ms()).unwrap();
+    let mut relay = Probe::with_credentials(&server.url, &credentials, grants::RELAY_INBOX).await;
     for subject in [
         subject.as_str(),
         "inbox.x",
@@ -144,6 +147,93 @@ async fn a_relay_among_devices_only_answers() {
     }
 }
 
+/// Every signing key of a store but that of devices: whoever has one gets no
+/// more than the role that it is for.
+#[tokio::test]
+async fn a_leaked_key_of_a_role_makes_no_wider_user() {
+    let server = Server::start().await;
+    let [own, devices] = server.keys.account_jwts(&server.org).unwrap();
+    let system = server.keys.system_account_jwt().to_owned();
+    let mut roles = Vec::new();
+    for jwt in [own, devices, system] {
+        let account = Claims::<Account>::verify(&jwt).unwrap().claims;
+        for key in &account.nats.signing_keys {
+            let SigningKey::Role(key) = key else { continue };
+            roles.push(format!("{} {}", account.name, key.role));
+            let leaked = server.key(&key.key);
+            let connect = async |rights: Option<Rights>| {
+                let key = KeyPair::new_user();
+                let claims = user(&key, &account.subject, rights);
+                let jwt = claims.sign(&leaked, now_ms() / 1_000).unwrap();
+                Probe::connect(&server.url, jwt, key, "_INBOX.relay").await
+            };
+            // Rights of its own, the wildest or none: the server lets nobody in.
+            let mut everything = grants::relay(1);
+            everything.permissions = Permissions::default();
+            everything.permissions.publish.allow = vec![">".to_owned()];
+            let mut nothing = everything.clone();
+            nothing.permissions = Permissions::nothing();
+            for rights in [everything, nothing] {
+                let refused = connect(Some(rights)).await;
+                assert!(refused.is_err(), "{}: own rights were taken", key.role);
+            }
+            // As the role's user it is held to the role.
+            let mut held = connect(None).await.unwrap();
+            for subject in ["r.0.field.x.msg", "$JS.API.STREAM.DELETE.DIRECTORY", "x"] {
+                held.client.publish(subject, "x".into()).await.unwrap();
+                let refusal = held.refusal().await;
+                assert!(refusal.contains("Publish"), "{}: {refusal}", key.role);
+            }
+            let _refused = held.client.subscribe(">").await.unwrap();
+            let refusal = held.refusal().await;
+            assert!(refusal.contains("Subscription"), "{}: {refusal}", key.role);
+        }
+    }
+    let expected = [
+        "acme relay",
+        "acme gateway",
+        "acme devices relay",
+        "SYS admin",
+        "SYS gateway",
+    ];
+    assert_eq!(roles, expected);
+
+    // Nor does an account's own key sign: the operator's JWT says so.
+    let own = server.key(server.signer.account());
+    let key = KeyPair::new_user();
+    let claims = user(&key, server.signer.account(), Some(grants::relay(1)));
+    let jwt = claims.sign(&own, now_ms() / 1_000).unwrap();
+    let refused = Probe::connect(&server.url, jwt, key, "_INBOX.relay").await;
+    assert!(refused.is_err(), "the account's identity signed a user");
+}
+
+#[tokio::test]
+async fn a_gateway_only_pushes_accounts_and_asks_for_them() {
+    let server = Server::start().await;
+    let credentials = server.keys.gateway_system_credentials(now_ms()).unwrap();
+    let mut gateway =
+        Probe::with_credentials(&server.url, &credentials, grants::SYSTEM_INBOX).await;
+    let held = held_accounts(&gateway.client, server.signer.account()).await;
+    assert_eq!(held.unwrap().len(), 1);
+    let [own, _] = server.keys.account_jwts(&server.org).unwrap();
+    push_account(&gateway.client, &own).await.unwrap();
+    for subject in [
+        "$SYS.REQ.SERVER.PING.CONNZ",
+        "$SYS.REQ.SERVER.PING.VARZ",
+        "$SYS.REQ.CLAIMS.DELETE",
+        "$SYS.REQ.SERVER.x.RELOAD",
+        "$SYS.REQ.SERVER.x.KICK",
+        "$SYS.REQ.ACCOUNT.x.CLAIMS.LOOKUP",
+    ] {
+        gateway.client.publish(subject, "x".into()).await.unwrap();
+        let refusal = gateway.refusal().await;
+        assert!(refusal.contains(subject), "{refusal}");
+    }
+    let _refused = gateway.client.subscribe("$SYS.>").await.unwrap();
+    let refusal = gateway.refusal().await;
+    assert!(refusal.contains("Subscription"), "{refusal}");
+}
+
 #[tokio::test]
 async fn an_org_keeps_nothing_in_memory_only() {
     let server = Server::start().await;
@@ -161,7 +251,7 @@ async fn an_org_keeps_nothing_in_memory_only() {
 async fn orgs_do_not_hear_each_other() {
     let server = Server::start().await;
     let org = "other".parse().unwrap();
-    server.keys.add_org(&org, now_ms()).unwrap();
+    server.keys.add_org(&org, SERVICES, now_ms()).unwrap();
     for jwt in server.keys.account_jwts(&org).unwrap() {
         server.push(&jwt).await;
     }
@@ -181,12 +271,4 @@ async fn orgs_do_not_hear_each_other() {
     theirs.flush().await.unwrap();
     let heard = tokio::time::timeout(std::time::Duration::from_millis(100), heard.next()).await;
     assert!(heard.is_err(), "{heard:?}");
-}
-
-async fn service(server: &Server, user: sotto_jwt_accounts::claims::User, inbox: &str) -> Probe {
-    let credentials = server
-        .signer
-        .credentials("service", user, now_ms())
-        .unwrap();
-    Probe::with_credentials(&server.url, &credentials, inbox).await
 }

@@ -140,9 +140,14 @@ impl Layout {
         self.creds().join(format!("{org}.gateway.creds"))
     }
 
-    /// Credentials in the system account.
+    /// Credentials, in the system account, of whoever runs the server.
     pub fn system_creds(&self) -> PathBuf {
         self.creds().join("system.creds")
+    }
+
+    /// Credentials of the gateway in the system account.
+    pub fn gateway_system_creds(&self) -> PathBuf {
+        self.creds().join("gateway-system.creds")
     }
 
     /// The folder of nats-server.

@@ -31,7 +31,7 @@ fn a_server_is_exported_and_another_one_made_under_its_operator() {
 
     let export = ["accounts", "nsc", "export", to, "--dir", dir];
     let exported = said(&[&export[..], &["--with-seeds", "--json"]].concat());
-    let expected = json!({ "operator": "sotto", "accounts": 3, "seeds": 8, "seeds_away": [] });
+    let expected = json!({ "operator": "sotto", "accounts": 3, "seeds": 11, "seeds_away": [] });
     assert_eq!(exported, expected);
     assert!(refused(&gateway(&export)).contains("exists already"));
 
@@ -39,7 +39,7 @@ fn a_server_is_exported_and_another_one_made_under_its_operator() {
     let read = said(&["accounts", "nsc", "import", to, "--json"]);
     let keys = KeyStore::open(&Layout::new(&first).accounts()).unwrap();
     assert_eq!(read["id"], keys.operator_id());
-    assert_eq!(read["seeds"], 8);
+    assert_eq!(read["seeds"], 11);
     let accounts = read["accounts"].as_array().unwrap().iter();
     let names: Vec<_> = accounts.map(|account| &account["name"]).collect();
     assert_eq!(names, ["SYS", "acme", "acme devices"]);

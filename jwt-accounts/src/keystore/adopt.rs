@@ -4,7 +4,8 @@ use std::path::Path;
 
 use nkeys::KeyPair;
 
-use super::{KeyStore, KeyStoreError, NewOperator};
+use super::operator::NewOperator;
+use super::{KeyStore, KeyStoreError};
 use crate::claims::Claims;
 use crate::nsc::{NscError, NscStore};
 

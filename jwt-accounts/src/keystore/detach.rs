@@ -5,7 +5,6 @@ use std::path::Path;
 use nkeys::KeyPairType;
 
 use super::{IDENTITY_SEED, KeyStore, KeyStoreError, OPERATOR, SIGNING_SEED, files};
-use crate::claims::{Claims, Operator};
 
 /// A seed of the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +53,7 @@ impl KeyStore {
         let seed = self.sealing.unseal(&place, &sealed)?;
         let another = || KeyStoreError::AnotherKey(from.to_owned());
         let key = nkeys::KeyPair::from_seed(&seed).map_err(|_| another())?;
-        let operator = Claims::<Operator>::verify(&self.operator_jwt)?.claims;
+        let operator = self.operator_now()?.claims;
         let fits = match which {
             Detachable::Identity => operator.subject == key.public_key(),
             Detachable::Signing => operator.nats.signing_keys.contains(&key.public_key()),

@@ -2,7 +2,7 @@
 
 use sotto_proto::OrgName;
 
-use super::{KeyStore, KeyStoreError, ORG};
+use super::{KeyStore, KeyStoreError};
 use crate::claims::Limit;
 
 /// What JetStream keeps for an org at most, replicas counted each.
@@ -20,7 +20,8 @@ impl KeyStore {
     /// # Errors
     /// When there is no such org, or its files do not read.
     pub fn storage_limits(&self, org: &OrgName) -> Result<StorageLimits, KeyStoreError> {
-        let limits = self.account(org, ORG)?.claims.nats.limits;
+        let [own, _] = self.org_folders(org)?;
+        let limits = self.account(&own)?.claims.nats.limits;
         Ok(StorageLimits {
             bytes: limits.disk_storage,
             streams: limits.streams,
@@ -39,7 +40,8 @@ impl KeyStore {
         limits: StorageLimits,
         now_ms: i64,
     ) -> Result<String, KeyStoreError> {
-        self.change_account(org, ORG, now_ms, |account| {
+        let [own, _] = self.org_folders(org)?;
+        self.change_account(&own, now_ms, |account| {
             account.limits.disk_storage = limits.bytes;
             account.limits.streams = limits.streams;
         })

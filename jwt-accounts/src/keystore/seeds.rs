@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use nkeys::KeyPairType;
 use zeroize::Zeroizing;
 
-use super::{
-    DEVICES, IDENTITY_SEED, KeyStore, KeyStoreError, OPERATOR, ORG, ORGS, SIGNING_SEED, SYSTEM,
-    seed,
-};
+use super::{IDENTITY_SEED, KeyStore, KeyStoreError, OPERATOR, SIGNING_SEED, seed};
 
 /// The seeds of a store.
 pub(crate) struct StoredSeeds {
@@ -21,26 +18,25 @@ pub(crate) struct StoredSeeds {
 impl KeyStore {
     /// Opens every seed that is on this machine.
     pub(crate) fn seeds(&self) -> Result<StoredSeeds, KeyStoreError> {
-        let mut folders = vec![
-            (OPERATOR.to_owned(), KeyPairType::Operator),
-            (SYSTEM.to_owned(), KeyPairType::Account),
-        ];
-        for org in self.orgs()? {
-            for which in [ORG, DEVICES] {
-                folders.push((format!("{ORGS}/{org}/{which}"), KeyPairType::Account));
-            }
+        let operator = [IDENTITY_SEED, SIGNING_SEED].map(|name| format!("{OPERATOR}/{name}"));
+        let mut places = operator
+            .map(|place| (place, KeyPairType::Operator))
+            .to_vec();
+        for folder in self.folders()? {
+            let identity = format!("{}/{IDENTITY_SEED}", folder.path);
+            let roles = folder.which.roles().iter().map(|role| folder.seed(*role));
+            let seeds = [identity].into_iter().chain(roles);
+            places.extend(seeds.map(|place| (place, KeyPairType::Account)));
         }
         let mut seeds = StoredSeeds {
             here: Vec::new(),
             away: Vec::new(),
         };
-        for (folder, kind) in folders {
-            for name in [IDENTITY_SEED, SIGNING_SEED] {
-                match self.read_key(&format!("{folder}/{name}"), kind.clone()) {
-                    Ok(key) => seeds.here.push((key.public_key(), seed(&key)?)),
-                    Err(KeyStoreError::Away(path)) => seeds.away.push(path),
-                    Err(error) => return Err(error),
-                }
+        for (place, kind) in places {
+            match self.read_key(&place, kind) {
+                Ok(key) => seeds.here.push((key.public_key(), seed(&key)?)),
+                Err(KeyStoreError::Away(path)) => seeds.away.push(path),
+                Err(error) => return Err(error),
             }
         }
         Ok(seeds)

@@ -12,7 +12,6 @@ use crate::org::Org;
 use crate::server::{Person, Wire, now_ms};
 
 /// The gateway's buckets here.
-const BUCKETS: [&str; 2] = ["accounts", "sessions"];
 
 #[tokio::test]
 async fn nats_server_allows_just_what_the_policy_does() {
@@ -267,7 +266,7 @@ impl Org {
         [
             Service {
                 name: "relay",
-                credentials: signer.relay(1, now_ms()).unwrap(),
+                credentials: signer.relay(now_ms()).unwrap(),
                 publish: relay,
                 subscribe: owned(&["live.directory", "_INBOX.relay.>"]),
             },
@@ -279,7 +278,7 @@ impl Org {
             },
             Service {
                 name: "gateway",
-                credentials: signer.gateway(&BUCKETS, now_ms()).unwrap(),
+                credentials: signer.gateway(now_ms()).unwrap(),
                 publish: gateway,
                 subscribe: owned(&["live.directory", "_INBOX.gateway.>"]),
             },

@@ -14,7 +14,7 @@ use sotto_proto::{
     mail_stream, mail_stream_subjects,
 };
 
-use super::{accounts_configuration, now_ms, spawn};
+use super::{SERVICES, accounts_configuration, now_ms, spawn};
 
 /// How long three servers may take to agree on a leader.
 const ELECTIONS: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let keys = KeyStore::create(&dir.path().join("accounts"), now_ms()).unwrap();
         let org: OrgName = "acme".parse().unwrap();
-        keys.add_org(&org, now_ms()).unwrap();
+        keys.add_org(&org, SERVICES, now_ms()).unwrap();
         let routes = free_ports();
         let mut nodes = Vec::new();
         for number in 0..routes.len() {
@@ -92,7 +92,7 @@ impl Cluster {
 
     /// A client with the relay's grants in the org's account.
     pub async fn relay(&self, node: usize) -> Client {
-        let credentials = self.signer.relay(1, now_ms()).unwrap();
+        let credentials = self.signer.relay(now_ms()).unwrap();
         self.service(node, &credentials, grants::RELAY_INBOX).await
     }
 

@@ -13,6 +13,7 @@
 
 mod cluster;
 mod directory;
+mod root;
 mod wire;
 
 use std::fs;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_nats::{Client, ConnectOptions, Event, jetstream};
 use nkeys::KeyPair;
+use sotto_jwt_accounts::grants::Services;
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_jwt_accounts::{AccountSigner, Credentials, grants, policy, push_account};
 use sotto_proto::{OrgName, Shard, mail_stream, mail_stream_subjects, reply_prefix};
@@ -30,10 +32,17 @@ use tokio::sync::mpsc;
 
 pub use cluster::Cluster;
 pub use directory::{Directory, Person, create_room, enrolment, first_commands, gateway_key};
+pub use root::user;
 pub use wire::{Heard, Wire};
 
 /// How long anything here may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the relays and gateways of the tests are there for.
+pub const SERVICES: Services<'static> = Services {
+    shards: 1,
+    buckets: &["accounts", "sessions"],
+};
 
 pub struct Server {
     pub url: String,
@@ -50,7 +59,7 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let keys = KeyStore::create(&dir.path().join("accounts"), now_ms()).unwrap();
         let org: OrgName = "acme".parse().unwrap();
-        keys.add_org(&org, now_ms()).unwrap();
+        keys.add_org(&org, SERVICES, now_ms()).unwrap();
         let (child, url) = launch(dir.path(), &keys, "127.0.0.1:-1").await;
         let signer = keys.account_signer(&org).unwrap();
         Self {
@@ -85,13 +94,13 @@ impl Server {
 
     /// A client with the relay's grants in the org's account.
     pub async fn relay(&self) -> Client {
-        let credentials = self.signer.relay(1, now_ms()).unwrap();
+        let credentials = self.signer.relay(now_ms()).unwrap();
         self.service(&credentials, grants::RELAY_INBOX).await
     }
 
     /// A client with the gateway's grants.
-    pub async fn gateway(&self, buckets: &[&str]) -> Client {
-        let credentials = self.signer.gateway(buckets, now_ms()).unwrap();
+    pub async fn gateway(&self) -> Client {
+        let credentials = self.signer.gateway(now_ms()).unwrap();
         self.service(&credentials, grants::GATEWAY_INBOX).await
     }
 

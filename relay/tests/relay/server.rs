@@ -12,7 +12,7 @@ use async_nats::Client;
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use rustix::process::{Pid, Signal, kill_process};
-use sotto_jwt_accounts::grants::{GATEWAY_INBOX, RELAY_INBOX};
+use sotto_jwt_accounts::grants::{GATEWAY_INBOX, RELAY_INBOX, Services};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::OrgName;
 use sotto_service::config::{GatewayConfig, NatsConfig, OrgConfig};
@@ -80,11 +80,15 @@ impl Server {
             layout.system_creds(),
             keys.system_credentials(now).unwrap().expose(),
         );
-        keys.add_org(&org, now).unwrap();
+        let services = Services {
+            shards: 1,
+            buckets: &[],
+        };
+        keys.add_org(&org, services, now).unwrap();
         let signer = keys.account_signer(&org).unwrap();
         files(
             layout.relay_creds(&org),
-            signer.relay(1, now).unwrap().expose(),
+            signer.relay(now).unwrap().expose(),
         );
         files(
             layout.relay_devices_creds(&org),
@@ -92,7 +96,7 @@ impl Server {
         );
         files(
             layout.gateway_creds(&org),
-            signer.gateway(&[], now).unwrap().expose(),
+            signer.gateway(now).unwrap().expose(),
         );
         config.save(&layout).unwrap();
         Self {

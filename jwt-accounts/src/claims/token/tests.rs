@@ -15,7 +15,10 @@ fn device_claims() -> Claims<User> {
         subject: user.public_key(),
         name: "a device".to_owned(),
         expires_s: Some(2_000),
-        nats: grants::device(&account_key().public_key(), device, &[]),
+        nats: User {
+            issuer_account: account_key().public_key(),
+            rights: Some(grants::device(device, &[])),
+        },
     }
 }
 
