@@ -9,7 +9,6 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use async_nats::{Client, ConnectOptions, Event, Message, Subscriber};
@@ -80,9 +79,8 @@ impl Tap {
     /// # Errors
     /// When the server refuses or the files cannot be made.
     pub async fn open(server: &Layout, org: &OrgName, folder: &Path) -> anyhow::Result<Self> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let now_s = now.as_secs().try_into()?;
-        let [in_org, among_devices] = credentials::of_both_accounts(server, org, now_s).await?;
+        let in_org = credentials::of_org(server, org).await?;
+        let among_devices = credentials::of_devices(server, org)?;
         let open = async |which: &str, credentials: &Credentials| {
             let client = connect(server, credentials).await;
             let (client, gaps) = client.with_context(|| format!("connecting to {which}"))?;
@@ -114,10 +112,8 @@ impl Tap {
 /// # Errors
 /// When the server refuses.
 pub async fn hear(server: &Layout, org: &OrgName) -> anyhow::Result<Client> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let now_s = now.as_secs().try_into()?;
-    let [in_org, _] = credentials::of_both_accounts(server, org, now_s).await?;
-    Ok(connect(server, &in_org).await?.0)
+    let credentials = credentials::of_org(server, org).await?;
+    Ok(connect(server, &credentials).await?.0)
 }
 
 /// The same in the account of the org's devices, where it may also publish to
@@ -126,11 +122,7 @@ pub async fn hear(server: &Layout, org: &OrgName) -> anyhow::Result<Client> {
 /// # Errors
 /// When the server refuses.
 pub async fn hear_devices(server: &Layout, org: &OrgName) -> anyhow::Result<Client> {
-    let signer = KeyStore::open(&server.accounts())?.account_signer(org)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let now_ms = now.as_millis().try_into()?;
-    let user = everything(signer.device_account());
-    let credentials = signer.credentials_of_devices("tap", user, now_ms)?;
+    let credentials = credentials::of_devices(server, org)?;
     Ok(connect(server, &credentials).await?.0)
 }
 

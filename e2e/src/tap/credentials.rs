@@ -2,6 +2,7 @@
 //! by itself: the operator's key lets another one sign them.
 
 use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use nkeys::KeyPair;
@@ -18,49 +19,54 @@ use sotto_service::{Layout, ServerConfig, nats};
 
 use super::MARK;
 
-/// A user of each account of an org, its own first, that hears everything.
+/// A user of an org's own account that hears everything. Nobody signs users
+/// there who say themselves what they may do: the account is changed first.
 ///
 /// # Errors
 /// When the keys do not read, or the server does not take the account.
-pub(super) async fn of_both_accounts(
-    server: &Layout,
-    org: &OrgName,
-    now_s: i64,
-) -> anyhow::Result<[Credentials; 2]> {
+pub(super) async fn of_org(server: &Layout, org: &OrgName) -> anyhow::Result<Credentials> {
     let keys = KeyStore::open(&server.accounts())?;
-    let [own, _] = keys.account_jwts(org)?;
-    let mut own = Claims::<Account>::verify(&own)?.claims;
-
-    // Nobody signs users of the org's own account who say what they may do.
-    let operator = operator_key(&keys)?;
+    let [account, _] = keys.account_jwts(org)?;
+    let mut account = Claims::<Account>::verify(&account)?.claims;
     let signing = KeyPair::new_account();
     let key = SigningKey::Any(signing.public_key());
-    own.nats.signing_keys.push(key);
+    account.nats.signing_keys.push(key);
+    let now_s = now_ms()? / 1_000;
+    let account_jwt = account.sign(&operator_key(&keys)?, now_s)?;
     let login = nats::Login {
         name: "tap",
         credentials: &server.system_creds(),
         inbox_prefix: SYSTEM_INBOX,
     };
     let system = nats::connect(server, &ServerConfig::load(server)?, login).await?;
-    push_account(&system, &own.sign(&operator, now_s)?).await?;
-    let among_devices = keys.account_signer(org)?;
-    let among_devices = among_devices.user_of_devices(everything(), now_s * 1_000)?;
-    Ok([listener(&own.subject, &signing, now_s)?, among_devices])
-}
+    push_account(&system, &account_jwt).await?;
 
-fn listener(account: &str, signing: &KeyPair, now_s: i64) -> anyhow::Result<Credentials> {
     let user = KeyPair::new_user();
     let claims = Claims {
         subject: user.public_key(),
         name: "tap".to_owned(),
         expires_s: None,
         nats: User {
-            issuer_account: account.to_owned(),
+            issuer_account: account.subject,
             rights: Some(everything()),
         },
     };
-    let jwt = claims.sign(signing, now_s)?;
+    let jwt = claims.sign(&signing, now_s)?;
     Ok(Credentials::new(jwt, user.seed()?.into()))
+}
+
+/// A user of the account of an org's devices that hears everything.
+///
+/// # Errors
+/// When the keys do not read.
+pub(super) fn of_devices(server: &Layout, org: &OrgName) -> anyhow::Result<Credentials> {
+    let signer = KeyStore::open(&server.accounts())?.account_signer(org)?;
+    Ok(signer.user_of_devices(everything(), now_ms()?)?)
+}
+
+fn now_ms() -> anyhow::Result<i64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(now.as_millis().try_into()?)
 }
 
 /// The operator's key that signs accounts.
