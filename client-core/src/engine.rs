@@ -41,7 +41,7 @@ use crate::account::{Account, AccountError};
 use crate::io::{CallId, Event, FactorNeeded, Input, Output, PublishId, Ticket, Timestamp};
 use crate::mls::Provider;
 use crate::records::{Key, Records, RecordsError};
-use crate::room::Room;
+use crate::room::{Phase, Room};
 use crate::store::Store;
 use crate::vault::{Vault, VaultError};
 
@@ -105,6 +105,8 @@ struct Link {
     lost_race: BTreeSet<RoomId>,
     /// The directory is to be looked at.
     me_due: bool,
+    /// The gateway is to say whether rooms that are not granted are lost.
+    lost_due: bool,
     ticks: u32,
     next_id: u64,
 }
@@ -278,7 +280,10 @@ impl Engine {
         };
         if let Some(needed) = self.link.withheld.get(&id).cloned() {
             let reason = needed.sentence.clone();
-            self.end_waiting(id, &reason, Some(needed), |_| true);
+            // A room that was just made is there, closed or not.
+            let made = room.record.phase == Phase::Member;
+            let is_closed = |goal: &Goal| !(made && matches!(goal, Goal::Member));
+            self.end_waiting(id, &reason, Some(needed), is_closed);
         }
         self.advance_membership(&mut room, rng);
         self.advance_outbox(&mut room, now);

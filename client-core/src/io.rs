@@ -168,7 +168,8 @@ impl FactorNeeded {
 /// What a person can ask for.
 #[derive(Debug, Clone)]
 pub enum Command {
-    /// Makes a room; done when its creator can write to it.
+    /// Makes a room; done when its creator can write to it, or could when they
+    /// prove what the room's policy demands.
     CreateRoom {
         /// Where in the org.
         project: ProjectName,

@@ -86,7 +86,8 @@ fn what_a_policy_demands_is_named_proven_and_then_enough() {
     );
 
     let said = bob.run(&["send", "bench", "said by bob"]).unwrap();
-    assert_eq!(said.status.code(), Some(1));
+    assert_eq!(said.status.code(), Some(4));
+    assert_eq!(of_kind(&said.lines, "done")[0]["done"], "queued");
     let missing = &of_kind(&said.lines, "error")[0]["missing"];
     assert_eq!(
         (&missing[0]["place"], &missing[0]["command"]),
@@ -100,7 +101,7 @@ fn what_a_policy_demands_is_named_proven_and_then_enough() {
     );
     let make = ["room", "create", "attic", "--project", "lab"];
     let denied = bob.run(&make).unwrap();
-    assert_eq!(denied.status.code(), Some(1));
+    assert_eq!(denied.status.code(), Some(4));
     assert!(
         denied
             .stderr
@@ -420,4 +421,67 @@ fn the_log_is_verified_without_a_server_and_a_flipped_byte_is_named() {
     fs::write(&file, &good[..good.len() - 1]).unwrap();
     let refused = nobody.run(&verify).unwrap();
     assert!(refused.stderr.contains("truncated"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_room_is_made_although_its_maker_may_not_post_yet() {
+    let case = Case::new().unwrap();
+    let bob = bob_of_the_staff(&case);
+    admin(
+        &case,
+        "policy set project:lab --need totp --within 8h --for read,post",
+    );
+    let made = case
+        .alice
+        .does(&["room", "create", "vault", "--project", "lab"])
+        .expect("a room that is there is no error");
+    let room = text(&made, "room").unwrap();
+    let withheld = of_kind(&made, "withheld")[0];
+    assert_eq!(
+        (&withheld["room"], &withheld["missing"][0]["command"]),
+        (&room.as_str().into(), &"sotto factor enrol totp".into())
+    );
+    enrol_totp(&case.alice);
+    case.alice
+        .does(&["room", "invite", "vault", "bob"])
+        .unwrap();
+    enrol_totp(&bob);
+    bob.does(&["sync"]).unwrap();
+    let rooms = bob.does(&["rooms"]).unwrap();
+    assert_eq!(of_kind(&rooms, "room")[0]["name"], "vault");
+}
+
+#[test]
+fn a_device_that_was_off_learns_that_its_role_was_taken() {
+    let case = Case::new().unwrap();
+    let bob = case.member(case.device("bob").unwrap(), "bob").unwrap();
+    case.alice.does(&["send", "barn", "said before"]).unwrap();
+    bob.does(&["recv", "barn"]).unwrap();
+    // Bob's device is off, and so is every other one.
+    admin(&case, &format!("role revoke bob room:{}", case.room));
+    let synced = bob.does(&["sync"]).unwrap();
+    assert_eq!(of_kind(&synced, "removed")[0]["room"], case.room);
+    let rooms = bob.does(&["rooms"]).unwrap();
+    let barn = of_kind(&rooms, "room")[0];
+    assert_eq!(
+        (&barn["member"], &barn["removed"]),
+        (&json!(false), &json!(true))
+    );
+    let refused = bob.run(&["send", "barn", "still me"]).unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        refused.stderr.contains("no longer a member"),
+        "{}",
+        refused.stderr
+    );
+    let expected = ["said before".to_owned()];
+    assert_eq!(
+        difference(&history(&bob, "barn").unwrap(), "said", &expected),
+        None,
+        "what was said stays readable"
+    );
+    // Let in again, he is a member like any other.
+    case.alice.does(&["room", "invite", "barn", "bob"]).unwrap();
+    bob.does(&["sync"]).unwrap();
+    bob.does(&["send", "barn", "back again"]).unwrap();
 }

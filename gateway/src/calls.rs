@@ -39,6 +39,7 @@ pub fn routes(router: Router<Arc<Gateway>>) -> Router<Arc<Gateway>> {
     let router = route::<wire::RoomCreate>(router);
     let router = route::<wire::RoomGrant>(router);
     let router = route::<wire::RoomJoin>(router);
+    let router = route::<wire::RoomsCheck>(router);
     let router = route::<wire::GroupInfoPut>(router);
     let router = route::<wire::TotpEnrol>(router);
     let router = route::<wire::TotpProve>(router);

@@ -49,6 +49,7 @@ calls! {
     RoomCreate -> RoomCreated, "/v1/rooms/create", true;
     RoomGrant -> RoomGranted, "/v1/rooms/grant", true;
     RoomJoin -> RoomJoinable, "/v1/rooms/join", true;
+    RoomsCheck -> RoomsChecked, "/v1/rooms/check", true;
     GroupInfoPut -> GroupInfoStored, "/v1/rooms/group-info", true;
     TotpEnrol -> TotpEnrolled, "/v1/factors/totp/enrol", true;
     TotpProve -> FactorProven, "/v1/factors/totp/prove", true;

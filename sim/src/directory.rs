@@ -181,6 +181,7 @@ impl Directory {
             wire::RoomCreate::PATH => self.create(&caller, &read(body)?),
             wire::RoomGrant::PATH => self.grant(&caller, &read(body)?),
             wire::KeyPackagesClaim::PATH => self.claim(&caller, &read(body)?, now),
+            wire::RoomsCheck::PATH => self.check_rooms(&caller, &read(body)?, now),
             wire::RoomJoin::PATH => self.join(&caller, &read(body)?, now),
             wire::GroupInfoPut::PATH => {
                 let put: wire::GroupInfoPut = read(body)?;
@@ -191,6 +192,32 @@ impl Directory {
             }
             _ => Err(refused(ApiErrorCode::NotFound, "no such call")),
         }
+    }
+
+    /// As the gateway does, says which of these rooms the caller has lost.
+    fn check_rooms(
+        &self,
+        caller: &DeviceCertificate,
+        request: &wire::RoomsCheck,
+        now: Timestamp,
+    ) -> Result<Bytes, CallFailure> {
+        let mut removal_orders = Vec::new();
+        for bytes in &request.rooms {
+            let room = room(bytes)?;
+            let lost = !self.roles.contains(&(room, caller.user.clone()));
+            if lost && self.rooms.contains_key(&room) {
+                let order = RemovalOrder {
+                    org: org(),
+                    room,
+                    user: caller.user.clone(),
+                    identity_key: caller.identity_key,
+                    device: None,
+                    at_ms: now.0,
+                };
+                removal_orders.push(order.sign(&self.key));
+            }
+        }
+        Ok(wire::RoomsChecked { removal_orders }.encode_to_vec().into())
     }
 
     fn me(&self, caller: &DeviceCertificate) -> wire::Me {

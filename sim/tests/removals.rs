@@ -322,3 +322,39 @@ fn a_commit_that_is_stored_after_its_order_has_ended_counts_for_nobody() {
         assert!(world.machines[machine].engine().is_settled());
     }
 }
+
+#[test]
+fn who_was_taken_out_while_away_is_told_on_coming_back() {
+    let Case {
+        mut world,
+        bob,
+        eve,
+        room,
+        ..
+    } = case();
+    let kept = world.create_room(bob, wire::JoinRule::Invite);
+    invite(&mut world, bob, kept, "eve");
+    world.settle();
+    world.disconnect(eve);
+    world.order_user_out("eve", room);
+    world.settle_connected();
+    // Longer than anybody remembers the order.
+    world.let_pass(60);
+    world.connect(eve);
+    world.settle_connected();
+    assert!(was_told(&world, eve, room));
+    let engine = world.machines[eve].engine();
+    assert!(engine.is_settled(), "{engine:?}");
+    let rooms = engine.rooms();
+    let lost = rooms.iter().find(|summary| summary.room == room).unwrap();
+    assert!(lost.removed && !lost.member && lost.members.is_empty());
+    let other = rooms.iter().find(|summary| summary.room == kept).unwrap();
+    assert!(other.member, "the other room is as it was");
+    // Whoever says so must be the gateway, and who comes back stays.
+    invite(&mut world, bob, kept, "carol");
+    world.settle();
+    let texts_before = texts(&world, eve, kept);
+    send(&mut world, bob, kept, "still here");
+    world.settle();
+    assert_eq!(texts(&world, eve, kept).len(), texts_before.len() + 1);
+}

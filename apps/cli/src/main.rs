@@ -68,11 +68,15 @@ fn quiet_panics_of_sled() {
     }));
 }
 
+/// What programs are told of an error; README.md says the same to people.
 fn exit_code(error: &anyhow::Error) -> u8 {
     let unreachable = matches!(error.downcast_ref(), Some(GatewayError::Unreachable { .. }));
-    match unreachable || error.is::<Away>() {
-        true => 3,
-        false => 1,
+    if unreachable || error.is::<Away>() {
+        3
+    } else if advice::needed(error).is_some() {
+        4
+    } else {
+        1
     }
 }
 

@@ -16,6 +16,8 @@ use crate::room::Room;
 pub(super) enum Calling {
     Me,
     KeyPackages,
+    /// Which rooms are lost.
+    Lost,
     Create(RoomId),
     Join(RoomId),
     Grant(RoomId, UserName),
@@ -27,7 +29,7 @@ pub(super) enum Calling {
 impl Calling {
     fn room(&self) -> Option<RoomId> {
         match self {
-            Self::Me | Self::KeyPackages => None,
+            Self::Me | Self::KeyPackages | Self::Lost => None,
             Self::Create(room)
             | Self::Join(room)
             | Self::Grant(room, _)
@@ -75,8 +77,11 @@ impl Engine {
             return;
         };
         let Some(id) = calling.room() else {
-            if let Ok(body) = answer {
-                self.answered_device(&calling, body, now);
+            self.link.lost_due &= calling != Calling::Lost;
+            match answer {
+                Ok(body) => self.answered_device(&calling, body, now),
+                Err(CallFailure::Unreachable) => self.link.lost_due |= calling == Calling::Lost,
+                Err(CallFailure::Refused(_)) => {}
             }
             return;
         };
@@ -101,6 +106,9 @@ impl Engine {
     }
 
     fn answered_device(&mut self, calling: &Calling, body: Bytes, now: Timestamp) {
+        if *calling == Calling::Lost {
+            return self.lost(body);
+        }
         if *calling != Calling::Me {
             return;
         }
@@ -182,7 +190,7 @@ impl Engine {
                 let current = room.group().map(|group| group.epoch());
                 room.record.group_info_due &= current != Some(epoch);
             }
-            Calling::Me | Calling::KeyPackages => {}
+            Calling::Me | Calling::KeyPackages | Calling::Lost => {}
         }
     }
 
@@ -214,7 +222,7 @@ impl Engine {
                 self.refuse_waiting(room.id, error, |goal| matches!(goal, Goal::Invited(_)));
             }
             Calling::GroupInfo(..) => room.record.group_info_due = false,
-            Calling::Me | Calling::KeyPackages => {}
+            Calling::Me | Calling::KeyPackages | Calling::Lost => {}
         }
         true
     }

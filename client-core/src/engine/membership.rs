@@ -69,7 +69,7 @@ impl Engine {
     }
 
     pub(super) fn is_settled_member(&self, room: &Room) -> bool {
-        room.record.phase == Phase::Member && self.link.granted.contains(&room.id)
+        room.record.phase == Phase::Member && self.is_granted_or_withheld(room.id)
     }
 
     pub(super) fn has_added_all(&self, room: &Room) -> bool {

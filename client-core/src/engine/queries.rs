@@ -25,6 +25,8 @@ pub struct RoomSummary {
     pub join_rule: JoinRule,
     /// Whether this device can write to it now.
     pub member: bool,
+    /// Whether this device was a member and is none any more.
+    pub removed: bool,
     /// Whether this user is an owner.
     pub owner: bool,
     /// Every device in it.
@@ -81,6 +83,7 @@ impl Engine {
             name: room.record.name.clone(),
             join_rule: room.record.join_rule(),
             member: room.record.phase == Phase::Member,
+            removed: room.record.phase == Phase::Removed,
             owner: group.is_some_and(|group| group.rules().is_owner(&own)),
             members: group
                 .map(|group| group.members().map(member).collect())
@@ -150,7 +153,7 @@ impl Engine {
         let withheld = |room: &Room| self.link.withheld.contains_key(&room.id);
         let mut rooms = self.rooms.values();
         let rooms_settled = rooms.all(|room| withheld(room) || settled(room));
-        !self.link.me_due && self.link.calls.is_empty() && rooms_settled
+        !self.link.me_due && !self.link.lost_due && self.link.calls.is_empty() && rooms_settled
     }
 
     /// The digits by which people compare a user's identity key, if it is known.

@@ -4,11 +4,15 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+use prost::Message;
 use rand::{Rng, RngCore};
-use sotto_proto::wire::Signed;
+use sotto_proto::signed::RemovalOrder;
+use sotto_proto::wire::{self, Signed};
 use sotto_proto::{DeviceId, limits};
 
 use super::Engine;
+use super::calls::Calling;
 use crate::group::Group;
 use crate::io::{Event, Timestamp};
 use crate::mls::MlsError;
@@ -87,6 +91,48 @@ impl Engine {
             room.record.orders.push(waiting);
         }
         Ok(())
+    }
+
+    /// Asks the gateway about the rooms that this device is in and is not
+    /// granted: it may have been away when it was taken out of them.
+    pub(super) fn ask_lost(&mut self) {
+        if !self.link.lost_due {
+            return;
+        }
+        let link = &self.link;
+        let ungranted = self.rooms.values().filter(|room| {
+            room.record.phase == Phase::Member
+                && !link.granted.contains(&room.id)
+                && !link.withheld.contains_key(&room.id)
+        });
+        let rooms = ungranted.map(|room| room.id.to_bytes());
+        let rooms: Vec<_> = rooms.take(limits::FETCH_ROOMS).collect();
+        if rooms.is_empty() {
+            self.link.lost_due = false;
+        } else {
+            self.call(Calling::Lost, &wire::RoomsCheck { rooms });
+        }
+    }
+
+    /// Takes in the orders that name this device itself.
+    pub(super) fn lost(&mut self, answer: Bytes) {
+        let Ok(answer) = wire::RoomsChecked::decode(answer) else {
+            return;
+        };
+        for signed in answer.removal_orders.iter().take(limits::FETCH_ROOMS) {
+            let order = RemovalOrder::verify(signed, &self.account.gateway_key);
+            let Ok(order) = order else { continue };
+            let Some(mut room) = self.rooms.remove(&order.room) else {
+                continue;
+            };
+            let own = order.user == self.account.user && order.device.is_none();
+            if own && room.record.phase == Phase::Member {
+                // One that does not count in this room changes nothing.
+                let _ = self.take_order(&mut room, signed, Timestamp(order.at_ms));
+            }
+            self.touched.insert(room.id);
+            self.rooms.insert(room.id, room);
+        }
     }
 
     /// At a tick it is everybody's turn.

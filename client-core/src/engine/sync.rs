@@ -86,6 +86,8 @@ impl Engine {
         self.link.fetch.first = FIRST_TICKS;
         self.link.me_due = true;
         self.ask_me();
+        self.link.lost_due = true;
+        self.ask_lost();
         self.touch_all();
     }
 
@@ -115,6 +117,7 @@ impl Engine {
         self.link.ticks = (self.link.ticks + 1) % LOOK_EVERY_TICKS;
         self.link.me_due |= self.link.ticks == 0;
         self.ask_me();
+        self.ask_lost();
         self.touch_all();
     }
 

@@ -1,11 +1,13 @@
-//! Making rooms, letting users in, and joining open ones.
+//! Making rooms, letting users in, joining open ones, and saying which are lost.
 
 use sotto_jwt_accounts::directory::{Command, Holder, Role, Scope, State};
 use sotto_jwt_accounts::policy::{self, Read};
+use sotto_proto::signed::RemovalOrder;
 use sotto_proto::wire::{
-    JoinRule, RoomCreate, RoomCreated, RoomGrant, RoomGranted, RoomJoin, RoomJoinable,
+    JoinRule, RoomCreate, RoomCreated, RoomGrant, RoomGranted, RoomJoin, RoomJoinable, RoomsCheck,
+    RoomsChecked,
 };
-use sotto_proto::{ProjectName, RoomId, UserName};
+use sotto_proto::{ProjectName, RoomId, UserName, limits};
 
 use super::me;
 use crate::caller::EnrolledDevice;
@@ -112,5 +114,42 @@ impl Serve for RoomJoin {
             commit_sequence: key.commit_sequence,
             grant: Some(grant),
         })
+    }
+}
+
+impl Serve for RoomsCheck {
+    type Caller = EnrolledDevice;
+
+    /// An order to whom it names does no harm to anybody else, and says the
+    /// same as the one in the room's stream, which the caller may not read.
+    async fn serve(
+        self,
+        gateway: &Gateway,
+        caller: EnrolledDevice,
+    ) -> Result<RoomsChecked, Refusal> {
+        if self.rooms.len() > limits::FETCH_ROOMS {
+            return Err(Refusal::malformed("number of rooms"));
+        }
+        let (org, user) = (&caller.org, &caller.user);
+        let state = org.newest().await?;
+        let device = state.device(caller.device).ok_or(Refusal::SessionExpired)?;
+        let at_ms = gateway.now_ms();
+        let mut removal_orders = Vec::new();
+        for room in &self.rooms {
+            let room = RoomId::try_from(room)?;
+            let role = state.granted_role(user, &Scope::Room(room));
+            if role.is_none() && state.was_room(room) {
+                let order = RemovalOrder {
+                    org: org.name().clone(),
+                    room,
+                    user: user.clone(),
+                    identity_key: device.certificate.identity_key,
+                    device: None,
+                    at_ms,
+                };
+                removal_orders.push(order.sign(gateway.key()));
+            }
+        }
+        Ok(RoomsChecked { removal_orders })
     }
 }

@@ -1,9 +1,10 @@
 //! Making rooms and letting users in.
 
 use rand::rngs::OsRng;
+use sotto_proto::signed::RemovalOrder;
 use sotto_proto::wire::{
     ApiErrorCode, JoinRule, JwtRequest, KeyPackagesClaim, KeyPackagesUpload, MeRequest, Role,
-    RoomCreate, RoomGrant,
+    RoleRevoked, RoomCreate, RoomGrant, RoomsCheck, Scope, directory_command::Ask, scope::Place,
 };
 use sotto_proto::{RoomAddress, RoomId};
 
@@ -148,4 +149,56 @@ async fn key_packages_are_for_members_of_the_same_room() {
     let found: Vec<_> = claimed.packages.iter().map(|p| &p.key_package).collect();
     assert_eq!(found, ["bob"]);
     assert_eq!(claimed.packages[0].device, bob.device.id.to_bytes());
+}
+
+#[tokio::test]
+async fn only_who_has_lost_a_room_is_told_so() {
+    let server = Server::start().await;
+    let alice = Person::first(&server, "acme", "alice").await;
+    let bob = alice.invite_new(&server, "bob").await;
+    let [kept, lost] = [
+        alice.create_room(&server, JoinRule::Invite).await,
+        alice.create_room(&server, JoinRule::Invite).await,
+    ];
+    for room in [kept, lost] {
+        let grant = RoomGrant {
+            room: room.to_bytes(),
+            user: "bob".to_owned(),
+            role: Role::User.into(),
+        };
+        alice.call(&server, &grant).await.unwrap();
+    }
+    let unknown = RoomId::random(&mut OsRng);
+    let check = RoomsCheck {
+        rooms: [kept, lost, unknown].map(|room| room.to_bytes()).to_vec(),
+    };
+    let told = bob.call(&server, &check).await.unwrap();
+    assert_eq!(told.removal_orders, []);
+
+    let revoke = Ask::RevokeRole(RoleRevoked {
+        user: "bob".to_owned(),
+        scope: Some(Scope {
+            place: Some(Place::Room(lost.to_bytes())),
+        }),
+        group: String::new(),
+    });
+    alice.change(&server, [revoke]).await.unwrap();
+    let told = bob.call(&server, &check).await.unwrap();
+    let [order] = &told.removal_orders[..] else {
+        panic!("{told:?}");
+    };
+    let key = server.gateway.key().verifying_key();
+    let order = RemovalOrder::verify(order, &key).unwrap();
+    assert_eq!((order.room, order.device), (lost, None));
+    assert_eq!(order.user, bob.user, "nobody is told of others");
+    let told = alice.call(&server, &check).await.unwrap();
+    assert_eq!(told.removal_orders, []);
+
+    let many = RoomsCheck {
+        rooms: vec![kept.to_bytes(); 4_097],
+    };
+    assert_eq!(
+        code(bob.call(&server, &many).await),
+        ApiErrorCode::Malformed
+    );
 }

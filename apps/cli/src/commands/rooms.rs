@@ -34,9 +34,9 @@ fn show(context: &Context, room: &RoomSummary) -> anyhow::Result<()> {
     let unread = room.history_length.saturating_sub(room.read_position);
     let mut remarks = Vec::new();
     if !room.member {
-        let remark = match room.members.is_empty() {
-            true => "waits for the server",
-            false => "you are not a member any more",
+        let remark = match room.removed {
+            true => "you are not a member any more",
+            false => "waits for the server",
         };
         remarks.push(remark.to_owned());
     }
@@ -59,6 +59,7 @@ fn show(context: &Context, room: &RoomSummary) -> anyhow::Result<()> {
             "project": room.address.as_ref().map(|address| &address.project),
             "open": room.join_rule == wire::JoinRule::Open,
             "member": room.member,
+            "removed": room.removed,
             "owner": room.owner,
             "members": room.members.iter().map(|member| json!({
                 "user": member.user, "device": member.device,

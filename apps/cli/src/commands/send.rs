@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Read};
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use sotto_client_core::engine::RoomSummary;
 use sotto_client_core::io::Command;
 use sotto_client_native::files::Upload;
@@ -97,8 +97,14 @@ async fn texts(
                 }
                 _ => {}
             },
-            progress = running.next() => if let Progress::Done { .. } = progress? {
-                break true;
+            progress = running.next() => match progress {
+                Ok(Progress::Done { .. }) => break true,
+                Ok(_) => {}
+                // They stay in the outbox, whatever the reason.
+                Err(error) => {
+                    output.say_json(&kept(room))?;
+                    return Err(error.into());
+                }
             },
             () = sleep_until(deadline) => break false,
         }
@@ -123,6 +129,11 @@ async fn texts(
     Ok(())
 }
 
+/// What programs are told when nothing more goes out now.
+fn kept(room: &RoomSummary) -> Value {
+    json!({ "event": "done", "done": "queued", "room": room.room })
+}
+
 /// The time is over; everything is safe here.
 fn queued(
     context: &Context,
@@ -135,7 +146,7 @@ fn queued(
         false => "the server is not there",
     };
     context.output.say(
-        &json!({ "event": "done", "done": "queued", "room": room.room }),
+        &kept(room),
         format_args!("Queued on this device ({why}): {next}."),
     )?;
     Ok(())

@@ -37,6 +37,11 @@ impl State {
         (found.status != Status::Deleted).then_some(found.as_ref())
     }
 
+    /// Whether there is or ever was such a room.
+    pub fn was_room(&self, room: RoomId) -> bool {
+        self.rooms.contains_key(&room)
+    }
+
     /// Whether a place is archived, itself or by what it is in.
     pub fn is_archived(&self, scope: &Scope) -> bool {
         let archived = |project| {
