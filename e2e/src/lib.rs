@@ -7,6 +7,7 @@
 
 pub mod case;
 pub mod chaos;
+pub mod cluster;
 pub mod conversation;
 pub mod garbage;
 pub mod markers;

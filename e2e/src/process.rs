@@ -137,6 +137,23 @@ impl Running {
         Pid::from_raw(self.child.id().try_into()?).context("not a process id")
     }
 
+    /// Fails when it has ended, with what it said.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn still_runs(&mut self) -> anyhow::Result<()> {
+        let ended = self.child.try_wait().context("asking after a process")?;
+        if ended.is_none() {
+            return Ok(());
+        }
+        let (name, outcome) = (self.name.clone(), self.reap()?);
+        bail!(
+            "{name} ended ({}): {}",
+            outcome.status,
+            outcome.stderr.trim()
+        )
+    }
+
     /// Types one line to it.
     ///
     /// # Errors

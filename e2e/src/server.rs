@@ -198,7 +198,10 @@ impl Drop for Server {
 }
 
 /// A loopback address that nobody listens on at this moment.
-fn free_address() -> anyhow::Result<String> {
+///
+/// # Errors
+/// When there is none.
+pub fn free_address() -> anyhow::Result<String> {
     let probe = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
     Ok(probe.local_addr()?.to_string())
 }

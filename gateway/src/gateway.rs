@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use sotto_proto::OrgName;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
 use crate::limiter::{Limiter, Rate};
@@ -28,12 +28,12 @@ const BODY_MEMORY: usize = 256 * 1024 * 1024;
 const LINK_WAITS: usize = 512;
 
 /// What is the same for all orgs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Server {
     /// The name that devices put into their proofs.
     pub name: String,
-    /// Where clients reach NATS.
-    pub nats_url: String,
+    /// Where clients reach NATS: any of these, which change with the nodes.
+    pub nats_urls: watch::Receiver<Vec<String>>,
     /// How many streams an org's rooms are spread over.
     pub shards: NonZeroU8,
 }

@@ -21,6 +21,7 @@ pub mod guests;
 mod http;
 mod key_packages;
 mod limiter;
+mod nodes;
 mod orders;
 pub mod org;
 mod passwords;

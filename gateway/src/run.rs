@@ -10,6 +10,7 @@ use sotto_jwt_accounts::grants::{GATEWAY_INBOX, SYSTEM_INBOX};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::{GatewayAddress, OrgName};
 use sotto_service::{Layout, OrgConfig, ServerArgs, ServerConfig, nats, readiness, shutdown, tls};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::clock::{Clock, SystemClock};
@@ -17,7 +18,7 @@ use crate::first_start::{self, FirstInvite};
 use crate::gateway::{Gateway, Server};
 use crate::org::Org;
 use crate::revocations::Revocations;
-use crate::{guests, orders, provision, server};
+use crate::{guests, nodes, orders, provision, server};
 
 /// Serves the orgs of a server directory until SIGTERM, SIGINT or, when asked
 /// to, the end of the parent process.
@@ -97,6 +98,7 @@ pub async fn open(
             key.clone(),
             Arc::clone(&clock),
         ));
+        tasks.spawn(nodes::keep_buckets(Arc::clone(&org)));
         tasks.spawn(guests::sweep(Arc::clone(&org), Arc::clone(&clock)));
         tasks.spawn(async move { invite.withdraw_when_used(&org).await });
     }
@@ -105,7 +107,7 @@ pub async fn open(
         credentials: &layout.gateway_system_creds(),
         inbox_prefix: SYSTEM_INBOX,
     };
-    let system = nats::connect(layout, config, login).await?;
+    let system = nats::connect_to_any(layout, config, login).await?;
     let revocations = Arc::new(Revocations::new(keys, system));
     for org in &orgs {
         let following = Arc::clone(&revocations).follow(Arc::clone(org), Arc::clone(&clock));
@@ -114,11 +116,13 @@ pub async fn open(
         in_force
             .with_context(|| format!("cannot keep out the revoked devices of `{}`", org.name()))?;
     }
+    let nats_urls = watch::Sender::new(nodes::nats_urls(layout, config));
     let server = Server {
         name: config.server_name.clone(),
-        nats_url: config.nats_url(),
+        nats_urls: nats_urls.subscribe(),
         shards: config.shards,
     };
+    tasks.spawn(nodes::follow(layout.clone(), config.clone(), nats_urls));
     Ok(Opened {
         gateway: Arc::new(Gateway::new(server, key, passwords, orgs, clock)),
         _tasks: tasks,
@@ -138,7 +142,7 @@ async fn open_org(
         credentials: &layout.gateway_creds(name),
         inbox_prefix: GATEWAY_INBOX,
     };
-    let client = nats::connect(layout, config, login).await?;
+    let client = nats::connect_to_any(layout, config, login).await?;
     let snapshot = layout.directory_snapshot(name, "gateway");
     Ok(Org::open(name.clone(), client, key.clone(), signer, snapshot).await?)
 }

@@ -124,7 +124,11 @@ pub struct Bucket {
 
 impl Bucket {
     async fn open(jetstream: &Context, config: Config) -> Result<Self, CreateKeyValueError> {
-        let store = jetstream.create_key_value(config).await?;
+        // On how many nodes it is kept may have changed since it was made.
+        let store = match jetstream.get_key_value(&config.bucket).await {
+            Ok(store) => store,
+            Err(_) => jetstream.create_key_value(config).await?,
+        };
         Ok(Self { store })
     }
 

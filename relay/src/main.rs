@@ -6,14 +6,17 @@
 //! knows nothing of the gateway's API: the two meet in NATS and in the
 //! directory log.
 
+mod cluster;
 mod fetch;
 mod nats_server;
+mod node;
 mod org;
 mod serve;
 mod streams;
 
 use std::path::PathBuf;
 
+use crate::cluster::{BootstrapArgs, ClusterArgs, JoinArgs};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use sotto_service::{ServerArgs, logging, shutdown, tls};
@@ -30,6 +33,12 @@ struct Args {
 enum Command {
     /// Serves until it is stopped.
     Run(Run),
+    /// Make a server the first node of a cluster.
+    Bootstrap(BootstrapArgs),
+    /// Make this machine a node of a cluster, with a token of `cluster token`.
+    Join(Box<JoinArgs>),
+    /// Look after the nodes of a cluster.
+    Cluster(ClusterArgs),
 }
 
 #[derive(clap::Args)]
@@ -45,9 +54,24 @@ struct Run {
 #[tokio::main]
 async fn main() -> Result<()> {
     tls::install_provider();
-    let Command::Run(run) = Args::parse().command;
-    logging::start(&run.server.log)?;
-    let (layout, config) = run.server.load()?;
-    let stop = shutdown::watch(run.server.exit_with_parent)?;
-    serve::serve(&layout, &config, run.nats_server.as_deref(), stop).await
+    match Args::parse().command {
+        Command::Run(run) => {
+            logging::start(&run.server.log)?;
+            let (layout, config) = run.server.load()?;
+            let stop = shutdown::watch(run.server.exit_with_parent)?;
+            serve::serve(&layout, &config, run.nats_server.as_deref(), stop).await
+        }
+        Command::Bootstrap(args) => {
+            logging::start("warn")?;
+            cluster::bootstrap(&args)
+        }
+        Command::Join(args) => {
+            logging::start("warn")?;
+            cluster::join(&args).await
+        }
+        Command::Cluster(args) => {
+            logging::start("warn")?;
+            cluster::run(&args).await
+        }
+    }
 }

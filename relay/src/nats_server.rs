@@ -5,15 +5,18 @@
 //! that is not on disk, and must never start a second server on the same
 //! streams.
 
+mod accounts;
 mod binary;
 mod config;
 mod demands;
 mod disk;
 mod health;
 mod orphan;
+pub mod peer_state;
 mod supervisor;
 
+pub use accounts::NatsAccounts;
 pub use binary::NatsBinary;
-pub use config::write_config;
+pub use config::{ConfigFile, write_witness};
 pub use health::{Finding, Health};
 pub use supervisor::Supervisor;

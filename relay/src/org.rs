@@ -4,16 +4,28 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use async_nats::jetstream;
+use async_nats::{Client, jetstream};
 use ed25519_dalek::VerifyingKey;
 use sotto_jwt_accounts::directory::DirectoryLog;
 use sotto_jwt_accounts::grants::RELAY_INBOX;
-use sotto_proto::{OrgName, Shard};
+use sotto_proto::{DIRECTORY_STREAM, INBOX_STREAM, OrgName, Shard, blob_stream, mail_stream};
 use sotto_service::nats::{self, Login};
 use sotto_service::{Layout, ServerConfig};
 
 use crate::fetch::FetchService;
 use crate::streams;
+
+/// An org that is served.
+pub struct Started {
+    /// Its name.
+    pub name: OrgName,
+    /// The relay's connection in its account.
+    pub client: Client,
+    /// Its streams.
+    pub streams: Vec<String>,
+    /// Answers catch-up.
+    pub fetch: FetchService,
+}
 
 /// Connects to the org's two accounts, makes its streams, reads its directory,
 /// and hears what devices ask from then on.
@@ -25,7 +37,7 @@ pub async fn start(
     config: &ServerConfig,
     org: &OrgName,
     gateway: VerifyingKey,
-) -> Result<FetchService> {
+) -> Result<Started> {
     let connect = async |credentials: &Path| {
         let login = Login {
             name: "sotto-relay",
@@ -42,5 +54,14 @@ pub async fn start(
     let directory = DirectoryLog::open(&jetstream, org.clone(), gateway, Some(snapshot))
         .await
         .context("the directory cannot be read")?;
-    Ok(FetchService::start(devices, client, Arc::new(directory)).await?)
+    let mut streams = vec![INBOX_STREAM.to_owned(), DIRECTORY_STREAM.to_owned()];
+    for shard in (0..config.shards.get()).map(Shard) {
+        streams.extend([mail_stream(shard), blob_stream(shard)]);
+    }
+    Ok(Started {
+        name: org.clone(),
+        streams,
+        fetch: FetchService::start(devices, client.clone(), Arc::new(directory)).await?,
+        client,
+    })
 }

@@ -8,14 +8,16 @@ use anyhow::{Context, Result, anyhow, bail};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use ed25519_dalek::VerifyingKey;
 use sotto_proto::signed::public_key;
+use sotto_service::cluster::Cluster;
 use sotto_service::private_files;
 use sotto_service::readiness::{self, Announcement};
 use sotto_service::{Layout, ServerConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::fetch::{ConnectionClosed, FetchService};
-use crate::nats_server::{Finding, Health, NatsBinary, Supervisor, write_config};
+use crate::fetch::ConnectionClosed;
+use crate::nats_server::{ConfigFile, Finding, Health, NatsBinary, Supervisor};
+use crate::node::{Node, Work};
 use crate::org;
 
 /// Runs until `stop`. Whatever happens, nats-server is stopped before this
@@ -33,10 +35,19 @@ pub async fn serve(
     let gateway = gateway_key(layout)?;
     let binary = NatsBinary::find(nats_server)?;
     tracing::info!(version = binary.version, "found nats-server");
-    write_config(layout, config)?;
-    let mut supervisor = Supervisor::start(binary, layout).await?;
-    let served = run(layout, config, gateway, &mut supervisor, stop).await;
-    supervisor.stop().await;
+    let cluster = Cluster::load(layout)?;
+    let file = ConfigFile::new(layout)?;
+    file.write(layout, config, cluster.as_ref())?;
+    let mut node = match cluster {
+        Some(cluster) => Some(Node::start(layout, config, cluster, file, &binary).await?),
+        None => None,
+    };
+    let mut supervisor = Supervisor::start(&binary, layout).await?;
+    let served = run(layout, config, gateway, &mut supervisor, &mut node, stop).await;
+    match node {
+        Some(node) => node.stop(supervisor).await,
+        None => supervisor.stop().await,
+    }
     served
 }
 
@@ -45,12 +56,18 @@ async fn run(
     config: &ServerConfig,
     gateway: VerifyingKey,
     supervisor: &mut Supervisor,
+    node: &mut Option<Node>,
     stop: CancellationToken,
 ) -> Result<()> {
-    let serving = tokio::select! {
-        serving = start(layout, config, gateway) => serving?,
-        why = supervisor.ended() => bail!("nats-server does not start: {why}"),
-        () = stop.cancelled() => return Ok(()),
+    let starting = start(layout, config, gateway, node.is_some());
+    tokio::pin!(starting);
+    let serving = loop {
+        tokio::select! {
+            serving = &mut starting => break serving?,
+            why = supervisor.ended() => bail!("nats-server does not start: {why}"),
+            () = stop.cancelled() => return Ok(()),
+            work = work_of(node) => work?.apply(supervisor),
+        }
     };
     tracing::info!(orgs = config.orgs.len(), "serving");
     let Serving {
@@ -58,11 +75,22 @@ async fn run(
         orgs,
         announcement,
     } = serving;
-    let mut orgs: JoinSet<ConnectionClosed> = orgs.into_iter().map(FetchService::run).collect();
+    let mut services: JoinSet<ConnectionClosed> = JoinSet::new();
+    let mut growing = JoinSet::new();
+    for org in orgs {
+        if let Some(node) = node {
+            growing.spawn(node.growth().look_after(org.name, org.client, org.streams));
+        }
+        services.spawn(org.fetch.run());
+    }
     let ended = loop {
         tokio::select! {
             () = stop.cancelled() => break Ok(()),
             () = supervisor.restarted() => {}
+            work = work_of(node) => match work {
+                Ok(work) => work.apply(supervisor),
+                Err(error) => break Err(error),
+            },
             finding = health.watch() => match finding {
                 Finding::Sick(why) => {
                     tracing::error!(why, "nats-server is sick: it is killed");
@@ -70,7 +98,7 @@ async fn run(
                 }
                 Finding::Unsuitable(unmet) => break Err(unmet.into()),
             },
-            Some(ended) = orgs.join_next() => {
+            Some(ended) = services.join_next() => {
                 break Err(match ended {
                     Ok(closed) => closed.into(),
                     Err(error) => anyhow!(error).context("answering catch-up failed"),
@@ -82,15 +110,28 @@ async fn run(
     ended
 }
 
+/// Waits for what there is to do as a node; for ever on a server alone.
+async fn work_of(node: &mut Option<Node>) -> Result<Work> {
+    match node {
+        Some(node) => node.work().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What serves.
 struct Serving {
     health: Health,
-    orgs: Vec<FetchService>,
+    orgs: Vec<org::Started>,
     announcement: Announcement,
 }
 
-async fn start(layout: &Layout, config: &ServerConfig, gateway: VerifyingKey) -> Result<Serving> {
-    let health = Health::connect(layout, config).await?;
+async fn start(
+    layout: &Layout,
+    config: &ServerConfig,
+    gateway: VerifyingKey,
+    is_node: bool,
+) -> Result<Serving> {
+    let health = Health::connect(layout, config, is_node).await?;
     health.ready().await?;
     let mut orgs = Vec::with_capacity(config.orgs.len());
     for served in &config.orgs {
@@ -107,7 +148,10 @@ async fn start(layout: &Layout, config: &ServerConfig, gateway: VerifyingKey) ->
 
 /// Two relays on one directory would each take the other's nats-server for an
 /// orphan.
-fn lock(layout: &Layout) -> Result<File> {
+///
+/// # Errors
+/// When there is another.
+pub fn lock(layout: &Layout) -> Result<File> {
     let path = layout.relay_lock();
     let file = OpenOptions::new()
         .write(true)

@@ -60,6 +60,13 @@ pub async fn ensure(
     }
     for config in wanted {
         let name = config.name.clone();
+        // On how many nodes it is kept is decided elsewhere.
+        let there = jetstream.get_stream(&name).await.ok();
+        let copies = there.map(|stream| stream.cached_info().config.num_replicas);
+        let config = Config {
+            num_replicas: copies.unwrap_or(config.num_replicas),
+            ..config
+        };
         let made = jetstream.create_or_update_stream(config.clone()).await;
         let made = made.map_err(|source| StreamError::Refused {
             name: name.clone(),

@@ -122,15 +122,7 @@ impl ServerConfig {
 
     /// The names and addresses that the server's certificate must be for.
     pub fn certificate_hosts(&self) -> Vec<String> {
-        let mut hosts = vec![
-            "localhost".to_owned(),
-            Ipv4Addr::LOCALHOST.to_string(),
-            Ipv6Addr::LOCALHOST.to_string(),
-        ];
-        if !hosts.contains(&self.public_host) {
-            hosts.push(self.public_host.clone());
-        }
-        hosts
+        certificate_hosts(&self.public_host)
     }
 
     /// Where clients reach NATS.
@@ -173,6 +165,20 @@ impl ServerConfig {
         }
         Ok(self)
     }
+}
+
+/// The names and addresses that the certificate of a machine must be for
+/// which people reach by this name or address.
+pub fn certificate_hosts(public_host: &str) -> Vec<String> {
+    let mut hosts = vec![
+        "localhost".to_owned(),
+        Ipv4Addr::LOCALHOST.to_string(),
+        Ipv6Addr::LOCALHOST.to_string(),
+    ];
+    if !hosts.iter().any(|host| host == public_host) {
+        hosts.push(public_host.to_owned());
+    }
+    hosts
 }
 
 /// The flags that every server binary's `run` has.

@@ -20,6 +20,7 @@ use crate::private_files::{self, FileError};
 /// | `nats/` | nats-server's configuration, streams, account JWTs, pid and log |
 /// | `first-invite-<org>` | the first admin's invitation, until it is used |
 /// | `directory/` | how far the relay and the gateway have read each org's directory |
+/// | `cluster/` | of a node of a cluster: [`crate::cluster`] |
 /// | `run/` | which processes serve now |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
@@ -178,6 +179,67 @@ impl Layout {
     /// What nats-server says.
     pub fn nats_log(&self) -> PathBuf {
         self.nats().join("nats.log")
+    }
+
+    /// The configuration of the server that keeps a lonely node company.
+    pub fn witness_config(&self) -> PathBuf {
+        self.nats().join("witness.conf")
+    }
+
+    /// What that server says.
+    pub fn witness_log(&self) -> PathBuf {
+        self.nats().join("witness.log")
+    }
+
+    /// The folder of what a node of a cluster knows of it.
+    pub fn cluster(&self) -> PathBuf {
+        self.root.join("cluster")
+    }
+
+    /// Which node this is; there from the moment the server is one.
+    pub fn cluster_node(&self) -> PathBuf {
+        self.cluster().join("node.json")
+    }
+
+    /// All nodes.
+    pub fn cluster_members(&self) -> PathBuf {
+        self.cluster().join("members.json")
+    }
+
+    /// The cluster authority's certificate, PEM.
+    pub fn cluster_authority(&self) -> PathBuf {
+        self.cluster().join("ca.pem")
+    }
+
+    /// Its private key, PEM, on nodes that keep the keys.
+    pub fn cluster_authority_key(&self) -> PathBuf {
+        self.cluster().join("ca.key")
+    }
+
+    /// This node's certificate, PEM.
+    pub fn node_certificate(&self) -> PathBuf {
+        self.cluster().join("node.pem")
+    }
+
+    /// Its private key, PEM.
+    pub fn node_key(&self) -> PathBuf {
+        self.cluster().join("node.key")
+    }
+
+    /// The accounts, on a node without a key store.
+    pub fn cluster_accounts(&self) -> PathBuf {
+        self.cluster().join("accounts.json")
+    }
+
+    /// What may join, on nodes that keep the keys.
+    pub fn cluster_tokens(&self) -> PathBuf {
+        self.cluster().join("tokens.json")
+    }
+
+    /// In which run of the operating system the node ran last, and how it
+    /// ended.
+    pub fn cluster_last_run(&self) -> PathBuf {
+        self.cluster().join("last-run.json")
     }
 
     /// The first admin's invitation of an org, one line of text.

@@ -4,12 +4,14 @@
 //! Nothing here knows what a relay or a gateway does, holds a key of the
 //! directory or of an account, or decides who may do what.
 
+pub mod cluster;
 pub mod config;
 pub mod layout;
 pub mod logging;
 pub mod nats;
 pub mod private_files;
 pub mod readiness;
+pub mod replicas;
 pub mod shutdown;
 pub mod tls;
 

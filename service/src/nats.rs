@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_nats::{Client, ConnectOptions, Event};
 use zeroize::Zeroizing;
 
+use crate::cluster::{Cluster, ClusterError};
 use crate::private_files::{self, FileError};
 use crate::tls::{self, TlsError};
 use crate::{Layout, ServerConfig};
@@ -38,6 +39,9 @@ pub enum NatsError {
     /// The authority's certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The nodes of the cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The credentials file does not hold credentials.
     #[error("{0} does not hold NATS credentials: restore it from a backup")]
     Credentials(String),
@@ -61,9 +65,34 @@ pub async fn connect(
     config: &ServerConfig,
     login: Login<'_>,
 ) -> Result<Client, NatsError> {
+    connect_to(layout, vec![config.local_nats_url()], login).await
+}
+
+/// The same, to this machine or, while it does not answer, to any other node
+/// of the cluster as it is known now.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_to_any(
+    layout: &Layout,
+    config: &ServerConfig,
+    login: Login<'_>,
+) -> Result<Client, NatsError> {
+    let mut urls = vec![config.local_nats_url()];
+    if let Some(cluster) = Cluster::load(layout)? {
+        urls.extend(cluster.others().map(|node| node.nats_url.clone()));
+    }
+    connect_to(layout, urls, login).await
+}
+
+async fn connect_to(
+    layout: &Layout,
+    urls: Vec<String>,
+    login: Login<'_>,
+) -> Result<Client, NatsError> {
     let credentials = Zeroizing::new(private_files::read_text(login.credentials, CREDS_MAX)?);
     let tls = tls::client_config(layout)?;
-    let url = config.local_nats_url();
+    let url = urls.join(", ");
     let deadline = tokio::time::Instant::now() + FIRST_CONNECTION;
     let mut attempt = 0;
     loop {
@@ -74,9 +103,10 @@ pub async fn connect(
             .tls_client_config(tls.clone())
             .tls_first()
             .ignore_discovered_servers()
+            .retain_servers_order()
             .reconnect_delay_callback(retry_delay)
             .event_callback(report);
-        match options.connect(&url).await {
+        match options.connect(urls.as_slice()).await {
             Ok(client) => return Ok(client),
             Err(error) if tokio::time::Instant::now() >= deadline => {
                 return Err(NatsError::Unreachable {

@@ -60,6 +60,16 @@ pub fn read_text(path: &Path, max: u64) -> Result<String, FileError> {
         .map_err(|error| FileError::new("read", path, error))
 }
 
+/// Waits until no other process holds the folder, and holds it until what is
+/// returned is dropped.
+///
+/// # Errors
+/// When the folder is missing.
+pub fn lock(folder: &Path) -> Result<File, FileError> {
+    let locked = File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
+    locked.map_err(|error| FileError::new("lock", folder, error))
+}
+
 /// Removes a file; one that is not there is fine.
 ///
 /// # Errors

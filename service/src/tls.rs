@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    SubjectPublicKeyInfo,
 };
 use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -22,7 +23,7 @@ use crate::Layout;
 use crate::private_files::{self, FileError};
 
 /// Longest PEM file that is read, in bytes.
-const PEM_MAX: u64 = 64 * 1024;
+pub(crate) const PEM_MAX: u64 = 64 * 1024;
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// Certificates are valid from a day ago, for machines whose clock is behind.
 const BACKDATED: Duration = DAY;
@@ -73,23 +74,41 @@ pub fn create_authority(layout: &Layout, server_name: &str) -> Result<(), TlsErr
 /// # Errors
 /// When the authority is missing or a host is not one.
 pub fn issue_server_certificate(layout: &Layout, hosts: &[String]) -> Result<(), TlsError> {
+    let key = KeyPair::generate()?;
+    let chain = sign_server_certificate(layout, &key, hosts)?;
+    let key = Zeroizing::new(key.serialize_pem());
+    private_files::write(&layout.server_key(), key.as_bytes())?;
+    private_files::write(&layout.server_certificate(), chain.as_bytes())?;
+    Ok(())
+}
+
+/// As [`issue_server_certificate`], for the public key, PEM, of another
+/// machine: the certificate with the authority's behind it, PEM.
+///
+/// # Errors
+/// When the authority is missing, the key is none or a host is not one.
+pub fn certify_server(
+    layout: &Layout,
+    public_key: &str,
+    hosts: &[String],
+) -> Result<String, TlsError> {
+    sign_server_certificate(layout, &SubjectPublicKeyInfo::from_pem(public_key)?, hosts)
+}
+
+fn sign_server_certificate(
+    layout: &Layout,
+    public_key: &impl PublicKeyData,
+    hosts: &[String],
+) -> Result<String, TlsError> {
     let authority = private_files::read_text(&layout.authority(), PEM_MAX)?;
     let authority_key = secret(&layout.authority_key())?;
     let issuer = Issuer::from_ca_cert_pem(&authority, KeyPair::from_pem(&authority_key)?)?;
-
     let mut params = params("Sotto server".to_owned());
     params.subject_alt_names = CertificateParams::new(hosts)?.subject_alt_names;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let key = KeyPair::generate()?;
-    let certificate = params.signed_by(&key, &issuer)?;
-
-    let key = Zeroizing::new(key.serialize_pem());
-    private_files::write(&layout.server_key(), key.as_bytes())?;
-    let chain = certificate.pem() + &authority;
-    private_files::write(&layout.server_certificate(), chain.as_bytes())?;
-    Ok(())
+    Ok(params.signed_by(public_key, &issuer)?.pem() + &authority)
 }
 
 /// SHA-256 of the authority's DER certificate: `GatewayAddress::authority`.
@@ -139,7 +158,7 @@ pub fn client_config(layout: &Layout) -> Result<rustls::ClientConfig, TlsError> 
     )
 }
 
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     use aws_lc_rs::kx_group::{SECP256R1, X25519, X25519MLKEM768};
     CryptoProvider {
         kx_groups: vec![X25519MLKEM768, X25519, SECP256R1],
@@ -158,7 +177,7 @@ fn authority(layout: &Layout) -> Result<CertificateDer<'static>, TlsError> {
         .map_err(|_| TlsError::Pem(path.display().to_string()))
 }
 
-fn params(common_name: String) -> CertificateParams {
+pub(crate) fn params(common_name: String) -> CertificateParams {
     let mut distinguished_name = DistinguishedName::new();
     distinguished_name.push(DnType::CommonName, common_name);
     let now = SystemTime::now();

@@ -16,7 +16,7 @@ impl Serve for ServerInfoRequest {
         let server = gateway.server();
         Ok(ServerInfo {
             server_name: server.name.clone(),
-            nats_urls: vec![server.nats_url.clone()],
+            nats_urls: server.nats_urls.borrow().clone(),
             gateway_key: signed::key_bytes(&gateway.key().verifying_key()),
             now_ms: gateway.now_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

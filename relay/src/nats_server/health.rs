@@ -20,6 +20,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const UNANSWERED_MAX: u32 = 6;
 /// So many times in a row not healthy, and it will not get well by itself.
 const SICK_MAX: u32 = 2;
+/// The same for a node, which may be catching up with the others.
+const NODE_SICK_MAX: u32 = 24;
 /// With less than this free, in bytes, starting it again would not help.
 const SPACE_MIN: u64 = 16 * 1024 * 1024;
 /// How often a server that is starting is asked.
@@ -30,6 +32,7 @@ const STARTING_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Health {
     client: Client,
     store: PathBuf,
+    is_node: bool,
 }
 
 /// What is wrong.
@@ -57,6 +60,17 @@ struct Healthz {
 }
 
 #[derive(Deserialize)]
+struct Jsz {
+    meta_cluster: Option<MetaGroup>,
+}
+
+#[derive(Deserialize)]
+struct MetaGroup {
+    #[serde(default)]
+    leader: String,
+}
+
+#[derive(Deserialize)]
 struct Complaint {
     error: String,
 }
@@ -75,7 +89,11 @@ impl Health {
     ///
     /// # Errors
     /// When the files that it takes do not read.
-    pub async fn connect(layout: &Layout, config: &ServerConfig) -> Result<Self, NatsError> {
+    pub async fn connect(
+        layout: &Layout,
+        config: &ServerConfig,
+        is_node: bool,
+    ) -> Result<Self, NatsError> {
         let login = Login {
             name: "sotto-relay",
             credentials: &layout.system_creds(),
@@ -92,7 +110,13 @@ impl Health {
         Ok(Self {
             client,
             store: layout.jetstream(),
+            is_node,
         })
+    }
+
+    /// The connection, which is to this node's own nats-server.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Waits until the server says that it is healthy and is what we demand.
@@ -125,12 +149,16 @@ impl Health {
                 Answered::Nothing => unanswered += 1,
                 Answered::Sick(why) => {
                     sick += 1;
+                    let sick_max = match self.is_node {
+                        true => NODE_SICK_MAX,
+                        false => SICK_MAX,
+                    };
                     if self.disk_is_full() {
                         tracing::error!(
                             why,
                             "the disk is full: free some space; nothing that was acknowledged is lost"
                         );
-                    } else if sick >= SICK_MAX {
+                    } else if sick >= sick_max && self.could_be_well().await {
                         return Finding::Sick(why);
                     }
                 }
@@ -156,6 +184,13 @@ impl Health {
                 Answered::Sick(complaints.next().unwrap_or(health.error))
             }
         }
+    }
+
+    /// Whether it is not the lack of other nodes that keeps it from being well.
+    async fn could_be_well(&self) -> bool {
+        let jsz = self.ask::<Jsz>("JSZ").await;
+        let group = jsz.and_then(|jsz| jsz.meta_cluster);
+        !self.is_node || group.is_some_and(|group| !group.leader.is_empty())
     }
 
     fn disk_is_full(&self) -> bool {

@@ -19,6 +19,11 @@ pub(super) const CONFIG_FLAG: &str = "-c";
 /// How long a server that is asked to stop may take before it is killed. With
 /// every message synced, killing loses nothing; it makes the next start longer.
 pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same for a node, which hands over what it leads and sends its clients
+/// away over half a minute.
+const LAME_DUCK_TIMEOUT: Duration = Duration::from_secs(45);
+/// How nats-server is told to become a lame duck.
+const LAME_DUCK: Signal = Signal::USR2;
 /// Pause before a restart: doubles with each crash, up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -60,11 +65,30 @@ impl Supervisor {
     ///
     /// # Errors
     /// [`SupervisorError`].
-    pub async fn start(binary: NatsBinary, layout: &Layout) -> Result<Self, SupervisorError> {
+    pub async fn start(binary: &NatsBinary, layout: &Layout) -> Result<Self, SupervisorError> {
+        Self::start_with(binary, layout.nats_config(), layout.nats_log()).await
+    }
+
+    /// The same for the server that keeps a lonely node company.
+    ///
+    /// # Errors
+    /// [`SupervisorError`].
+    pub async fn start_witness(
+        binary: &NatsBinary,
+        layout: &Layout,
+    ) -> Result<Self, SupervisorError> {
+        Self::start_with(binary, layout.witness_config(), layout.witness_log()).await
+    }
+
+    async fn start_with(
+        binary: &NatsBinary,
+        config: PathBuf,
+        log: PathBuf,
+    ) -> Result<Self, SupervisorError> {
         let command = NatsCommand {
-            binary: binary.path,
-            config: layout.nats_config(),
-            log: layout.nats_log(),
+            binary: binary.path.clone(),
+            config,
+            log,
         };
         let config = command.config.clone();
         tokio::task::spawn_blocking(move || orphan::stop(&config))
@@ -118,8 +142,34 @@ impl Supervisor {
         let _ = self.child.start_kill();
     }
 
+    /// Has the process read its configuration again.
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Stops the process.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
+        self.stop_by(Signal::TERM, STOP_TIMEOUT).await;
+    }
+
+    /// Stops the process of a node with others: what it leads goes to them,
+    /// and its clients are told to.
+    pub async fn hand_over_and_stop(self) {
+        self.stop_by(LAME_DUCK, LAME_DUCK_TIMEOUT).await;
+    }
+
+    async fn stop_by(mut self, signal: Signal, timeout: Duration) {
+        self.signal(signal);
+        if tokio::time::timeout(timeout, self.child.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("nats-server does not stop when asked: it is killed");
+            let _ = self.child.kill().await;
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = self
             .child
             .id()
@@ -127,14 +177,7 @@ impl Supervisor {
         // Without an id it has ended. It is our child and not waited for, so
         // the number cannot be another's.
         if let Some(pid) = pid {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        if tokio::time::timeout(STOP_TIMEOUT, self.child.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!("nats-server does not stop when asked: it is killed");
-            let _ = self.child.kill().await;
+            let _ = kill_process(pid, signal);
         }
     }
 }

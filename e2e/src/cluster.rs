@@ -1,0 +1,394 @@
+//! A cluster as its operator runs it, all nodes on this machine: the first is
+//! made by `sotto-gateway init` and `sotto-relay bootstrap` and has the
+//! gateway, the others join with a token each.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use async_nats::Client;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use sotto_jwt_accounts::grants::{GATEWAY_INBOX, RELAY_INBOX};
+use sotto_proto::{DIRECTORY_STREAM, GatewayAddress, INBOX_STREAM, OrgName, Shard};
+use sotto_proto::{blob_stream, mail_stream};
+use sotto_service::nats::{self, Login};
+use sotto_service::readiness::Ready;
+use sotto_service::{Layout, ServerConfig, private_files, replicas, tls};
+use tokio::runtime::Runtime;
+
+use crate::case::text;
+use crate::process::{self, Outcome, PATIENCE, Running, binary};
+use crate::server::free_address;
+
+/// How long nothing is looked at again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Some nodes and one gateway. Stopped when dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Node>,
+    gateway: Option<Running>,
+    org: OrgName,
+}
+
+/// One machine, as it were.
+#[derive(Debug)]
+pub struct Node {
+    layout: Layout,
+    relay: Option<Running>,
+}
+
+impl Cluster {
+    /// Makes a cluster of this many nodes below `dir`, with one org and one
+    /// project, and waits until everything is kept on as many as it should be.
+    ///
+    /// # Errors
+    /// When it does not serve in the end.
+    pub fn create(dir: &Path, org: &str, project: &str, nodes: usize) -> anyhow::Result<Self> {
+        let mut cluster = Self::alone(dir, org, project)?;
+        for number in 2..=nodes {
+            cluster.join(&dir.join(format!("n{number}")), false)?;
+        }
+        cluster.is_settled()?;
+        Ok(cluster)
+    }
+
+    /// A cluster of one.
+    ///
+    /// # Errors
+    /// When it does not serve in the end.
+    pub fn alone(dir: &Path, org: &str, project: &str) -> anyhow::Result<Self> {
+        tls::install_provider();
+        let root = dir.join("n1");
+        let (gateway, nats) = (free_address()?, free_address()?);
+        let mut init = Command::new(binary("sotto-gateway")?);
+        init.args(["init", "--org", org, "--project", project, "--dir"])
+            .arg(&root)
+            .args(["--gateway-listen", &gateway, "--nats-listen", &nats]);
+        finish(init)?;
+        let mut bootstrap = Command::new(binary("sotto-relay")?);
+        bootstrap
+            .args(["bootstrap", "--name", "n1", "--dir"])
+            .arg(&root)
+            .args(["--routes-listen", &free_address()?])
+            .args(["--admission-listen", &free_address()?]);
+        finish(bootstrap)?;
+        let mut cluster = Self {
+            nodes: vec![Node {
+                layout: Layout::new(root),
+                relay: None,
+            }],
+            gateway: None,
+            org: org.parse()?,
+        };
+        cluster.start(0)?;
+        cluster.start_gateway()?;
+        Ok(cluster)
+    }
+
+    /// Has one more machine join and starts it; its number.
+    ///
+    /// # Errors
+    /// When it is not let in or does not serve in the end.
+    pub fn join(&mut self, dir: &Path, gateway: bool) -> anyhow::Result<usize> {
+        let number = self.nodes.len();
+        let (address, token) = self.token(gateway)?;
+        let name = format!("n{}", number + 1);
+        join(dir, &name, &address, &token)?.success()?;
+        self.nodes.push(Node {
+            layout: Layout::new(dir),
+            relay: None,
+        });
+        self.start(number)?;
+        Ok(number)
+    }
+
+    /// A token for one more machine, and where it joins.
+    ///
+    /// # Errors
+    /// When none is made.
+    pub fn token(&self, gateway: bool) -> anyhow::Result<(String, String)> {
+        let mut command = Command::new(binary("sotto-relay")?);
+        command
+            .args(["cluster", "token", "--json", "--dir"])
+            .arg(self.first()?.layout.root());
+        if gateway {
+            command.arg("--gateway");
+        }
+        let made = finish(command)?;
+        Ok((text(&made, "address")?, text(&made, "token")?))
+    }
+
+    /// The nodes, by number from 0.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Starts the relay of a node and waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start(&mut self, number: usize) -> anyhow::Result<()> {
+        self.launch(number)?;
+        self.serves(number)
+    }
+
+    /// Starts the relay of a node without waiting.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch(&mut self, number: usize) -> anyhow::Result<()> {
+        let node = self.nodes.get_mut(number).context("no such node")?;
+        let mut command = Command::new(binary("sotto-relay")?);
+        command
+            .args(["run", "--exit-with-parent", "--dir"])
+            .arg(node.layout.root());
+        node.relay = Some(Running::start(command, None)?);
+        Ok(())
+    }
+
+    /// Waits until a node serves; how long that took.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn serves(&mut self, number: usize) -> anyhow::Result<()> {
+        let node = self.nodes.get_mut(number).context("no such node")?;
+        let relay = node.relay.as_mut().context("the node does not run")?;
+        is_ready(relay, &node.layout.relay_ready())
+    }
+
+    /// Starts the gateway, on the first node, and waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_gateway(&mut self) -> anyhow::Result<()> {
+        let layout = &self.first()?.layout;
+        let mut command = Command::new(binary("sotto-gateway")?);
+        command
+            .args(["run", "--exit-with-parent", "--dir"])
+            .arg(layout.root());
+        let mut gateway = Running::start(command, None)?;
+        is_ready(&mut gateway, &layout.gateway_ready())?;
+        self.gateway = Some(gateway);
+        Ok(())
+    }
+
+    /// Ends the gateway as a power cut would.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill_gateway(&mut self) -> anyhow::Result<()> {
+        let gateway = self.gateway.take().context("the gateway does not run")?;
+        gateway.kill().map(drop)
+    }
+
+    /// Ends a node as a power cut would: its relay and its nats-server.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self, number: usize) -> anyhow::Result<()> {
+        let node = self.nodes.get_mut(number).context("no such node")?;
+        let relay = node.relay.take().context("the node does not run")?;
+        relay.kill()?;
+        // Its servers may end by themselves at any moment.
+        while let Some(pid) = process::find("nats-server", node.layout.root())? {
+            kill_process(pid, Signal::KILL).ok();
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Stops a node as its operator does.
+    ///
+    /// # Errors
+    /// When it does not run or does not stop.
+    pub fn stop(&mut self, number: usize) -> anyhow::Result<Outcome> {
+        let node = self.nodes.get_mut(number).context("no such node")?;
+        let relay = node.relay.take().context("the node does not run")?;
+        relay.interrupt()
+    }
+
+    /// What people are told the gateway is.
+    ///
+    /// # Errors
+    /// When the first node's files do not read.
+    pub fn gateway(&self) -> anyhow::Result<String> {
+        let layout = &self.first()?.layout;
+        let config = ServerConfig::load(layout)?;
+        let address = GatewayAddress {
+            host: config.public_host,
+            port: config.gateway.listen.port(),
+            org: self.org.clone(),
+            authority: tls::authority_fingerprint(layout)?,
+        };
+        Ok(address.to_string())
+    }
+
+    /// The first admin's invitation.
+    ///
+    /// # Errors
+    /// When it is used already.
+    pub fn first_invite(&self) -> anyhow::Result<String> {
+        let path = self.first()?.layout.first_invite(&self.org);
+        Ok(private_files::read_text(&path, 4_096)?.trim().to_owned())
+    }
+
+    /// Waits until every stream and bucket is kept on as many nodes as it
+    /// should be and each of them has everything; how long that took.
+    ///
+    /// # Errors
+    /// When that does not happen.
+    pub fn is_settled(&self) -> anyhow::Result<Duration> {
+        let started = Instant::now();
+        let runtime = Runtime::new()?;
+        let running = self.nodes.iter().filter(|node| node.relay.is_some());
+        let layout = running.map(|node| &node.layout).next();
+        let layout = layout.context("no node runs")?;
+        let wanted = if self.nodes.len() >= 3 { 3 } else { 1 };
+        runtime.block_on(async {
+            let relay = self.relay_client(layout).await?;
+            let gateway = self.gateway_client().await?;
+            let mut streams = vec![INBOX_STREAM.to_owned(), DIRECTORY_STREAM.to_owned()];
+            streams.extend([mail_stream(Shard(0)), blob_stream(Shard(0))]);
+            let streams = streams.iter().map(|stream| (&relay, stream.as_str()));
+            // Of the buckets the one that is made last.
+            let streams: Vec<_> = streams.chain([(&gateway, "KV_tasks")]).collect();
+            for (client, stream) in streams {
+                loop {
+                    let copies = replicas::copies(client, stream).await.ok().flatten();
+                    if copies.is_some_and(|now| now.wanted == wanted && now.are_current()) {
+                        break;
+                    }
+                    ensure!(
+                        started.elapsed() < PATIENCE,
+                        "{stream} is not kept on {wanted} nodes"
+                    );
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            Ok(started.elapsed())
+        })
+    }
+
+    /// A client with the relay's grants in the org's account, on one node.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn relay_client(&self, layout: &Layout) -> anyhow::Result<Client> {
+        let login = Login {
+            name: "test",
+            credentials: &layout.relay_creds(&self.org),
+            inbox_prefix: RELAY_INBOX,
+        };
+        Ok(nats::connect(layout, &ServerConfig::load(layout)?, login).await?)
+    }
+
+    async fn gateway_client(&self) -> anyhow::Result<Client> {
+        let layout = &self.first()?.layout;
+        let login = Login {
+            name: "test",
+            credentials: &layout.gateway_creds(&self.org),
+            inbox_prefix: GATEWAY_INBOX,
+        };
+        Ok(nats::connect_to_any(layout, &ServerConfig::load(layout)?, login).await?)
+    }
+
+    fn first(&self) -> anyhow::Result<&Node> {
+        self.nodes.first().context("a cluster without nodes")
+    }
+}
+
+impl Node {
+    /// Where everything of it is on disk.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Whether its relay was started and not stopped.
+    pub fn runs(&self) -> bool {
+        self.relay.is_some()
+    }
+
+    /// Its nats-server's process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn nats_server(&self) -> anyhow::Result<Pid> {
+        let text = private_files::read_text(&self.layout.nats_pid(), 64)?;
+        Pid::from_raw(text.trim().parse()?).context("no process id")
+    }
+
+    /// Its relay's process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn relay(&self) -> anyhow::Result<Pid> {
+        let relay = self.relay.as_ref().context("the node does not run")?;
+        relay.pid()
+    }
+
+    /// Where clients reach its nats-server.
+    ///
+    /// # Errors
+    /// When its configuration does not read.
+    pub fn nats_listen(&self) -> anyhow::Result<SocketAddr> {
+        Ok(ServerConfig::load(&self.layout)?.nats.listen)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.gateway.take());
+        for number in 0..self.nodes.len() {
+            // Ignored: it may not run.
+            self.kill(number).ok();
+        }
+    }
+}
+
+/// Types `sotto-relay join`, with ports that are free; what came of it.
+///
+/// # Errors
+/// When it cannot be started or does not end.
+pub fn join(dir: &Path, name: &str, address: &str, token: &str) -> anyhow::Result<Outcome> {
+    let mut command = Command::new(binary("sotto-relay")?);
+    command
+        .args(["join", address, "--token", token, "--name", name, "--dir"])
+        .arg(dir)
+        .args(["--public-host", "127.0.0.1"])
+        .args(["--nats-listen", &free_address()?])
+        .args(["--gateway-listen", &free_address()?])
+        .args(["--routes-listen", &free_address()?])
+        .args(["--admission-listen", &free_address()?]);
+    Running::start(command, Some(String::new()))?.finish()
+}
+
+fn finish(command: Command) -> anyhow::Result<Vec<Value>> {
+    Running::start(command, Some(String::new()))?
+        .finish()?
+        .success()
+}
+
+/// Waits until the process says that it serves.
+fn is_ready(running: &mut Running, path: &Path) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let pid = running.pid()?.as_raw_nonzero().get();
+    loop {
+        let announced = private_files::read_text(path, 4_096).ok();
+        let ready = announced.and_then(|text| serde_json::from_str::<Ready>(&text).ok());
+        if ready.is_some_and(|ready| i64::from(ready.pid) == i64::from(pid)) {
+            return Ok(());
+        }
+        running.still_runs()?;
+        ensure!(
+            started.elapsed() < PATIENCE,
+            "{} is not there within {PATIENCE:?}",
+            path.display()
+        );
+        thread::sleep(PAUSE);
+    }
+}

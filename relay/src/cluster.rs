@@ -1,0 +1,28 @@
+//! A relay as a node of a cluster: how the first begins one, how others join
+//! it, how all learn who belongs to it, and how what is stored comes to be on
+//! enough of them.
+//!
+//! A node that keeps the keys admits others and tells all who the nodes are;
+//! nats-server does the rest. No seed of the operator or an account leaves a
+//! machine through here, but for the sealed key store, which only a machine
+//! gets that joins as a gateway.
+
+mod admission;
+mod adoption;
+mod bootstrap;
+mod bundle;
+mod commands;
+mod exchange;
+mod group;
+mod growth;
+mod join;
+mod membership;
+mod sync;
+mod tokens;
+
+pub use bootstrap::{BootstrapArgs, bootstrap};
+pub use commands::{ClusterArgs, run};
+pub use group::Group;
+pub use growth::Growth;
+pub use join::{JoinArgs, join};
+pub use membership::Membership;

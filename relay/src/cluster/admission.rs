@@ -1,0 +1,228 @@
+//! What a node that keeps the keys answers: it lets machines in that have a
+//! token, and tells nodes what is new. Other nodes answer nobody.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use sotto_service::cluster::{self, Cluster, Member, Members, NODES_MAX};
+use sotto_service::{Layout, private_files, tls};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::bundle::{Bundle, KeeperFiles};
+use super::exchange::{self, Admitted, Answer, ExchangeError, Join, Question};
+use super::group::Group;
+use super::tokens::{self, TokenError};
+
+/// Connections that are served at a time.
+const CONNECTIONS: usize = 64;
+/// Longest of the files that are sent, in bytes.
+const FILE_MAX: u64 = 1024 * 1024;
+/// Hosts in a node's certificate at most.
+const HOSTS_MAX: usize = 16;
+
+/// Answers nodes and machines that want to be one.
+pub struct Admission {
+    layout: Layout,
+    members: Arc<watch::Sender<Members>>,
+    group: watch::Receiver<Option<Group>>,
+    /// One machine comes in at a time.
+    admitting: Mutex<()>,
+}
+
+/// Listens where the node says.
+///
+/// # Errors
+/// When the port is taken.
+pub async fn listen(cluster: &Cluster) -> Result<TcpListener> {
+    let address = cluster.node.admission_listen;
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} for other nodes: is it taken by another program?")
+    })
+}
+
+impl Admission {
+    /// Will answer for the server in `layout`; `members` changes with whoever
+    /// is let in, while `group` says that everybody is there.
+    pub fn new(
+        layout: Layout,
+        members: Arc<watch::Sender<Members>>,
+        group: watch::Receiver<Option<Group>>,
+    ) -> Self {
+        Self {
+            layout,
+            members,
+            group,
+            admitting: Mutex::new(()),
+        }
+    }
+
+    /// Answers until it is dropped.
+    ///
+    /// # Errors
+    /// When the cluster's certificates do not read.
+    pub async fn serve(self, listener: TcpListener) -> Result<()> {
+        let tls = TlsAcceptor::from(Arc::new(cluster::server_config(&self.layout)?));
+        let admission = Arc::new(self);
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            let place = Arc::clone(&places).acquire_owned().await?;
+            while connections.try_join_next().is_some() {}
+            let (tcp, from) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a node's connection was not taken");
+                    continue;
+                }
+            };
+            let (tls, admission) = (tls.clone(), Arc::clone(&admission));
+            connections.spawn(async move {
+                let _place = place;
+                let served = admission.connection(&tls, tcp);
+                let served = tokio::time::timeout(exchange::TIMEOUT, served).await;
+                if let Err(error) = served.unwrap_or(Err(ExchangeError::Slow)) {
+                    tracing::debug!(%error, %from, "a connection of a node ended early");
+                }
+            });
+        }
+    }
+
+    async fn connection(&self, tls: &TlsAcceptor, tcp: TcpStream) -> Result<(), ExchangeError> {
+        let from = tcp.peer_addr()?;
+        let mut stream = tls.accept(tcp).await?;
+        let question = exchange::receive(&mut stream, exchange::QUESTION_MAX).await?;
+        let answer = match question {
+            Question::Join(join) => self.admit(&join, from).await,
+            Question::Sync { serial, digest } => self.synced(&stream, serial, &digest),
+        };
+        exchange::send(&mut stream, &answer).await
+    }
+
+    /// What is new for a node, which shows its certificate.
+    fn synced(&self, stream: &TlsStream<TcpStream>, serial: u64, digest: &str) -> Answer {
+        let shown = stream.get_ref().1.peer_certificates();
+        let shown = shown
+            .and_then(<[_]>::first)
+            .map(|c| cluster::fingerprint(c));
+        let members = self.members.borrow().clone();
+        let is_node = |shown| members.nodes.iter().any(|node| node.certificate == shown);
+        if !shown.is_some_and(is_node) {
+            return Answer::Refused("this machine is no node of the cluster".to_owned());
+        }
+        match Bundle::read(&self.layout) {
+            Ok(bundle) => Answer::Synced {
+                members: (members.serial > serial).then_some(members),
+                bundle: (bundle.digest() != digest).then(|| Box::new(bundle)),
+            },
+            Err(error) => {
+                tracing::error!("what nodes need does not read: {error:#}");
+                Answer::Later("this node cannot read its files".to_owned())
+            }
+        }
+    }
+
+    async fn admit(&self, join: &Join, from: SocketAddr) -> Answer {
+        let _one = self.admitting.lock().await;
+        let members = self.members.borrow().clone();
+        if let Err(no) = self.could_join(join, &members) {
+            return no;
+        }
+        let permitted = match tokens::consume(&self.layout, &join.secret, now_ms()) {
+            Ok(permitted) => permitted,
+            Err(error @ (TokenError::File(_) | TokenError::Damaged)) => {
+                tracing::error!(%error, "tokens cannot be checked");
+                return Answer::Later("this node cannot check tokens now".to_owned());
+            }
+            Err(error) => {
+                tracing::warn!(%from, %error, "a machine was not let in");
+                return Answer::Refused(error.to_string());
+            }
+        };
+        match self.let_in(join, members, permitted.gateway) {
+            Ok(admitted) => {
+                tracing::info!(node = %join.name, %from, "a node was let in");
+                Answer::Admitted(Box::new(admitted))
+            }
+            Err(error) => {
+                tracing::error!("a machine could not be let in: {error:#}");
+                Answer::Refused(format!("{error:#}; the token is used up: make another"))
+            }
+        }
+    }
+
+    /// What speaks against it before the token is looked at.
+    fn could_join(&self, join: &Join, members: &Members) -> Result<(), Answer> {
+        if !self.layout.cluster_authority_key().is_file() {
+            let text = "this node does not keep the keys: ask one that does";
+            return Err(Answer::Refused(text.to_owned()));
+        }
+        if members.get(&join.name).is_some() {
+            return Err(Answer::Refused(format!(
+                "there is a node {} already: choose another --name, or remove that one first",
+                join.name
+            )));
+        }
+        if members.nodes.len() >= NODES_MAX {
+            return Err(Answer::Refused(format!(
+                "the cluster has {NODES_MAX} nodes already: remove one first"
+            )));
+        }
+        if join.hosts.len() > HOSTS_MAX {
+            return Err(Answer::Refused("too many hosts".to_owned()));
+        }
+        let unsettled = match &*self.group.borrow() {
+            Some(group) => group.unsettled(members.nodes.len()),
+            None => Some("the nodes have not agreed on a leader".to_owned()),
+        };
+        match unsettled {
+            Some(why) => Err(Answer::Later(why)),
+            None => Ok(()),
+        }
+    }
+
+    fn let_in(&self, join: &Join, members: Members, gateway: bool) -> Result<Admitted> {
+        let layout = &self.layout;
+        let read = |path: &std::path::Path| private_files::read_text(path, FILE_MAX);
+        let node = cluster::admit(layout, &join.node_key, join.routes.host(), gateway)?;
+        let server_certificate = tls::certify_server(layout, &join.server_key, &join.hosts)?;
+        let keys = match gateway {
+            true => Some(KeeperFiles::read(layout)?),
+            false => None,
+        };
+        let members = members.with(Member {
+            name: join.name.clone(),
+            nats_url: format!("tls://{}", join.clients),
+            routes: join.routes.clone(),
+            admission: join.admission.clone(),
+            key: node.key,
+            certificate: node.fingerprint,
+            keeps_keys: gateway,
+        });
+        let admitted = Admitted {
+            config: read(&layout.config())?,
+            authority: read(&layout.authority())?,
+            cluster_authority: read(&layout.cluster_authority())?,
+            server_certificate,
+            node_certificate: node.certificate,
+            bundle: Bundle::read(layout)?,
+            keys,
+            members: members.clone(),
+        };
+        members.save(layout)?;
+        self.members.send_replace(members);
+        Ok(admitted)
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}

@@ -1,0 +1,104 @@
+//! Learning from a node that keeps the keys who the nodes are and what changed
+//! in accounts and orgs, for as long as the relay runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustls_pki_types::ServerName;
+use sotto_service::cluster::{self, Cluster, KEEPER, Member, Members};
+use sotto_service::{Layout, ServerConfig};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+
+use super::bundle::Bundle;
+use super::exchange::{self, Answer, Question};
+
+/// How often it is asked.
+const INTERVAL: Duration = Duration::from_secs(3);
+
+/// Asks again and again; `members` changes when the nodes do, and when
+/// anything else does that nats-server must be told.
+pub async fn keep_current(layout: Layout, members: Arc<watch::Sender<Members>>) {
+    loop {
+        match Cluster::load(&layout) {
+            Ok(Some(cluster)) => sync(&layout, &cluster, &members).await,
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "the cluster's files do not read"),
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// Asks each keeper in turn until one answers. One that keeps the keys itself
+/// asks the others, too: any of them may have let somebody in.
+async fn sync(layout: &Layout, cluster: &Cluster, members: &watch::Sender<Members>) {
+    for keeper in cluster.others().filter(|node| node.keeps_keys) {
+        match ask(layout, cluster, keeper).await {
+            Ok(changed) => {
+                if changed {
+                    tell(layout, members);
+                }
+                return;
+            }
+            Err(error) => {
+                tracing::debug!("{} does not tell what is new: {error:#}", keeper.name);
+            }
+        }
+    }
+}
+
+/// Another process may have changed the list on this machine.
+fn tell(layout: &Layout, members: &watch::Sender<Members>) {
+    match Members::load(layout) {
+        Ok(new) => drop(members.send_replace(new)),
+        Err(error) => tracing::error!(%error, "the list of nodes does not read"),
+    }
+}
+
+/// Whether something was new.
+async fn ask(layout: &Layout, cluster: &Cluster, keeper: &Member) -> Result<bool> {
+    let keeps_keys = layout.cluster_authority_key().is_file();
+    let known = Bundle::read(layout)?;
+    let question = Question::Sync {
+        serial: cluster.members.serial,
+        digest: known.digest(),
+    };
+    let asked = tokio::time::timeout(exchange::TIMEOUT, question_to(layout, keeper, &question));
+    let answer = asked.await.context("it does not answer")??;
+    let Answer::Synced { members, bundle } = answer else {
+        bail!("it refuses: {answer:?}");
+    };
+    let members = members.filter(|new| new.serial > cluster.members.serial);
+    if let Some(members) = &members {
+        members.save(layout)?;
+        tracing::info!(nodes = members.nodes.len(), "the nodes are others now");
+    }
+    // What accounts and orgs there are is decided where the keys are.
+    let bundle = bundle.filter(|_| !keeps_keys);
+    if let Some(bundle) = &bundle {
+        bundle.save(layout)?;
+        take_orgs(layout, bundle)?;
+    }
+    Ok(members.is_some() || bundle.is_some())
+}
+
+fn take_orgs(layout: &Layout, bundle: &Bundle) -> Result<()> {
+    let mut config = ServerConfig::load(layout)?;
+    let orgs: Vec<_> = bundle.orgs().cloned().collect();
+    if config.orgs != orgs {
+        config.orgs = orgs;
+        config.save(layout)?;
+        tracing::warn!("there are other organisations now: restart this relay to serve them");
+    }
+    Ok(())
+}
+
+async fn question_to(layout: &Layout, keeper: &Member, question: &Question) -> Result<Answer> {
+    let tls = TlsConnector::from(Arc::new(cluster::client_config(layout)?));
+    let tcp = TcpStream::connect(keeper.admission.to_string()).await?;
+    let mut stream = tls.connect(ServerName::try_from(KEEPER)?, tcp).await?;
+    exchange::send(&mut stream, question).await?;
+    Ok(exchange::receive(&mut stream, exchange::ANSWER_MAX).await?)
+}

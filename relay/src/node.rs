@@ -1,0 +1,134 @@
+//! A relay's part as a node, beside nats-server and the orgs: it writes
+//! nats-server's configuration anew when the nodes change, and keeps a node
+//! that is alone company.
+
+use anyhow::Result;
+use sotto_service::cluster::{Cluster, Members};
+use sotto_service::{Layout, ServerConfig};
+use tokio::sync::watch;
+
+use crate::cluster::{Group, Growth, Membership};
+use crate::nats_server::{ConfigFile, NatsAccounts, NatsBinary, Supervisor};
+use crate::nats_server::{peer_state, write_witness};
+
+/// This node.
+pub struct Node {
+    layout: Layout,
+    config: ServerConfig,
+    file: ConfigFile,
+    membership: Membership,
+    members: watch::Receiver<Members>,
+    group: watch::Receiver<Option<Group>>,
+    /// Another nats-server on this machine, without streams, while there is no
+    /// other node.
+    witness: Option<Supervisor>,
+}
+
+/// What is to be done to nats-server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing.
+    Nothing,
+    /// It is to read its configuration again.
+    Reload,
+}
+
+impl Node {
+    /// Begins to be one; nats-server is not running yet.
+    ///
+    /// # Errors
+    /// When a port is taken, or a file does not read or write.
+    pub async fn start(
+        layout: &Layout,
+        config: &ServerConfig,
+        cluster: Cluster,
+        file: ConfigFile,
+        binary: &NatsBinary,
+    ) -> Result<Self> {
+        let system = NatsAccounts::read(layout)?.system;
+        let witness = if peer_state::is_alone(layout, &system) {
+            write_witness(layout, config, &cluster)?;
+            Some(Supervisor::start_witness(binary, layout).await?)
+        } else {
+            None
+        };
+        let mut membership = Membership::start(layout, cluster).await?;
+        membership.follow(layout.clone(), config.clone());
+        Ok(Self {
+            layout: layout.clone(),
+            config: config.clone(),
+            file,
+            members: membership.members(),
+            group: membership.group(),
+            membership,
+            witness,
+        })
+    }
+
+    /// Waits until something is to be done to nats-server. May be dropped at
+    /// any time and called again.
+    ///
+    /// # Errors
+    /// When the relay cannot go on as a node.
+    pub async fn work(&mut self) -> Result<Work> {
+        tokio::select! {
+            failed = self.membership.failed() => failed.map(|()| Work::Nothing),
+            Ok(()) = self.members.changed() => self.reconfigure(),
+            Ok(()) = self.group.changed() => {
+                let size = self.group.borrow_and_update().as_ref().map_or(0, |group| group.size);
+                if size > 1 && let Some(witness) = self.witness.take() {
+                    tracing::info!("this node is not alone any more");
+                    witness.stop().await;
+                }
+                Ok(Work::Nothing)
+            }
+            () = restarted(&mut self.witness) => Ok(Work::Nothing),
+        }
+    }
+
+    /// What has streams kept on enough nodes.
+    pub fn growth(&self) -> Growth {
+        self.membership.growth()
+    }
+
+    /// Stops nats-server: with other nodes there, it hands over to them first.
+    pub async fn stop(self, supervisor: Supervisor) {
+        let others = self
+            .group
+            .borrow()
+            .as_ref()
+            .is_some_and(|group| group.size > 1);
+        match others {
+            true => supervisor.hand_over_and_stop().await,
+            false => supervisor.stop().await,
+        }
+        if let Some(witness) = self.witness {
+            witness.stop().await;
+        }
+    }
+
+    fn reconfigure(&mut self) -> Result<Work> {
+        self.members.mark_unchanged();
+        let cluster = Cluster::load(&self.layout)?;
+        self.file
+            .write(&self.layout, &self.config, cluster.as_ref())?;
+        Ok(Work::Reload)
+    }
+}
+
+impl Work {
+    /// Does it.
+    pub fn apply(self, supervisor: &Supervisor) {
+        match self {
+            Self::Nothing => {}
+            Self::Reload => supervisor.reload(),
+        }
+    }
+}
+
+async fn restarted(witness: &mut Option<Supervisor>) {
+    match witness {
+        Some(witness) => witness.restarted().await,
+        None => std::future::pending().await,
+    }
+}
