@@ -88,23 +88,27 @@ impl Caller for LoggedIn {
             .find(|org| token.is_of(org.name()))
             .ok_or(Refusal::SessionExpired)?;
         let (user, opened) = token.find(org, gateway.now_ms()).await?;
-        let is_theirs = |state: &State| match opened {
-            Opened::Device(device) => state
-                .device(device)
-                .is_some_and(|found| found.certificate.user == user),
-            Opened::Password { .. } => state
-                .user(&user)
-                .is_some_and(|found| found.status == UserStatus::Active),
-        };
-        if org.state_where(is_theirs).await?.is_none() {
-            return Err(Refusal::SessionExpired);
-        }
+        check_standing(org, &user, opened).await?;
         Ok(Self {
             org: org.clone(),
             user,
             opened,
         })
     }
+}
+
+/// Fails when the user, or the device, is not in the directory any more.
+async fn check_standing(org: &Org, user: &UserName, opened: Opened) -> Result<(), Refusal> {
+    let is_theirs = |state: &State| match opened {
+        Opened::Device(device) => state
+            .device(device)
+            .is_some_and(|found| found.certificate.user == *user),
+        Opened::Password { .. } => state
+            .user(user)
+            .is_some_and(|found| found.status == UserStatus::Active),
+    };
+    let found = org.state_where(is_theirs).await?;
+    found.map(drop).ok_or(Refusal::SessionExpired)
 }
 
 /// One of a user's enrolled devices.
@@ -121,6 +125,26 @@ pub struct EnrolledDevice {
 }
 
 impl EnrolledDevice {
+    /// The device for which somebody acts who holds a ticket of it.
+    ///
+    /// # Errors
+    /// [`Refusal::SessionExpired`] when it is not enrolled any more.
+    pub async fn of(org: &Arc<Org>, user: UserName, device: DeviceId) -> Result<Self, Refusal> {
+        check_standing(org, &user, Opened::Device(device)).await?;
+        Self::with_proofs(Arc::clone(org), user, device).await
+    }
+
+    async fn with_proofs(org: Arc<Org>, user: UserName, device: DeviceId) -> Result<Self, Refusal> {
+        let proofs = Proofs::of(&org, device).await?;
+        let proven = proofs.proven(&*org.state()?, &user);
+        Ok(Self {
+            org,
+            user,
+            device,
+            proven,
+        })
+    }
+
     /// The caller, as the directory wants to know.
     pub fn by(&self) -> By {
         By {
@@ -155,14 +179,7 @@ impl Caller for EnrolledDevice {
             let advice = "a login by password can only enrol a device: enrol this device first";
             return Err(Refusal::Denied(advice.to_owned()));
         };
-        let proofs = Proofs::of(&org, device).await?;
-        let proven = proofs.proven(&*org.state()?, &user);
-        Ok(Self {
-            org,
-            user,
-            device,
-            proven,
-        })
+        Self::with_proofs(org, user, device).await
     }
 }
 

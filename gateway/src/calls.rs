@@ -1,5 +1,6 @@
 //! The calls of the API, one file per subject.
 
+mod ceremonies;
 mod devices;
 mod directory;
 mod factors;
@@ -45,6 +46,9 @@ pub fn routes(router: Router<Arc<Gateway>>) -> Router<Arc<Gateway>> {
     let router = route::<wire::TotpProve>(router);
     let router = route::<wire::PasswordProveStart>(router);
     let router = route::<wire::PasswordProve>(router);
+    let router = route::<wire::CeremonyBegin>(router);
+    let router = route::<wire::CeremonyFinish>(router);
+    let router = route::<wire::CeremonyWait>(router);
     let router = route::<wire::FactorRemove>(router);
     let router = route::<wire::FactorsRequest>(router);
     let router = route::<wire::DirectoryChange>(router);

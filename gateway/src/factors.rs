@@ -1,6 +1,8 @@
 //! A user's factors beyond the password: what the directory says is enrolled,
 //! and what the gateway checks it by.
 
+use std::collections::BTreeSet;
+
 use rand::rngs::OsRng;
 use sotto_jwt_accounts::directory::{self, Command, State};
 use sotto_jwt_accounts::policy::Factor;
@@ -8,7 +10,7 @@ use sotto_proto::{FactorId, UserName};
 
 use crate::caller::EnrolledDevice;
 use crate::org::Org;
-use crate::records::{FactorsRecord, TotpRecord};
+use crate::records::FactorsRecord;
 use crate::refusal::Refusal;
 use crate::totp::{NewApp, Outcome, Totps};
 
@@ -30,6 +32,23 @@ impl NewFactor {
         directory::decide(&*caller.org.state()?, &caller.by(), enrol, now_ms)?;
         Ok(Self { id })
     }
+
+    /// Its id.
+    pub fn id(&self) -> FactorId {
+        self.id
+    }
+}
+
+/// Which ids the directory knows as factors of this user now.
+///
+/// # Errors
+/// [`Refusal::Unavailable`].
+pub fn is_enrolled(
+    org: &Org,
+    user: &UserName,
+) -> Result<impl Fn(FactorId) -> bool + use<>, Refusal> {
+    let known: BTreeSet<_> = enrolled(&*org.state()?, user).map(|(id, _)| id).collect();
+    Ok(move |id| known.contains(&id))
 }
 
 /// What the directory says that a user has enrolled.
@@ -50,13 +69,13 @@ pub fn user_of(state: &State, caller: &UserName, id: FactorId) -> Option<UserNam
     users.find(|user| has(user)).cloned()
 }
 
-/// The authenticator apps that codes are checked by, enrolled or about to be.
+/// What the gateway checks a user's factors by, enrolled or about to be.
 ///
 /// # Errors
 /// [`Refusal::Unavailable`].
-pub async fn apps(org: &Org, user: &UserName) -> Result<Vec<TotpRecord>, Refusal> {
+pub async fn stored(org: &Org, user: &UserName) -> Result<FactorsRecord, Refusal> {
     let record: Option<FactorsRecord> = org.buckets().factors.get(user.as_str()).await?;
-    Ok(record.unwrap_or_default().totps)
+    Ok(record.unwrap_or_default())
 }
 
 /// Begins to enrol an authenticator app.
@@ -70,11 +89,10 @@ pub async fn begin_totp(
     new: NewFactor,
     now_ms: i64,
 ) -> Result<NewApp, Refusal> {
-    let state = org.state()?;
-    let is_enrolled = |id| enrolled(&state, user).any(|(of, _)| of == id);
+    let is_enrolled = is_enrolled(org, user)?;
     let decide = |stored: Option<FactorsRecord>| {
         let owner = (org.name(), user);
-        let (record, app) = totps.enrol(owner, new.id, stored, is_enrolled, now_ms, &mut OsRng)?;
+        let (record, app) = totps.enrol(owner, new.id, stored, &is_enrolled, now_ms, &mut OsRng)?;
         Ok((Some(record), app))
     };
     let bucket = &org.buckets().factors;
@@ -92,11 +110,10 @@ pub async fn use_code(
     (only, code): (Option<FactorId>, &str),
     now_ms: i64,
 ) -> Result<FactorId, Refusal> {
-    let state = org.state()?;
-    let is_enrolled = |id| enrolled(&state, user).any(|(of, _)| of == id);
+    let is_enrolled = is_enrolled(org, user)?;
     let decide = |stored: Option<FactorsRecord>| {
         let owner = (org.name(), user);
-        let (record, outcome) = totps.prove(owner, stored, is_enrolled, (only, code), now_ms)?;
+        let (record, outcome) = totps.prove(owner, stored, &is_enrolled, (only, code), now_ms)?;
         Ok((Some(record), outcome))
     };
     let bucket = &org.buckets().factors;
@@ -115,9 +132,11 @@ pub async fn forget(org: &Org, user: &UserName, id: FactorId) -> Result<(), Refu
         let Some(mut record) = stored else {
             return Ok((None, ()));
         };
-        let before = record.totps.len();
-        record.totps.retain(|app| app.id != id.to_bytes());
-        Ok(((record.totps.len() < before).then_some(record), ()))
+        let parts = |record: &FactorsRecord| record.totps.len() + record.credentials.len();
+        let (before, id) = (parts(&record), id.to_bytes());
+        record.totps.retain(|app| app.id != id);
+        record.credentials.retain(|key| key.id != id);
+        Ok(((parts(&record) < before).then_some(record), ()))
     };
     let bucket = &org.buckets().factors;
     bucket.change(user.as_str(), decide).await

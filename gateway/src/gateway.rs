@@ -24,8 +24,8 @@ const RATE: Rate = Rate {
 };
 /// All request bodies together, in bytes.
 const BODY_MEMORY: usize = 256 * 1024 * 1024;
-/// Requests that wait for a link mailbox.
-const LINK_WAITS: usize = 512;
+/// Requests that wait for somebody else.
+const WAITS: usize = 512;
 
 /// What is the same for all orgs.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ pub struct Gateway {
     clock: Arc<dyn Clock>,
     limiter: Limiter,
     body_memory: Semaphore,
-    link_waits: Semaphore,
+    waits: Semaphore,
 }
 
 impl Gateway {
@@ -61,22 +61,20 @@ impl Gateway {
         passwords: Passwords,
         orgs: Vec<Arc<Org>>,
         clock: Arc<dyn Clock>,
+        provable: Provable,
     ) -> Self {
         Self {
             server,
             totps: Totps::new(&key),
             throttle: Throttle::new(&key),
-            provable: Provable {
-                sms: Err("this version cannot send text messages; demand another factor"),
-                webauthn: Err("this version has no page for it; demand another factor"),
-            },
+            provable,
             key,
             passwords,
             orgs,
             clock,
             limiter: Limiter::new(RATE),
             body_memory: Semaphore::new(BODY_MEMORY),
-            link_waits: Semaphore::new(LINK_WAITS),
+            waits: Semaphore::new(WAITS),
         }
     }
 
@@ -145,9 +143,9 @@ impl Gateway {
         &self.body_memory
     }
 
-    /// How many requests may wait for a link mailbox.
-    pub fn link_waits(&self) -> &Semaphore {
-        &self.link_waits
+    /// How many requests may wait for somebody else.
+    pub fn waits(&self) -> &Semaphore {
+        &self.waits
     }
 
     /// Whether NATS and the directory of every org are there.

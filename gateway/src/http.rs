@@ -24,6 +24,7 @@ use crate::caller::Caller;
 use crate::calls;
 use crate::gateway::Gateway;
 use crate::refusal::Refusal;
+use crate::webauthn;
 
 /// How long a body may stand still. In all it may take as long as it needs: a
 /// poor network is no attack.
@@ -48,7 +49,7 @@ pub trait Serve: Call + 'static {
 
 /// The whole API.
 pub fn router(gateway: Arc<Gateway>) -> Router {
-    calls::routes(Router::new())
+    webauthn::routes(calls::routes(Router::new()))
         .route("/healthz", get(async || StatusCode::OK))
         .route("/readyz", get(ready))
         .fallback(async || refused(&Refusal::UnknownCall))
@@ -103,7 +104,11 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// Reads a body of at most `max` bytes. What all bodies take together comes
 /// out of `memory`, in bytes, for as long as the permit lives.
-async fn read(
+///
+/// # Errors
+/// [`Refusal::TooLarge`], [`Refusal::Malformed`], or [`Refusal::Unavailable`]
+/// when no memory is left.
+pub async fn read(
     body: Body,
     max: usize,
     memory: &Semaphore,

@@ -37,3 +37,4 @@ mod sessions;
 mod storage;
 mod throttle;
 mod totp;
+mod webauthn;

@@ -19,22 +19,22 @@ const PROOFS: usize = 32;
 pub enum Which {
     /// Everybody has just one.
     Password,
-    /// An authenticator app.
-    Totp(FactorId),
+    /// One that was enrolled.
+    Factor(Factor, FactorId),
 }
 
 impl Which {
     fn factor(self) -> wire::Factor {
         match self {
             Self::Password => wire::Factor::Password,
-            Self::Totp(_) => wire::Factor::Totp,
+            Self::Factor(factor, _) => factor.into(),
         }
     }
 
     fn id(self) -> Bytes {
         match self {
             Self::Password => Bytes::new(),
-            Self::Totp(id) => id.to_bytes(),
+            Self::Factor(_, id) => id.to_bytes(),
         }
     }
 
@@ -127,7 +127,7 @@ mod tests {
     fn the_newest_proof_of_each_factor_is_kept() {
         let mut record = ProofsRecord::default();
         let id = |n: u8| FactorId::try_from(&[n; 16][..]).unwrap();
-        let app = |n| Which::Totp(id(n));
+        let app = |n| Which::Factor(Factor::Totp, id(n));
         for (which, at_ms) in [(Which::Password, 5), (app(1), 7), (Which::Password, 3)] {
             record.add(which, at_ms);
         }

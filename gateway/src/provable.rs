@@ -5,14 +5,14 @@ use sotto_jwt_accounts::directory::Command;
 use sotto_jwt_accounts::policy::{Factor, LevelPolicy};
 
 use crate::refusal::Refusal;
+use crate::webauthn::RelyingParty;
 
-/// What can be proven here; of the rest, why not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What can be proven here, and by what; of the rest, why not.
 pub struct Provable {
-    /// A code by text message.
+    /// Codes by text message.
     pub sms: Result<(), &'static str>,
     /// Passkeys and security keys.
-    pub webauthn: Result<(), &'static str>,
+    pub webauthn: Result<RelyingParty, &'static str>,
 }
 
 impl Provable {
@@ -24,11 +24,20 @@ impl Provable {
         let can = match factor {
             Factor::Password | Factor::Totp | Factor::Introductions => Ok(()),
             Factor::Sms => self.sms,
-            Factor::Webauthn | Factor::Fido2 => self.webauthn,
+            Factor::Webauthn | Factor::Fido2 => {
+                self.webauthn.as_ref().map(drop).map_err(|why| *why)
+            }
         };
-        can.map_err(|why| {
-            Refusal::Denied(format!("this server cannot have {factor} proven: {why}"))
-        })
+        can.map_err(|why| cannot(factor, why))
+    }
+
+    /// What checks passkeys and security keys.
+    ///
+    /// # Errors
+    /// [`Refusal::Denied`], which says what is missing.
+    pub fn relying_party(&self) -> Result<&RelyingParty, Refusal> {
+        let party = self.webauthn.as_ref();
+        party.map_err(|why| cannot(Factor::Webauthn, why))
     }
 
     /// Fails when a command sets a policy that demands such a factor.
@@ -50,6 +59,10 @@ impl Provable {
             _ => Ok(()),
         }
     }
+}
+
+fn cannot(factor: Factor, why: &str) -> Refusal {
+    Refusal::Denied(format!("this server cannot have {factor} proven: {why}"))
 }
 
 #[cfg(test)]
@@ -78,9 +91,10 @@ mod tests {
 
     #[test]
     fn what_nobody_can_prove_here_is_not_demanded() {
+        let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
         let provable = Provable {
             sms: Err("set up [sms]"),
-            webauthn: Ok(()),
+            webauthn: RelyingParty::new(&key, "https://chat.example"),
         };
         let can = [Factor::Totp, Factor::Webauthn, Factor::Fido2];
         assert_eq!(provable.check_demands(&demanding(&can)), Ok(()));

@@ -111,6 +111,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
         shards: args.shards,
         gateway: GatewayConfig {
             listen: args.gateway_listen,
+            origin: None,
         },
         nats: NatsConfig {
             listen: args.nats_listen,

@@ -2,6 +2,7 @@
 //! ever added; `version` says which fields a reader may count on.
 
 use bytes::Bytes;
+use sotto_proto::wire;
 
 /// The version that this gateway writes.
 pub const VERSION: u32 = 1;
@@ -66,6 +67,79 @@ pub struct FactorsRecord {
     /// No code is looked at before, in ms since 1970.
     #[prost(int64, tag = "4")]
     pub wait_until_ms: i64,
+    /// Passkeys and security keys.
+    #[prost(message, repeated, tag = "5")]
+    pub credentials: Vec<CredentialRecord>,
+}
+
+/// One passkey or security key. Nothing in it is secret.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CredentialRecord {
+    /// 16 bytes, random.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: Bytes,
+    /// `sotto.v1.Factor`: WebAuthn or FIDO2.
+    #[prost(enumeration = "wire::Factor", tag = "2")]
+    pub factor: i32,
+    /// What its user calls it.
+    #[prost(string, tag = "3")]
+    pub name: String,
+    /// Public key, counter and what else `webauthn-rs` keeps: its JSON.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub credential: Bytes,
+    /// When it was enrolled, in ms since 1970.
+    #[prost(int64, tag = "5")]
+    pub begun_ms: i64,
+    /// When its counter went backwards, in ms since 1970; 0: never. From then
+    /// on it is not believed.
+    #[prost(int64, tag = "6")]
+    pub cloned_ms: i64,
+}
+
+/// Bucket `ceremonies`, key: hex of the ticket's SHA-256. Kept for ten minutes.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub struct CeremonyRecord {
+    /// [`VERSION`].
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// Whose.
+    #[prost(string, tag = "2")]
+    pub user: String,
+    /// The device that began it, 16 bytes: a proof is one of this device.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub device: Bytes,
+    /// `sotto.v1.Factor`: WebAuthn or FIDO2.
+    #[prost(enumeration = "wire::Factor", tag = "4")]
+    pub factor: i32,
+    /// What is enrolled, or was proven, 16 bytes; empty: nothing is proven yet.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub id: Bytes,
+    /// What is enrolled is called so.
+    #[prost(string, tag = "6")]
+    pub name: String,
+    /// Not valid after, in ms since 1970.
+    #[prost(int64, tag = "7")]
+    pub expires_ms: i64,
+    /// The challenge that waits for an answer, as `webauthn-rs` keeps it, JSON;
+    /// empty: none does.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub state: Bytes,
+    /// Challenges that were drawn.
+    #[prost(uint32, tag = "9")]
+    pub challenges: u32,
+    /// When it was proven, in ms since 1970; 0: not yet.
+    #[prost(int64, tag = "10")]
+    pub proven_ms: i64,
+    /// What was wrong with the last answer.
+    #[prost(string, tag = "11")]
+    pub trouble: String,
+}
+
+impl std::fmt::Debug for CeremonyRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CeremonyRecord(..)")
+    }
 }
 
 /// One authenticator app.
@@ -212,10 +286,37 @@ mod tests {
             }],
             wrong: 9,
             wait_until_ms: 10,
+            credentials: vec![CredentialRecord {
+                id: Bytes::from_static(b"i"),
+                factor: 4,
+                name: "n".to_owned(),
+                credential: Bytes::from_static(b"c"),
+                begun_ms: 5,
+                cloned_ms: 6,
+            }],
         };
         assert_eq!(
             factors.encode_to_vec(),
-            b"\x08\x01\x12\x0a\x0a\x01i\x12\x01s\x18\x07\x20\x08\x18\x09\x20\x0a"
+            b"\x08\x01\x12\x0a\x0a\x01i\x12\x01s\x18\x07\x20\x08\x18\x09\x20\x0a\
+              \x2a\x0f\x0a\x01i\x10\x04\x1a\x01n\x22\x01c\x28\x05\x30\x06"
+        );
+        let ceremony = CeremonyRecord {
+            version: VERSION,
+            user: "u".to_owned(),
+            device: Bytes::from_static(b"d"),
+            factor: 4,
+            id: Bytes::from_static(b"i"),
+            name: "n".to_owned(),
+            expires_ms: 5,
+            state: Bytes::from_static(b"s"),
+            challenges: 6,
+            proven_ms: 7,
+            trouble: "t".to_owned(),
+        };
+        assert_eq!(
+            ceremony.encode_to_vec(),
+            b"\x08\x01\x12\x01u\x1a\x01d\x20\x04\x2a\x01i\x32\x01n\x38\x05\x42\x01s\
+              \x48\x06\x50\x07\x5a\x01t"
         );
         let proofs = ProofsRecord {
             version: VERSION,

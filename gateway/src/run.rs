@@ -17,7 +17,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::first_start::{self, FirstInvite};
 use crate::gateway::{Gateway, Server};
 use crate::org::Org;
+use crate::provable::Provable;
 use crate::revocations::Revocations;
+use crate::webauthn::RelyingParty;
 use crate::{guests, nodes, orders, provision, server};
 
 /// Serves the orgs of a server directory until SIGTERM, SIGINT or, when asked
@@ -123,8 +125,13 @@ pub async fn open(
         shards: config.shards,
     };
     tasks.spawn(nodes::follow(layout.clone(), config.clone(), nats_urls));
+    let provable = Provable {
+        sms: Err("this version cannot send text messages; demand another factor"),
+        webauthn: RelyingParty::new(&key, &config.origin(port)),
+    };
+    let gateway = Gateway::new(server, key, passwords, orgs, clock, provable);
     Ok(Opened {
-        gateway: Arc::new(Gateway::new(server, key, passwords, orgs, clock)),
+        gateway: Arc::new(gateway),
         _tasks: tasks,
     })
 }

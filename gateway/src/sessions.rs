@@ -40,11 +40,7 @@ pub async fn open(
     opened: Opened,
     now_ms: i64,
 ) -> Result<wire::Session, Refusal> {
-    let mut token = Zeroizing::new([0; TOKEN]);
-    OsRng.fill_bytes(token.as_mut());
-    for (byte, tag) in token.iter_mut().zip(tag(org.name())) {
-        *byte = tag;
-    }
+    let token = Token::draw(org.name());
     let lifetime_ms = i64::try_from(limits::SESSION.as_millis()).unwrap_or(i64::MAX);
     let (device, password_ms) = match opened {
         Opened::Device(device) => (device.to_bytes(), 0),
@@ -57,18 +53,39 @@ pub async fn open(
         expires_ms: now_ms.saturating_add(lifetime_ms),
         password_ms,
     };
-    org.buckets().sessions.put(&key(&token), &record).await?;
+    org.buckets().sessions.put(&token.key(), &record).await?;
     Ok(wire::Session {
-        token: Bytes::copy_from_slice(token.as_ref()),
+        token: Bytes::copy_from_slice(token.as_bytes()),
         expires_ms: record.expires_ms,
         now_ms,
     })
 }
 
-/// A token as a client presents it.
+/// What only its holder knows, in one org; its hash is the key under which the
+/// gateways remember what it is for.
 pub struct Token(Zeroizing<[u8; TOKEN]>);
 
 impl Token {
+    /// Draws one.
+    pub fn draw(org: &OrgName) -> Self {
+        let mut token = Zeroizing::new([0; TOKEN]);
+        OsRng.fill_bytes(token.as_mut());
+        for (byte, tag) in token.iter_mut().zip(tag(org)) {
+            *byte = tag;
+        }
+        Self(token)
+    }
+
+    /// For its holder.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+
+    /// The key of its record.
+    pub fn key(&self) -> String {
+        HEXLOWER.encode(&Sha256::digest(self.as_bytes()))
+    }
+
     /// Reads 32 bytes.
     pub fn new(bytes: &[u8]) -> Option<Self> {
         bytes
@@ -77,7 +94,7 @@ impl Token {
             .map(|bytes| Self(Zeroizing::new(bytes)))
     }
 
-    /// Whether it can be a session of this org.
+    /// Whether it can be of this org.
     pub fn is_of(&self, org: &OrgName) -> bool {
         self.0.starts_with(&tag(org))
     }
@@ -87,7 +104,7 @@ impl Token {
     /// # Errors
     /// [`Refusal::SessionExpired`] when it is nobody's, now or any more.
     pub async fn find(&self, org: &Org, now_ms: i64) -> Result<(UserName, Opened), Refusal> {
-        let record: Option<SessionRecord> = org.buckets().sessions.get(&key(&self.0)).await?;
+        let record: Option<SessionRecord> = org.buckets().sessions.get(&self.key()).await?;
         let record = record
             .filter(|record| record.expires_ms >= now_ms)
             .ok_or(Refusal::SessionExpired)?;
@@ -105,10 +122,6 @@ impl Token {
 fn tag(org: &OrgName) -> [u8; TAG] {
     let hash = Sha256::digest(org.as_str());
     std::array::from_fn(|at| hash.get(at).copied().unwrap_or_default())
-}
-
-fn key(token: &[u8; TOKEN]) -> String {
-    HEXLOWER.encode(&Sha256::digest(token))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ const GROUP_INFOS: &str = "group_infos";
 const LINKS: &str = "links";
 const FACTORS: &str = "factors";
 const PROOFS: &str = "proofs";
+const CEREMONIES: &str = "ceremonies";
 const THROTTLES: &str = "throttles";
 const TASKS: &str = "tasks";
 /// The name of every bucket: what a gateway's credentials must be for.
@@ -32,6 +33,7 @@ pub const BUCKETS: &[&str] = &[
     LINKS,
     FACTORS,
     PROOFS,
+    CEREMONIES,
     THROTTLES,
     TASKS,
 ];
@@ -40,6 +42,8 @@ pub const BUCKETS: &[&str] = &[
 const RACES: usize = 100;
 /// How long the mark of a removed value stays.
 const MARKER: Duration = Duration::from_secs(60);
+/// After so long a ceremony is over.
+const CEREMONIES_AGE: Duration = Duration::from_secs(10 * 60);
 /// After so long a throttle is forgotten: it has run out by then.
 const THROTTLES_AGE: Duration = Duration::from_secs(24 * 3_600);
 /// All link mailboxes of an org together, in bytes.
@@ -62,6 +66,8 @@ pub struct Buckets {
     pub factors: Bucket,
     /// What was proven, by device.
     pub proofs: Bucket,
+    /// Ceremonies of passkeys and security keys, by the hash of their ticket.
+    pub ceremonies: Bucket,
     /// How often something was tried.
     pub throttles: Bucket,
     /// How far the gateways' common tasks are.
@@ -96,6 +102,11 @@ impl Buckets {
             .await?,
             factors: open(config(FACTORS)).await?,
             proofs: open(config(PROOFS)).await?,
+            ceremonies: open(Config {
+                max_age: CEREMONIES_AGE,
+                ..config(CEREMONIES)
+            })
+            .await?,
             throttles: open(Config {
                 max_age: THROTTLES_AGE,
                 ..config(THROTTLES)

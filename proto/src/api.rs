@@ -55,6 +55,9 @@ calls! {
     TotpProve -> FactorProven, "/v1/factors/totp/prove", true;
     PasswordProveStart -> LoginStarted, "/v1/factors/password/start", true;
     PasswordProve -> FactorProven, "/v1/factors/password/prove", true;
+    CeremonyBegin -> CeremonyBegun, "/v1/factors/ceremonies/begin", true;
+    CeremonyFinish -> FactorProven, "/v1/factors/ceremonies/finish", true;
+    CeremonyWait -> CeremonyStanding, "/v1/factors/ceremonies/wait", true;
     FactorRemove -> FactorGone, "/v1/factors/remove", true;
     FactorsRequest -> Factors, "/v1/factors", true;
     DirectoryChange -> DirectoryChanged, "/v1/directory/change", true;

@@ -42,6 +42,11 @@ pub struct ServerConfig {
 pub struct GatewayConfig {
     /// HTTPS.
     pub listen: SocketAddr,
+    /// Where browsers reach it, `https://name` or `https://name:port`: what
+    /// passkeys and security keys are bound to, so changing the name makes all
+    /// of them useless. Without it, `public_host` and the port of `listen`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 /// nats-server's part of `server.toml`.
@@ -123,6 +128,15 @@ impl ServerConfig {
     /// The names and addresses that the server's certificate must be for.
     pub fn certificate_hosts(&self) -> Vec<String> {
         certificate_hosts(&self.public_host)
+    }
+
+    /// Where browsers reach the gateway, which listens on `port`.
+    pub fn origin(&self, port: u16) -> String {
+        match (&self.gateway.origin, self.public_host.parse()) {
+            (Some(origin), _) => origin.clone(),
+            (None, Ok(IpAddr::V6(address))) => format!("https://[{address}]:{port}"),
+            (None, _) => format!("https://{}:{port}", self.public_host),
+        }
     }
 
     /// Where clients reach NATS.
@@ -238,6 +252,7 @@ mod tests {
             shards: NonZeroU8::MIN,
             gateway: GatewayConfig {
                 listen: "127.0.0.1:8443".parse().unwrap(),
+                origin: None,
             },
             nats: NatsConfig {
                 listen: "0.0.0.0:4222".parse().unwrap(),

@@ -14,6 +14,7 @@ use crate::factors::{self, NewFactor};
 use crate::gateway::Gateway;
 use crate::http::Serve;
 use crate::proofs::{self, Proofs, Which};
+use crate::records::FactorsRecord;
 use crate::refusal::Refusal;
 use crate::throttle::{PASSWORD, Subject};
 
@@ -73,14 +74,33 @@ impl Serve for TotpProve {
         if !is_enrolled(&caller, id)? {
             org.append(&caller.by(), complete(id), now_ms).await?;
         }
-        proofs::remember(org, caller.device, Which::Totp(id), now_ms).await?;
+        proofs::remember(org, caller.device, Which::Factor(Factor::Totp, id), now_ms).await?;
         Ok(FactorProven { proven_ms: now_ms })
     }
 }
 
 fn is_enrolled(caller: &EnrolledDevice, id: FactorId) -> Result<bool, Refusal> {
-    let state = caller.org.state()?;
-    Ok(factors::enrolled(&state, &caller.user).any(|(of, _)| of == id))
+    Ok(factors::is_enrolled(&caller.org, &caller.user)?(id))
+}
+
+impl FactorsRecord {
+    /// What is known of a factor, but for when it was proven.
+    fn standing(&self, id: FactorId) -> FactorStanding {
+        let id = id.to_bytes();
+        let app = self.totps.iter().find(|app| app.id == id);
+        let app = app.map(|app| FactorStanding {
+            enrolled_ms: app.begun_ms,
+            ..FactorStanding::default()
+        });
+        let key = self.credentials.iter().find(|key| key.id == id);
+        let key = key.map(|key| FactorStanding {
+            enrolled_ms: key.begun_ms,
+            name: key.name.clone(),
+            cloned_ms: key.cloned_ms,
+            ..FactorStanding::default()
+        });
+        app.or(key).unwrap_or_default()
+    }
 }
 
 impl Serve for PasswordProveStart {
@@ -162,15 +182,14 @@ impl Serve for FactorsRequest {
             proven_ms: proven_ms(wire::Factor::Password, &[]),
             ..FactorStanding::default()
         };
-        let apps = factors::apps(&caller.org, &caller.user).await?;
+        let stored = factors::stored(&caller.org, &caller.user).await?;
         let others = factors::enrolled(&state, &caller.user).map(|(id, factor)| {
             let factor = wire::Factor::from(factor);
-            let app = apps.iter().find(|app| app.id == id.to_bytes());
             FactorStanding {
                 factor: factor.into(),
                 id: id.to_bytes(),
-                enrolled_ms: app.map(|app| app.begun_ms).unwrap_or_default(),
                 proven_ms: proven_ms(factor, id.as_bytes()),
+                ..stored.standing(id)
             }
         });
         Ok(Factors {

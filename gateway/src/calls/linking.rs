@@ -47,7 +47,7 @@ impl Serve for LinkGet {
         let key = key(&self.rendezvous, self.slot())?;
         let wait = Duration::from_millis(self.wait_ms.into()).min(WAIT);
         let until = Instant::now() + wait;
-        let _waiting = gateway.link_waits().try_acquire().map_err(|_| {
+        let _waiting = gateway.waits().try_acquire().map_err(|_| {
             Refusal::TooMany(
                 "too many devices are being linked at this moment: try again in a minute"
                     .to_owned(),

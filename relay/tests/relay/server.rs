@@ -53,6 +53,7 @@ impl Server {
             shards: NonZeroU8::MIN,
             gateway: GatewayConfig {
                 listen: "127.0.0.1:1".parse().unwrap(),
+                origin: None,
             },
             nats: NatsConfig {
                 listen: free_address(),
