@@ -40,26 +40,10 @@ pub(crate) fn demo(arguments: &[String]) -> anyhow::Result<()> {
     step("demo", demo.args(arguments))
 }
 
-/// Measures, with everything optimised. Link-time optimisation would cost
-/// minutes and is left out.
-pub(crate) fn bench(arguments: &[String]) -> anyhow::Result<()> {
-    tools::nats_server()?;
-    let mut bench = cargo(&[
-        "run",
-        "--release",
-        "--locked",
-        "--package",
-        "sotto-bench",
-        "--",
-    ])?;
-    bench.env("CARGO_PROFILE_RELEASE_LTO", "off");
-    step("bench", bench.args(arguments))
-}
-
 /// The programs that the demo and the black-box tests start. Built with the
 /// whole workspace, so that features, and with them artifacts, are the same
 /// as those of the tests.
-fn build() -> anyhow::Result<()> {
+pub(crate) fn build() -> anyhow::Result<()> {
     let mut build = cargo(&["build", "--workspace", "--bins", "--locked"])?;
     step("build", &mut build)
 }

@@ -8,6 +8,7 @@
 
 mod checks;
 mod documents;
+mod measures;
 mod shell;
 mod tools;
 
@@ -22,6 +23,8 @@ const USAGE: &str = "usage: cargo xtask TASK
   demo [ARGS]    build, then play the whole product through on this machine (demo --help)
   test [ARGS]    build, then run every test; ARGS go to the test runner
   bench [ARGS]   build with optimisation, then measure (bench --help)
+  budget         measure bytes and round trips, and write docs/budget.md anew
+  faults [ARGS]  have everything go wrong: --seconds N, --seed N
   documents      check that documents name only what exists
   ci             formatting, lints, documents, dependencies, tests and the demo";
 
@@ -41,7 +44,9 @@ fn run() -> anyhow::Result<()> {
         Some((task, [])) if task == "setup" => tools::all(),
         Some((task, rest)) if task == "demo" => checks::demo(rest),
         Some((task, rest)) if task == "test" => checks::test(rest),
-        Some((task, rest)) if task == "bench" => checks::bench(rest),
+        Some((task, rest)) if task == "bench" => measures::bench(rest),
+        Some((task, [])) if task == "budget" => measures::budget(),
+        Some((task, rest)) if task == "faults" => measures::faults(rest),
         Some((task, [])) if task == "documents" => documents::check(),
         Some((task, [])) if task == "ci" => checks::all(),
         _ => bail!("{USAGE}"),

@@ -1,0 +1,373 @@
+//! What Sotto costs on the wire, against what `docs/budget.md` says it costs:
+//! whoever makes something dearer sees it here, and changes the page on
+//! purpose with `cargo xtask budget`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test"
+)]
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use sotto_e2e::case::Case;
+use sotto_e2e::network::Network;
+use sotto_e2e::person::Person;
+use sotto_e2e::session;
+use sotto_faults::{Conditions, Traffic};
+
+/// Far away, so that what waits for an answer is told from what does not.
+const FAR: Conditions = Conditions {
+    delay: Duration::from_millis(40),
+    ..Conditions::GOOD
+};
+
+/// Set: write the page in place of comparing with it.
+const WRITE: &str = "SOTTO_BUDGET_WRITE";
+
+/// Messages of the longest catch-up, one frame each.
+const MANY: usize = 10_000;
+
+/// What something costs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Cost {
+    what: String,
+    up: u64,
+    down: u64,
+    round_trips: u64,
+}
+
+impl Cost {
+    fn new(what: &str, traffic: Traffic) -> Self {
+        Self {
+            what: what.to_owned(),
+            up: traffic.up,
+            down: traffic.down,
+            round_trips: traffic.round_trips,
+        }
+    }
+
+    /// Reads a row of the page.
+    fn parse(row: &str) -> Option<Self> {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, what, up, down, round_trips, _] = cells[..] else {
+            return None;
+        };
+        let number = |text: &str| text.replace(',', "").parse().ok();
+        Some(Self {
+            what: what.to_owned(),
+            up: number(up)?,
+            down: number(down)?,
+            round_trips: number(round_trips)?,
+        })
+    }
+
+    /// Whether this is more than `budget` by more than what differs from run
+    /// to run: lengths of signatures, of numbers, of a name that is drawn, a
+    /// ping, and which of two answers came first.
+    fn exceeds(&self, budget: &Self) -> bool {
+        let bytes = |budget: u64| budget + budget / 20 + 200;
+        self.up > bytes(budget.up)
+            || self.down > bytes(budget.down)
+            || self.round_trips > budget.round_trips + 2 + budget.round_trips / 10
+    }
+}
+
+/// A device whose traffic is counted.
+struct Counted<'a> {
+    person: &'a Person,
+    network: &'a Network,
+    /// What it costs to connect, which is in every command.
+    connect: Traffic,
+}
+
+impl Counted<'_> {
+    /// What a command costs beyond connecting.
+    fn does(&self, what: &str, arguments: &[&str]) -> Cost {
+        let before = total(self.network);
+        self.person.does(arguments).unwrap();
+        let whole = total(self.network) - before;
+        let beyond = |whole: u64, connect: u64| whole.saturating_sub(connect);
+        Cost {
+            what: what.to_owned(),
+            up: beyond(whole.up, self.connect.up),
+            down: beyond(whole.down, self.connect.down),
+            round_trips: beyond(whole.round_trips, self.connect.round_trips),
+        }
+    }
+}
+
+#[test]
+fn nothing_costs_more_than_its_budget() {
+    let case = Case::new().unwrap();
+    let bob = case.member(case.device("bob").unwrap(), "bob").unwrap();
+    let network = Network::new(case.server.layout(), FAR, 1).unwrap();
+    let far_bob = bob.behind(&network);
+    // What is left of joining.
+    far_bob.does(&["sync"]).unwrap();
+
+    let before = total(&network);
+    far_bob.does(&["sync"]).unwrap();
+    let connect = total(&network) - before;
+    let counted = Counted {
+        person: &far_bob,
+        network: &network,
+        connect,
+    };
+    let mut costs = vec![
+        Cost::new("connect, with nothing new", connect),
+        counted.does("send a text", &["send", "barn", "hello"]),
+        receive(&case, &far_bob, &network),
+    ];
+    for count in [1, 100, MANY] {
+        session::send_one_by_one(&case.alice, &case.room, count).unwrap();
+        let what = match count {
+            1 => "catch up with a text".to_owned(),
+            count => format!(
+                "catch up with {} texts, a frame each",
+                thousands(count as u64)
+            ),
+        };
+        costs.push(counted.does(&what, &["--wait", "600", "sync"]));
+    }
+    let hundred: Vec<String> = (0..100).map(|n| format!("text {n:03}")).collect();
+    let sending = ["send", "barn", "--stdin"];
+    let sending = case
+        .alice
+        .starts(&sending, Some(hundred.join("\n")))
+        .unwrap();
+    sending.finish().unwrap().success().unwrap();
+    costs.push(counted.does(
+        "catch up with 100 texts that were queued at once",
+        &["sync"],
+    ));
+
+    let members: Vec<Person> = (0..7)
+        .map(|n| {
+            let name = format!("member{n}");
+            case.member(case.device(&name).unwrap(), &name).unwrap()
+        })
+        .collect();
+    members.iter().for_each(|member| {
+        member.does(&["sync"]).unwrap();
+    });
+    far_bob.does(&["sync"]).unwrap();
+    costs.extend(join(&case, "10"));
+
+    judge(&costs);
+}
+
+/// Takes the better part of an hour: a thousand people sign up.
+#[test]
+#[ignore = "takes the better part of an hour"]
+fn joining_a_room_of_a_thousand() {
+    let case = Case::new().unwrap();
+    for n in 0..998 {
+        let name = format!("member{n}");
+        let device = case.device(&name).unwrap();
+        device
+            .does(&["signup", &case.invite().unwrap(), &name])
+            .unwrap();
+        case.alice
+            .does(&["room", "invite", &case.room, &name])
+            .unwrap();
+    }
+    eprintln!("{:#?}", join(&case, "1,000"));
+}
+
+/// What one more text costs who is connected already.
+fn receive(case: &Case, person: &Person, network: &Network) -> Cost {
+    let mut following = person.starts(&["recv", "barn", "--follow"], None).unwrap();
+    case.alice.does(&["send", "barn", "are you there"]).unwrap();
+    let shows =
+        |text: &'static str| move |line: &serde_json::Value| (line["text"] == text).then_some(());
+    following
+        .wait_for("the first text", shows("are you there"))
+        .unwrap();
+    settle(network);
+    let before = total(network);
+    case.alice.does(&["send", "barn", "listen"]).unwrap();
+    following
+        .wait_for("the second text", shows("listen"))
+        .unwrap();
+    settle(network);
+    let cost = Cost::new("receive a text while connected", total(network) - before);
+    following.interrupt().unwrap();
+    cost
+}
+
+/// What joining a room costs whoever comes in, and an owner who lets them in.
+fn join(case: &Case, size: &str) -> [Cost; 2] {
+    let network = Network::new(case.server.layout(), FAR, 2).unwrap();
+    let newcomer = case.device("newcomer").unwrap();
+    newcomer
+        .does(&["signup", &case.invite().unwrap(), "newcomer"])
+        .unwrap();
+    newcomer.does(&["sync"]).unwrap();
+    let far = newcomer.behind(&network);
+    let connect = |person: &Person, network: &Network| {
+        let before = total(network);
+        person.does(&["sync"]).unwrap();
+        total(network) - before
+    };
+    let owners_network = Network::new(case.server.layout(), FAR, 3).unwrap();
+    let owner = case.alice.clone().behind(&owners_network);
+    let letting_in = Counted {
+        person: &owner,
+        network: &owners_network,
+        connect: connect(&owner, &owners_network),
+    };
+    let coming_in = Counted {
+        person: &far,
+        network: &network,
+        connect: connect(&far, &network),
+    };
+    [
+        letting_in.does(
+            &format!("let a device into a room, as the {size}th member"),
+            &["room", "invite", &case.room, "newcomer"],
+        ),
+        coming_in.does(
+            &format!("come into a room, as the {size}th member"),
+            &["sync"],
+        ),
+    ]
+}
+
+/// Waits until nothing goes over the wire any more.
+fn settle(network: &Network) {
+    let started = Instant::now();
+    let mut last = total(network);
+    while started.elapsed() < Duration::from_secs(10) {
+        thread::sleep(Duration::from_millis(500));
+        let now = total(network);
+        if now == last {
+            return;
+        }
+        last = now;
+    }
+}
+
+fn total(network: &Network) -> Traffic {
+    let [gateway, nats] = network.traffic();
+    Traffic {
+        connections: gateway.connections + nats.connections,
+        up: gateway.up + nats.up,
+        down: gateway.down + nats.down,
+        round_trips: gateway.round_trips + nats.round_trips,
+        broken: gateway.broken + nats.broken,
+    }
+}
+
+/// Compares with the page, or writes it.
+fn judge(costs: &[Cost]) {
+    let shown = page(costs);
+    eprintln!("{shown}");
+    if env::var_os(WRITE).is_some() {
+        fs::write(path(), shown).unwrap();
+        return;
+    }
+    let committed = fs::read_to_string(path()).unwrap();
+    let budgets: Vec<Cost> = committed.lines().filter_map(Cost::parse).collect();
+    for cost in costs {
+        let budget = budgets.iter().find(|budget| budget.what == cost.what);
+        let budget = budget.unwrap_or_else(|| {
+            panic!(
+                "docs/budget.md has no row `{}`: run `cargo xtask budget`",
+                cost.what
+            )
+        });
+        assert!(
+            !cost.exceeds(budget),
+            "costs {cost:?}, and docs/budget.md allows {budget:?}: make it cheaper, or say with \
+             `cargo xtask budget` that it is worth it"
+        );
+    }
+}
+
+fn path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/budget.md")
+}
+
+fn page(costs: &[Cost]) -> String {
+    let mut page = "\
+# What it costs on the wire
+
+Written by `cargo xtask budget`, which plays every row with the real programs through a counting \
+proxy at 80 ms round trip; the test `nothing_costs_more_than_its_budget` fails when a row gets \
+dearer by more than 5 % and 200 bytes, or by more than two round trips. Bytes are those of the TCP \
+streams, TLS included, to the gateway and to NATS together. Round trips are the times that a \
+device waits for an answer before it goes on, TCP's own handshakes included; calls that overlap \
+count each.
+
+Connecting is a new process without any TLS session to resume: TLS 1.3 with X25519MLKEM768 to the \
+gateway, a JWT, TLS 1.3 to nats-server, and a catch-up request. Every other row is what comes on \
+top of it.
+
+| what | bytes up | bytes down | round trips |
+|---|---:|---:|---:|
+"
+    .to_owned();
+    for cost in costs {
+        let Cost {
+            what,
+            up,
+            down,
+            round_trips,
+        } = cost;
+        let (up, down) = (thousands(*up), thousands(*down));
+        writeln!(page, "| {what} | {up} | {down} | {round_trips} |").unwrap();
+    }
+    page
+}
+
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+#[test]
+fn rows_are_read_as_they_are_written() {
+    let cost = Cost {
+        what: "send a text".to_owned(),
+        up: 1_234_567,
+        down: 12,
+        round_trips: 3,
+    };
+    let shown = page(std::slice::from_ref(&cost));
+    let read: Vec<Cost> = shown.lines().filter_map(Cost::parse).collect();
+    assert_eq!(read, [cost]);
+}
+
+#[test]
+fn what_is_dearer_is_noticed() {
+    let budget = Cost {
+        what: "send a text".to_owned(),
+        up: 10_000,
+        down: 10_000,
+        round_trips: 3,
+    };
+    assert!(!budget.exceeds(&budget));
+    let dearer = |change: fn(&mut Cost)| {
+        let mut cost = budget.clone();
+        change(&mut cost);
+        cost.exceeds(&budget)
+    };
+    assert!(!dearer(|cost| cost.up += 100));
+    assert!(dearer(|cost| cost.up += 1_000));
+    assert!(dearer(|cost| cost.down += 1_000));
+    assert!(dearer(|cost| cost.round_trips += 3));
+}
