@@ -19,6 +19,7 @@ use nsc::NscCommand;
 use rotate::RotateCommand;
 
 use crate::clock::{Clock, SystemClock};
+use crate::{provision, signing};
 
 /// The accounts of which server, and what of them.
 #[derive(Debug, clap::Args)]
@@ -41,6 +42,8 @@ pub struct AccountsArgs {
 enum AccountsCommand {
     #[command(flatten)]
     Server(ServerCommand),
+    /// Seal the keys of a server that was made before keys were sealed.
+    Seal,
     /// Exchange accounts with nsc, the tool of the NATS project.
     #[command(subcommand)]
     Nsc(NscCommand),
@@ -56,6 +59,9 @@ enum ServerCommand {
     },
     /// Hand every account to the NATS servers again.
     Push,
+    /// Say anew what relays and gateways may do: after an update, or when
+    /// `shards` in server.toml grew, before the relay is started.
+    Refresh,
     /// Bound what an organisation stores.
     Limits {
         /// The organisation.
@@ -101,15 +107,17 @@ pub async fn run(args: &AccountsArgs) -> anyhow::Result<()> {
     let layout = Layout::new(&args.dir);
     match &args.command {
         AccountsCommand::Server(command) => of_server(&layout, command).await,
+        AccountsCommand::Seal => seal(&layout),
         AccountsCommand::Nsc(command) => nsc::run(&layout, command),
     }
 }
 
 async fn of_server(layout: &Layout, command: &ServerCommand) -> anyhow::Result<()> {
     let config = ServerConfig::load(layout)?;
-    let keys = KeyStore::open(&layout.accounts())?;
     let now_ms = SystemClock.now_ms();
+    let keys = provision::open_keys(layout, &config)?;
     match command {
+        ServerCommand::Refresh => refresh(layout, &config, &keys, now_ms).await,
         ServerCommand::Status { json } => {
             let system = system(layout, &config).await?;
             show::status(&keys, &system, *json).await
@@ -175,6 +183,32 @@ async fn push_all(
     for jwt in jwts {
         push_account(system, &jwt).await?;
     }
+    Ok(())
+}
+
+/// A server that does not run learns it when the relay starts it.
+async fn refresh(
+    layout: &Layout,
+    config: &ServerConfig,
+    keys: &KeyStore,
+    now_ms: i64,
+) -> anyhow::Result<()> {
+    let mut changed = Vec::new();
+    for org in keys.orgs()? {
+        let services = provision::services(config);
+        changed.extend(signing::refreshed(keys, &org, services, now_ms)?);
+    }
+    if changed.is_empty() || !provision::relay_runs(layout) {
+        return Ok(());
+    }
+    push(layout, config, changed).await
+}
+
+#[expect(clippy::print_stdout, reason = "what was done")]
+fn seal(layout: &Layout) -> anyhow::Result<()> {
+    let config = ServerConfig::load(layout)?;
+    let sealed = KeyStore::seal(&layout.accounts(), config.keys.passphrase_file)?;
+    println!("{sealed} keys are sealed now. Rotate them: copies may have stayed in the clear.");
     Ok(())
 }
 

@@ -34,6 +34,7 @@ pub mod revocations;
 pub mod run;
 pub mod server;
 mod sessions;
+mod signing;
 mod storage;
 mod throttle;
 mod totp;

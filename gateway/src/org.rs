@@ -2,7 +2,7 @@
 //! that signs its devices' JWTs.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_nats::connection;
@@ -24,7 +24,7 @@ pub struct Org {
     client: async_nats::Client,
     directory: DirectoryWriter,
     buckets: Buckets,
-    signer: AccountSigner,
+    signer: RwLock<Arc<AccountSigner>>,
     in_force: watch::Sender<u64>,
 }
 
@@ -63,7 +63,7 @@ impl Org {
             buckets: Buckets::open(&jetstream).await?,
             name,
             client,
-            signer,
+            signer: RwLock::new(Arc::new(signer)),
             in_force: watch::Sender::new(0),
         })
     }
@@ -89,8 +89,18 @@ impl Org {
     }
 
     /// Signs the JWTs of its devices.
-    pub fn signer(&self) -> &AccountSigner {
-        &self.signer
+    pub fn signer(&self) -> Arc<AccountSigner> {
+        let signer = self.signer.read();
+        Arc::clone(&signer.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Signs with these keys from now on.
+    pub fn set_signer(&self, signer: AccountSigner) {
+        let mut signing = self.signer.write();
+        let signing = signing.as_deref_mut();
+        if let Ok(signing) = signing {
+            *signing = Arc::new(signer);
+        }
     }
 
     /// The directory's state as this process knows it.

@@ -9,11 +9,11 @@ use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use rand::rngs::OsRng;
 use sotto_jwt_accounts::grants::{SYSTEM_INBOX, Services};
-use sotto_jwt_accounts::keystore::KeyStore;
+use sotto_jwt_accounts::keystore::{KeyStore, KeyStoreError};
 use sotto_jwt_accounts::nsc::{self, NscStore};
 use sotto_jwt_accounts::push_account;
 use sotto_proto::{OrgName, ProjectName};
-use sotto_service::config::{GatewayConfig, NatsConfig};
+use sotto_service::config::{GatewayConfig, KeysConfig, NatsConfig};
 use sotto_service::readiness::Ready;
 use sotto_service::{Layout, OrgConfig, ServerConfig, nats, private_files, tls};
 use zeroize::Zeroizing;
@@ -113,6 +113,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
             listen: args.gateway_listen,
             origin: None,
         },
+        keys: KeysConfig::default(),
         nats: NatsConfig {
             listen: args.nats_listen,
         },
@@ -148,7 +149,7 @@ pub async fn add_org(args: &OrgAddArgs) -> anyhow::Result<()> {
     if config.orgs.iter().any(|org| org.name == args.name) {
         bail!("the server has an organisation `{}` already", args.name);
     }
-    let keys = KeyStore::open(&layout.accounts())?;
+    let keys = open_keys(&layout, &config)?;
     create_org(&layout, &keys, &config, &args.name)?;
     // A running nats-server is told now; one that does not run finds the
     // accounts when the relay starts it.
@@ -166,6 +167,15 @@ pub async fn add_org(args: &OrgAddArgs) -> anyhow::Result<()> {
     config.orgs.push(org_config((&args.name, &args.project)));
     config.save(&layout)?;
     Ok(())
+}
+
+/// The key store of a server.
+///
+/// # Errors
+/// When a file is missing, exposed or damaged.
+pub fn open_keys(layout: &Layout, config: &ServerConfig) -> Result<KeyStore, KeyStoreError> {
+    let keys = KeyStore::open(&layout.accounts())?;
+    Ok(keys.with_passphrase_file(config.keys.passphrase_file.clone()))
 }
 
 /// The key that signs grants and the directory.
@@ -288,7 +298,7 @@ pub fn issue_credentials(layout: &Layout, keys: &KeyStore, org: &OrgName) -> any
 }
 
 /// Whether the process that announced itself as the relay is still there.
-fn relay_runs(layout: &Layout) -> bool {
+pub(crate) fn relay_runs(layout: &Layout) -> bool {
     let text = private_files::read_text(&layout.relay_ready(), FILE_MAX).ok();
     let ready = text.and_then(|text| serde_json::from_str::<Ready>(&text).ok());
     ready.is_some_and(|ready| Path::new("/proc").join(ready.pid.to_string()).exists())

@@ -47,8 +47,7 @@ pub enum RevocationError {
 
 impl Revocations {
     /// `system` is a client of the system account.
-    pub fn new(keys: KeyStore, system: async_nats::Client) -> Self {
-        let keys = Arc::new(keys);
+    pub fn new(keys: Arc<KeyStore>, system: async_nats::Client) -> Self {
         Self { keys, system }
     }
 

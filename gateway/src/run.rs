@@ -20,7 +20,7 @@ use crate::org::Org;
 use crate::provable::Provable;
 use crate::revocations::Revocations;
 use crate::webauthn::RelyingParty;
-use crate::{guests, nodes, orders, provision, server};
+use crate::{guests, nodes, orders, provision, server, signing};
 
 /// Serves the orgs of a server directory until SIGTERM, SIGINT or, when asked
 /// to, the end of the parent process.
@@ -72,9 +72,15 @@ pub async fn open(
 ) -> anyhow::Result<Opened> {
     let key = provision::read_gateway_key(layout)?;
     let passwords = provision::read_passwords(layout)?;
-    let keys = KeyStore::open(&layout.accounts())?;
+    let keys = provision::open_keys(layout, config)?;
     let authority = tls::authority_fingerprint(layout)?;
 
+    let login = nats::Login {
+        name: "sotto-gateway",
+        credentials: &layout.gateway_system_creds(),
+        inbox_prefix: SYSTEM_INBOX,
+    };
+    let system = nats::connect_to_any(layout, config, login).await?;
     let mut orgs = Vec::new();
     let mut tasks = JoinSet::new();
     for OrgConfig { name, project } in &config.orgs {
@@ -85,6 +91,11 @@ pub async fn open(
             authority,
         };
         let opened = async {
+            let services = provision::services(config);
+            let refreshed = signing::refresh(&keys, &system, name, services, clock.now_ms());
+            if let Err(error) = refreshed.await {
+                tracing::warn!("relays and gateways may do what they could before: {error:#}");
+            }
             let org = open_org(layout, config, &keys, &key, name).await?;
             let now_ms = clock.now_ms();
             first_start::create(&org, key.verifying_key(), project, now_ms).await?;
@@ -104,14 +115,10 @@ pub async fn open(
         tasks.spawn(guests::sweep(Arc::clone(&org), Arc::clone(&clock)));
         tasks.spawn(async move { invite.withdraw_when_used(&org).await });
     }
-    let login = nats::Login {
-        name: "sotto-gateway",
-        credentials: &layout.gateway_system_creds(),
-        inbox_prefix: SYSTEM_INBOX,
-    };
-    let system = nats::connect_to_any(layout, config, login).await?;
-    let revocations = Arc::new(Revocations::new(keys, system));
+    let keys = Arc::new(keys);
+    let revocations = Arc::new(Revocations::new(Arc::clone(&keys), system));
     for org in &orgs {
+        tasks.spawn(signing::follow(Arc::clone(org), Arc::clone(&keys)));
         let following = Arc::clone(&revocations).follow(Arc::clone(org), Arc::clone(&clock));
         tasks.spawn(following);
         let in_force = org.is_in_force(org.state()?.head().length).await;

@@ -28,6 +28,7 @@ mod limits;
 mod operator;
 mod operator_rotation;
 mod rotation;
+mod seal;
 mod sealing;
 mod seeds;
 
@@ -98,12 +99,12 @@ pub enum KeyStoreError {
     Exposed(PathBuf),
     /// The store is older than sealed seeds.
     #[error(
-        "the keys in {0} are not sealed: a server made by an older version; make a new one with `sotto-gateway init`"
+        "the keys in {0} are not sealed, as an older version left them: seal them with `sotto-gateway accounts seal`"
     )]
     NotSealed(PathBuf),
     /// The passphrase is elsewhere.
     #[error(
-        "the passphrase that opens the keys is not in {0}: bring that file back, or name another in SOTTO_UNLOCK_FILE"
+        "the passphrase that opens the keys is not in {0}: bring that file back, or name another in SOTTO_UNLOCK_FILE or in server.toml under [keys] as passphrase_file"
     )]
     NoPassphrase(PathBuf),
     /// The passphrase is another one, or the seed was changed.
@@ -154,7 +155,7 @@ impl KeyStore {
         let system = NewAccount::draw(Which::System, NO_SERVICES);
         let account = accounts::system(system.signing_keys.clone());
         files::create_dir(dir, |new| {
-            let sealing = Sealing::create(dir, new)?;
+            let sealing = Sealing::create(dir, new, None)?;
             operator.write(&sealing, new, &system.id(), now_s)?;
             let folder = files::NewDir::within(new, SYSTEM)?;
             let place = Place {
@@ -186,6 +187,14 @@ impl KeyStore {
             operator,
             system,
         })
+    }
+
+    /// Opens seeds with the passphrase in this file, if the configuration names
+    /// one; what the environment names goes before it (`sealing`).
+    #[must_use]
+    pub fn with_passphrase_file(mut self, file: Option<PathBuf>) -> Self {
+        self.sealing.configure(file);
+        self
     }
 
     /// Draws the keys of an org's accounts, whose relays and gateways will be

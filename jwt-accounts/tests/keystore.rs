@@ -16,6 +16,7 @@ use sotto_jwt_accounts::grants::Services;
 use sotto_jwt_accounts::keystore::{
     Accounts, Detachable, Identity, KeyStore, KeyStoreError, StorageLimits,
 };
+use sotto_jwt_accounts::nsc::Seeds;
 use sotto_proto::OrgName;
 
 const NOW_S: i64 = 1_800_000_000;
@@ -70,21 +71,26 @@ impl Case {
 
     /// Every file, with its folders.
     fn tree(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
-        let (mut files, mut folders) = (Vec::new(), vec![self.path.clone()]);
-        let mut unread = folders.clone();
-        while let Some(folder) = unread.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    unread.push(path.clone());
-                    folders.push(path);
-                } else {
-                    files.push(path);
-                }
+        tree(&self.path)
+    }
+}
+
+/// Every file below a folder, with its folders.
+fn tree(path: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let (mut files, mut folders) = (Vec::new(), vec![path.to_owned()]);
+    let mut unread = folders.clone();
+    while let Some(folder) = unread.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                unread.push(path.clone());
+                folders.push(path);
+            } else {
+                files.push(path);
             }
         }
-        (files, folders)
     }
+    (files, folders)
 }
 
 fn mode(path: &Path) -> u32 {
@@ -288,6 +294,65 @@ fn the_passphrase_may_be_elsewhere_until_a_seed_is_needed() {
     let keys = KeyStore::open(&case.path).unwrap();
     let error = keys.account_signer(&case.org).unwrap_err();
     assert!(matches!(error, KeyStoreError::Locked { .. }), "{error}");
+}
+
+#[test]
+fn the_configuration_may_name_the_passphrase() {
+    let case = Case::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("passphrase");
+    fs::rename(case.path.with_file_name("unlock"), &file).unwrap();
+    let open = |file: &Path| {
+        let keys = KeyStore::open(&case.path).unwrap();
+        keys.with_passphrase_file(Some(file.to_owned()))
+    };
+    open(&file).account_signer(&case.org).unwrap();
+    let missing = elsewhere.path().join("missing");
+    let error = open(&missing).account_signer(&case.org).unwrap_err();
+    assert!(matches!(error, KeyStoreError::NoPassphrase(path) if path == missing));
+}
+
+#[test]
+fn a_store_from_before_sealing_is_sealed_in_place() {
+    let case = Case::new();
+    let nsc = case.path.with_file_name("nsc");
+    sotto_jwt_accounts::nsc::export(&case.keys, &nsc, Seeds::With).unwrap();
+    let mut open = BTreeMap::new();
+    for file in tree(&nsc.join("keys")).0 {
+        let seed = fs::read_to_string(file).unwrap();
+        let key = nkeys::KeyPair::from_seed(seed.trim()).unwrap();
+        open.insert(key.public_key(), seed);
+    }
+    // Back to how it was: the same seeds, in the clear.
+    let (files, _) = case.tree();
+    let operator = Claims::<Operator>::verify(case.keys.operator_jwt()).unwrap();
+    let place = |name: &str| case.path.join("operator").join(name);
+    let mut seeds: BTreeMap<PathBuf, String> = BTreeMap::new();
+    seeds.insert(place("identity.seed"), open[&operator.issuer].clone());
+    let signing = &operator.claims.nats.signing_keys[0];
+    seeds.insert(place("signing.seed"), open[signing].clone());
+    for (file, seed) in &seeds {
+        fs::write(file, seed).unwrap();
+    }
+    let before = case.keys.limit_storage(&case.org, SOME, NOW_MS);
+    let error = before.unwrap_err();
+    assert!(matches!(&error, KeyStoreError::NotSealed(_)), "{error}");
+    assert!(error.to_string().contains("accounts seal"));
+
+    assert_eq!(KeyStore::seal(&case.path, None).unwrap(), seeds.len());
+    assert_eq!(KeyStore::seal(&case.path, None).unwrap(), 0);
+    use_all(&case.path, &case.org).unwrap();
+    let after: Vec<PathBuf> = case.tree().0;
+    assert_eq!(after.len(), files.len());
+    for (file, seed) in seeds {
+        assert!(!fs::read_to_string(&file).unwrap().contains(seed.trim()));
+        assert_eq!(mode(&file), 0o600);
+    }
+
+    // One that was never sealed has nothing to say how, and gets a passphrase.
+    fs::remove_file(case.path.join("sealing")).unwrap();
+    let error = KeyStore::open(&case.path).unwrap_err();
+    assert!(matches!(error, KeyStoreError::NotSealed(_)));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sotto_proto::{OrgName, ProjectName};
@@ -32,6 +32,9 @@ pub struct ServerConfig {
     pub gateway: GatewayConfig,
     /// Where nats-server listens.
     pub nats: NatsConfig,
+    /// How the keys of accounts are opened.
+    #[serde(default, skip_serializing_if = "KeysConfig::is_default")]
+    pub keys: KeysConfig,
     /// The organisations served here.
     pub orgs: Vec<OrgConfig>,
 }
@@ -55,6 +58,22 @@ pub struct GatewayConfig {
 pub struct NatsConfig {
     /// Clients, TLS.
     pub listen: SocketAddr,
+}
+
+/// The key store's part of `server.toml`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysConfig {
+    /// The file with the passphrase that opens the seeds, instead of `unlock` in
+    /// the server's directory; `SOTTO_UNLOCK_FILE` and a systemd credential
+    /// `sotto-unlock` go before it. An absolute path.
+    pub passphrase_file: Option<PathBuf>,
+}
+
+impl KeysConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One organisation of `server.toml`.
@@ -172,6 +191,10 @@ impl ServerConfig {
         if !name_fits(&self.public_host) {
             return Err("`public_host` must be a host name or an IP address".to_owned());
         }
+        let passphrase_file = self.keys.passphrase_file.as_deref();
+        if passphrase_file.is_some_and(Path::is_relative) {
+            return Err("`passphrase_file` must be an absolute path".to_owned());
+        }
         let mut names: Vec<&OrgName> = self.orgs.iter().map(|org| &org.name).collect();
         names.sort_unstable();
         if let Some([twice, _]) = names.array_windows().find(|[a, b]| a == b) {
@@ -254,6 +277,7 @@ mod tests {
                 listen: "127.0.0.1:8443".parse().unwrap(),
                 origin: None,
             },
+            keys: KeysConfig::default(),
             nats: NatsConfig {
                 listen: "0.0.0.0:4222".parse().unwrap(),
             },

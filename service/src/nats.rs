@@ -1,19 +1,19 @@
 //! The connection of a server process to nats-server: TLS first, under the
 //! server's own authority, with the credentials of one account.
 
+mod credentials;
+
 use std::path::Path;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event};
-use zeroize::Zeroizing;
 
 use crate::cluster::{Cluster, ClusterError};
-use crate::private_files::{self, FileError};
+use crate::private_files::FileError;
 use crate::tls::{self, TlsError};
 use crate::{Layout, ServerConfig};
+use credentials::CredentialsFile;
 
-/// Longest credentials file that is read, in bytes.
-const CREDS_MAX: u64 = 64 * 1024;
 /// How long the first connection is tried for.
 const FIRST_CONNECTION: Duration = Duration::from_secs(30);
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -56,7 +56,8 @@ pub enum NatsError {
 }
 
 /// Connects, trying for half a minute; afterwards the connection is restored
-/// for ever.
+/// for ever, and made anew when the credentials file is another one. It stays
+/// until it is drained or the process ends.
 ///
 /// # Errors
 /// When the files do not read or nats-server cannot be reached.
@@ -90,14 +91,15 @@ async fn connect_to(
     urls: Vec<String>,
     login: Login<'_>,
 ) -> Result<Client, NatsError> {
-    let credentials = Zeroizing::new(private_files::read_text(login.credentials, CREDS_MAX)?);
+    let credentials = CredentialsFile::open(login.credentials.to_owned())?;
     let tls = tls::client_config(layout)?;
     let url = urls.join(", ");
     let deadline = tokio::time::Instant::now() + FIRST_CONNECTION;
     let mut attempt = 0;
     loop {
-        let options = ConnectOptions::with_credentials(&credentials)
-            .map_err(|_| NatsError::Credentials(login.credentials.display().to_string()))?
+        let file = credentials.clone();
+        let answer = move |nonce| file.clone().answer(nonce);
+        let options = ConnectOptions::with_auth_callback(answer)
             .name(login.name)
             .custom_inbox_prefix(login.inbox_prefix)
             .tls_client_config(tls.clone())
@@ -107,7 +109,10 @@ async fn connect_to(
             .reconnect_delay_callback(retry_delay)
             .event_callback(report);
         match options.connect(urls.as_slice()).await {
-            Ok(client) => return Ok(client),
+            Ok(client) => {
+                tokio::spawn(credentials.follow(client.clone()));
+                return Ok(client);
+            }
             Err(error) if tokio::time::Instant::now() >= deadline => {
                 return Err(NatsError::Unreachable {
                     url,

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::ensure;
-use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_jwt_accounts::nsc::{self, NscStore, Seeds};
-use sotto_service::Layout;
+use sotto_service::{Layout, ServerConfig};
+
+use crate::provision;
 
 /// What is exchanged with `nsc`.
 #[derive(Debug, clap::Subcommand)]
@@ -55,7 +56,7 @@ pub(super) fn run(layout: &Layout, command: &NscCommand) -> anyhow::Result<()> {
 
 #[expect(clippy::print_stdout, reason = "what the command is for")]
 fn export(layout: &Layout, args: &ExportArgs) -> anyhow::Result<()> {
-    let keys = KeyStore::open(&layout.accounts())?;
+    let keys = provision::open_keys(layout, &ServerConfig::load(layout)?)?;
     ensure!(
         !(args.with_seeds && args.to.starts_with(layout.root())),
         "{} is within the server's directory, where seeds are sealed: name a folder elsewhere",

@@ -55,7 +55,7 @@ pub(super) async fn run(
     command: &RotateCommand,
     now_ms: i64,
 ) -> anyhow::Result<()> {
-    let keys = KeyStore::open(&layout.accounts())?;
+    let keys = provision::open_keys(layout, config)?;
     let rotation = Rotation {
         layout,
         config,

@@ -9,9 +9,10 @@
 //!
 //! A seed is bound to its place: one moved to another place does not open.
 //! The passphrase is the text of one file: the one that `SOTTO_UNLOCK_FILE`
-//! names; else `sotto-unlock` among systemd's credentials; else `unlock` beside
-//! the store, which is made with it and can be moved off the machine. Neither
-//! the passphrase nor the key is ever written or shown.
+//! names; else `sotto-unlock` among systemd's credentials; else the one that
+//! the configuration names; else `unlock` beside the store, which is made with
+//! it and can be moved off the machine. Neither the passphrase nor the key is
+//! ever written or shown.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -20,6 +21,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
 use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
+use nkeys::KeyPair;
 use rand::RngCore;
 use rand::rngs::OsRng;
 use zeroize::Zeroizing;
@@ -49,6 +51,8 @@ const COSTS_MAX: (u32, u32, u32) = (1024 * 1024, 16, 4);
 /// How the seeds of one store are sealed.
 pub(super) struct Sealing {
     store: PathBuf,
+    /// The passphrase file that the configuration names.
+    configured: Option<PathBuf>,
     params: Params,
     salt: Vec<u8>,
     key: OnceLock<Zeroizing<[u8; 32]>>,
@@ -57,8 +61,12 @@ pub(super) struct Sealing {
 impl Sealing {
     /// Draws what a new store, which is being made in `new`, will be sealed
     /// with; and a passphrase beside it where there is none yet.
-    pub(super) fn create(store: &Path, new: &Path) -> Result<Self, KeyStoreError> {
-        let unlock = passphrase_file(store);
+    pub(super) fn create(
+        store: &Path,
+        new: &Path,
+        configured: Option<PathBuf>,
+    ) -> Result<Self, KeyStoreError> {
+        let unlock = passphrase_file(store, configured.as_deref());
         if !unlock.exists() {
             let mut secret = Zeroizing::new([0; PASSPHRASE]);
             OsRng.fill_bytes(&mut *secret);
@@ -71,7 +79,9 @@ impl Sealing {
         let salt = BASE64URL_NOPAD.encode(&salt);
         let text = format!("{SEALING_FORMAT} {memory} {rounds} {lanes} {salt}\n");
         files::replace(&new.join(SEALING), &text)?;
-        Self::read(store, &text)
+        let mut sealing = Self::read(store, &text)?;
+        sealing.configure(configured);
+        Ok(sealing)
     }
 
     /// Reads how a store is sealed. The passphrase is not needed before a seed
@@ -89,10 +99,20 @@ impl Sealing {
             parse(text).ok_or_else(|| KeyStoreError::Damaged(store.join(SEALING)))?;
         Ok(Self {
             store: store.to_owned(),
+            configured: None,
             params,
             salt,
             key: OnceLock::new(),
         })
+    }
+
+    /// The configuration names this passphrase file, if any.
+    pub(super) fn configure(&mut self, passphrase_file: Option<PathBuf>) {
+        self.configured = passphrase_file;
+    }
+
+    fn passphrase_file(&self) -> PathBuf {
+        passphrase_file(&self.store, self.configured.as_deref())
     }
 
     /// Seals a seed for its place, a path within the store.
@@ -117,6 +137,9 @@ impl Sealing {
     ) -> Result<Zeroizing<String>, KeyStoreError> {
         let path = self.store.join(place);
         let damaged = || KeyStoreError::Damaged(path.clone());
+        if is_open(text) {
+            return Err(KeyStoreError::NotSealed(self.store.clone()));
+        }
         let sealed = text.trim_end().strip_prefix(SEALED_FORMAT);
         let sealed = sealed.and_then(|rest| rest.strip_prefix(' '));
         let sealed = BASE64URL_NOPAD
@@ -130,7 +153,7 @@ impl Sealing {
         let seed = self.cipher()?.decrypt(Nonce::from_slice(nonce), payload);
         let seed = seed.map_err(|_| KeyStoreError::Locked {
             seed: path.clone(),
-            unlock: passphrase_file(&self.store),
+            unlock: self.passphrase_file(),
         })?;
         match String::from_utf8(seed) {
             Ok(seed) => Ok(Zeroizing::new(seed)),
@@ -153,7 +176,7 @@ impl Sealing {
     }
 
     fn derive(&self) -> Result<Zeroizing<[u8; 32]>, KeyStoreError> {
-        let path = passphrase_file(&self.store);
+        let path = self.passphrase_file();
         if !path.exists() {
             return Err(KeyStoreError::NoPassphrase(path));
         }
@@ -167,15 +190,20 @@ impl Sealing {
     }
 }
 
+/// Whether this is a seed as it was kept before stores were sealed.
+pub(super) fn is_open(text: &str) -> bool {
+    KeyPair::from_seed(text.trim()).is_ok()
+}
+
 /// The file that holds the passphrase of a store.
-fn passphrase_file(store: &Path) -> PathBuf {
+fn passphrase_file(store: &Path, configured: Option<&Path>) -> PathBuf {
     if let Some(named) = std::env::var_os(UNLOCK_VARIABLE) {
         return named.into();
     }
     let credentials = std::env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from);
     match credentials.map(|folder| folder.join(CREDENTIAL)) {
         Some(credential) if credential.exists() => credential,
-        _ => store.with_file_name(UNLOCK),
+        _ => configured.map_or_else(|| store.with_file_name(UNLOCK), Path::to_owned),
     }
 }
 
@@ -205,7 +233,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("accounts");
         std::fs::create_dir(&store).unwrap();
-        let sealing = Sealing::create(&store, &store).unwrap();
+        let sealing = Sealing::create(&store, &store, None).unwrap();
         (dir, sealing)
     }
 

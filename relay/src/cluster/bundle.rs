@@ -48,6 +48,8 @@ pub struct KeeperFiles {
     cluster_authority_key: String,
     gateway_key: String,
     opaque_setup: String,
+    /// The gateway's credentials in the system account.
+    system: String,
     /// Each org's name with the gateway's credentials.
     gateways: Vec<(OrgConfig, String)>,
     /// The key store, sealed: paths below it and contents.
@@ -131,6 +133,7 @@ impl KeeperFiles {
             cluster_authority_key: file(&layout.cluster_authority_key())?,
             gateway_key: file(&layout.gateway_key())?,
             opaque_setup: file(&layout.opaque_setup())?,
+            system: file(&layout.gateway_system_creds())?,
             gateways: gateways.collect::<Result<_>>()?,
             store,
         })
@@ -146,6 +149,7 @@ impl KeeperFiles {
         write(&layout.cluster_authority_key(), &self.cluster_authority_key)?;
         write(&layout.gateway_key(), &self.gateway_key)?;
         write(&layout.opaque_setup(), &self.opaque_setup)?;
+        write(&layout.gateway_system_creds(), &self.system)?;
         for (org, credentials) in &self.gateways {
             write(&layout.gateway_creds(&org.name), credentials)?;
         }

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sotto_jwt_accounts::grants::{GATEWAY_INBOX, RELAY_INBOX, Services};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::OrgName;
-use sotto_service::config::{GatewayConfig, NatsConfig, OrgConfig};
+use sotto_service::config::{GatewayConfig, KeysConfig, NatsConfig, OrgConfig};
 use sotto_service::nats::{self, Login};
 use sotto_service::readiness::Ready;
 use sotto_service::{Layout, ServerConfig, private_files, tls};
@@ -55,6 +55,7 @@ impl Server {
                 listen: "127.0.0.1:1".parse().unwrap(),
                 origin: None,
             },
+            keys: KeysConfig::default(),
             nats: NatsConfig {
                 listen: free_address(),
             },
