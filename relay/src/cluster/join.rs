@@ -156,6 +156,7 @@ fn own_config(args: &JoinArgs, keepers: &str) -> Result<ServerConfig> {
     };
     config.gateway = GatewayConfig {
         listen: args.gateway_listen,
+        origin: config.gateway.origin.take(),
     };
     Ok(config)
 }
