@@ -20,6 +20,7 @@
 //! asked for. So a restart, a lost answer and a lost race all end the same
 //! way: the room is looked at again.
 
+mod beacon;
 mod calls;
 mod commands;
 mod joining;
@@ -27,6 +28,7 @@ mod membership;
 mod outbox;
 mod queries;
 mod removals;
+mod repair;
 mod stream;
 mod sync;
 mod uploads;
@@ -35,6 +37,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ed25519_dalek::VerifyingKey;
 use rand::{CryptoRng, RngCore};
+use sotto_proto::refusals::Refusal;
 use sotto_proto::{DeviceId, FileId, RoomId, UserName, wire};
 
 use crate::account::{Account, AccountError};
@@ -76,6 +79,8 @@ pub struct Engine {
     next_post: u64,
     inbox_after: u64,
     link: Link,
+    /// Of the input that is being handled.
+    now: Timestamp,
     waiting: Vec<Waiting>,
     /// Rooms to look at before the current input is done with.
     touched: BTreeSet<RoomId>,
@@ -101,6 +106,14 @@ struct Link {
     /// Large rooms where somebody is to be removed by an order, and whether it
     /// is for this device to try by now.
     turns: BTreeMap<RoomId, removals::Turn>,
+    /// What is under way to repair rooms.
+    repairs: BTreeMap<RoomId, repair::Repair>,
+    /// Rooms to be read again at the next tick.
+    look_again: BTreeSet<RoomId>,
+    /// What beacons have said.
+    beacon: beacon::Said,
+    /// Rooms whose frames the server did not take, and until when they wait.
+    held: BTreeMap<RoomId, outbox::Hold>,
     /// Rooms whose commit lost a race: the stream must be read before another try.
     lost_race: BTreeSet<RoomId>,
     /// The directory is to be looked at.
@@ -213,6 +226,7 @@ impl Engine {
             next_post,
             inbox_after: 0,
             link: Link::default(),
+            now: Timestamp(0),
             waiting: Vec::new(),
             touched: BTreeSet::new(),
             effects: Vec::new(),
@@ -232,6 +246,7 @@ impl Engine {
         now: Timestamp,
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Result<(), EngineError> {
+        self.now = now;
         match input {
             Input::Online(grants) => self.online(grants),
             Input::Offline => self.offline(),
@@ -242,7 +257,13 @@ impl Engine {
             Input::PublishFailed { id, failure } => self.publish_failed(id, failure),
             Input::Answered { id, answer } => self.answered(id, answer, now),
             Input::Command(ticket, command) => self.command(ticket, command, now, rng),
-            Input::Tick => self.tick(),
+            Input::Recalled {
+                room,
+                recall,
+                entries,
+            } => self.recalled(room, recall, entries),
+            Input::Presence { room, device, here } => self.present(room, device, here),
+            Input::Tick => self.tick(rng),
         }
         while let Some(id) = self.touched.pop_first() {
             self.advance(id, now, rng);
@@ -283,10 +304,10 @@ impl Engine {
             // A room that was just made is there, closed or not.
             let made = room.record.phase == Phase::Member;
             let is_closed = |goal: &Goal| !(made && matches!(goal, Goal::Member));
-            self.end_waiting(id, &reason, Some(needed), is_closed);
+            self.end_waiting(id, &reason, Some(needed), None, is_closed);
         }
         self.advance_membership(&mut room, rng);
-        self.advance_outbox(&mut room, now);
+        self.advance_outbox(&mut room, now, rng);
         room.save(self.provider.records());
         self.rooms.insert(id, room);
     }
@@ -338,7 +359,7 @@ impl Engine {
 
     /// Fails the commands that wait for something in this room.
     fn fail_waiting(&mut self, room: RoomId, reason: &str, which: impl Fn(&Goal) -> bool) {
-        self.end_waiting(room, reason, None, which);
+        self.end_waiting(room, reason, None, None, which);
     }
 
     /// As [`Engine::fail_waiting`], with what the gateway says.
@@ -348,7 +369,8 @@ impl Engine {
         error: &wire::ApiError,
         which: impl Fn(&Goal) -> bool,
     ) {
-        self.end_waiting(room, &error.message, FactorNeeded::of(error), which);
+        let needed = FactorNeeded::of(error);
+        self.end_waiting(room, &error.message, needed, None, which);
     }
 
     fn end_waiting(
@@ -356,6 +378,7 @@ impl Engine {
         room: RoomId,
         reason: &str,
         factor_needed: Option<FactorNeeded>,
+        refusal: Option<&Refusal>,
         which: impl Fn(&Goal) -> bool,
     ) {
         for waiting in std::mem::take(&mut self.waiting) {
@@ -364,6 +387,7 @@ impl Engine {
                     ticket: waiting.ticket,
                     reason: reason.to_owned(),
                     factor_needed: factor_needed.clone(),
+                    refusal: refusal.cloned(),
                 });
             } else {
                 self.waiting.push(waiting);

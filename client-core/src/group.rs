@@ -18,6 +18,7 @@ use openmls::prelude::{
     ValidationError, WireFormatPolicy,
 };
 use sotto_proto::{DeviceId, RoomId};
+use zeroize::Zeroizing;
 
 use crate::account::Account;
 use crate::io::Timestamp;
@@ -26,6 +27,7 @@ use crate::leaf::{
 };
 use crate::mls::{MlsError, Provider};
 use crate::orders::{self, Order};
+use crate::resend;
 use crate::rules::{Change, Committer, Leaf, Member, Rules};
 
 /// Epochs whose messages can still be read after a commit.
@@ -40,7 +42,11 @@ pub(crate) struct Group {
 /// What an arriving message turned out to be.
 pub(crate) enum Incoming {
     /// An application message of another device.
-    Message { sender: Member, content: Vec<u8> },
+    Message {
+        sender: Member,
+        epoch: u64,
+        content: Vec<u8>,
+    },
     /// An application message of this device.
     Own,
     /// A commit, to be judged and then merged.
@@ -56,7 +62,7 @@ pub(crate) enum Incoming {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rejected {
     /// Of an epoch that this device has not reached.
-    Future,
+    Future { epoch: u64 },
     /// Seen before, of an epoch whose secrets are gone or never were here, or
     /// damaged.
     Unreadable { epoch: u64 },
@@ -259,10 +265,10 @@ impl Group {
         if *message.group_id() != *self.mls.group_id() {
             return Err(Rejected::Invalid("of another room"));
         }
-        if message.epoch() > self.mls.epoch() {
-            return Err(Rejected::Future);
-        }
         let epoch = message.epoch().as_u64();
+        if epoch > self.mls.epoch().as_u64() {
+            return Err(Rejected::Future { epoch });
+        }
         let processed = self
             .mls
             .process_message(provider, message)
@@ -274,6 +280,7 @@ impl Group {
                 let sender = self.sender(&sender).ok_or(Rejected::Invalid("no sender"))?;
                 Ok(Incoming::Message {
                     sender,
+                    epoch,
                     content: content.into_bytes(),
                 })
             }
@@ -376,6 +383,18 @@ impl Group {
             .export_group_info(provider.crypto(), &signer(account), false)
             .map_err(|_| MlsError("group info"))?;
         bytes(info)
+    }
+
+    /// The key under which this epoch's entries are said again.
+    pub(crate) fn resend_key(&self, provider: &Provider) -> Result<Zeroizing<[u8; 32]>, MlsError> {
+        let context = self.rules.address.room.as_bytes();
+        let secret = self
+            .mls
+            .export_secret(provider.crypto(), resend::LABEL, context, 32)
+            .map(Zeroizing::new)
+            .map_err(|_| MlsError("export"))?;
+        let key = secret.as_slice().try_into();
+        key.map(Zeroizing::new).map_err(|_| MlsError("export"))
     }
 
     fn with_rules(mls: MlsGroup) -> Result<Self, MlsError> {
@@ -481,9 +500,10 @@ fn join_config() -> MlsGroupJoinConfig {
         .build()
 }
 
-/// A sender's messages come in stream order; a few may be missing for good.
+/// A sender's messages come in stream order; a few may come late, and many may
+/// be missing, which is then asked for.
 fn ratchet() -> SenderRatchetConfiguration {
-    SenderRatchetConfiguration::new(5, 1_000)
+    SenderRatchetConfiguration::new(5, 10_000)
 }
 
 fn welcome_sender(staged: &StagedWelcome) -> Result<Member, MlsError> {

@@ -26,6 +26,8 @@ pub struct HistoryRecord {
     pub counter: u64,
     /// What was said.
     pub content: Content,
+    /// It came after what its sender said later.
+    pub late: bool,
 }
 
 /// What an entry says.
@@ -42,9 +44,36 @@ pub enum Content {
         /// The kind's number.
         kind: u32,
     },
+    /// Nobody said it: what this device has noticed.
+    Note(Note),
 }
 
-/// A record as it is stored, format 1: the entry's bytes as they came, so that
+/// What a device notices of a room's stream. It is about the device that the
+/// record names as the one that said it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Note {
+    /// Entries that were said and are not here. They are asked for; what comes
+    /// after all stands further down, as late.
+    Missing {
+        /// The first counter.
+        from: u64,
+        /// The last.
+        through: u64,
+    },
+    /// Others have read something else under the same number.
+    Contradicted {
+        /// The counter.
+        counter: u64,
+    },
+    /// The server has lost the end of the room's stream, and what this device
+    /// had read there.
+    Rewound {
+        /// The last sequence that is left.
+        last_sequence: u64,
+    },
+}
+
+/// A record as it is stored, format 2: the entry's bytes as they came, so that
 /// a newer version can show what this one cannot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StoredRecord {
@@ -55,6 +84,26 @@ pub(crate) struct StoredRecord {
     /// `Entry`, encoded.
     #[serde(with = "serde_bytes")]
     pub(crate) entry: Vec<u8>,
+    pub(crate) late: bool,
+    /// Then the entry is empty.
+    pub(crate) note: Option<Note>,
+}
+
+/// An own entry, to be found when it is to be said again, format 2.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Said {
+    /// The epoch of the newest frame that carried it.
+    pub(crate) epoch: u64,
+    pub(crate) place: Place,
+}
+
+/// See [`Said`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Place {
+    /// In the history, at this position.
+    At(u64),
+    /// It is not shown: `Entry`, encoded.
+    Hidden(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 impl StoredRecord {
@@ -69,7 +118,11 @@ impl StoredRecord {
             user: self.user,
             device: self.device,
             counter: entry.counter,
-            content: Content::of(&entry),
+            content: match self.note {
+                Some(note) => Content::Note(note),
+                None => Content::of(&entry),
+            },
+            late: self.late,
         })
     }
 }
@@ -114,6 +167,8 @@ mod tests {
             user: "alice".parse().unwrap(),
             device: DeviceId::try_from(&[1u8; 16][..]).unwrap(),
             entry: entry.encode_to_vec(),
+            late: false,
+            note: None,
         };
         let stored: StoredRecord =
             crate::records::decode(&crate::records::encode(&stored)).unwrap();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use sotto_proto::refusals::Refusal;
 use sotto_proto::wire::{self, FetchFrame, FetchRequest};
 use sotto_proto::{DeviceId, FileId, ProjectName, RoomAddress, RoomId, Subject, UserName};
 
@@ -58,6 +59,24 @@ pub enum Input {
         id: CallId,
         /// The encoded answer.
         answer: Result<Bytes, CallFailure>,
+    },
+    /// What [`Output::Recall`] asked for.
+    Recalled {
+        /// As asked.
+        room: RoomId,
+        /// As asked.
+        recall: Recall,
+        /// From [`crate::engine::Engine::recall`].
+        entries: Vec<Recalled>,
+    },
+    /// A relay says who is there.
+    Presence {
+        /// In which room.
+        room: RoomId,
+        /// Who.
+        device: DeviceId,
+        /// Whether it is there, or is not any more.
+        here: bool,
     },
     /// A person wants something; [`Event::Done`] or [`Event::Failed`] follows,
     /// at once or when it is durable at the server.
@@ -120,14 +139,14 @@ pub struct LiveMessage {
 }
 
 /// Why a publish did not succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublishFailure {
     /// The expected last sequence was not the last (error 10071).
     Conflict,
     /// The server's permissions forbid it.
     Denied,
-    /// A quota or the server's disk is full.
-    Full,
+    /// The relay or JetStream does not take it.
+    Refused(Refusal),
     /// No answer came: it may or may not be stored.
     Lost,
 }
@@ -287,8 +306,45 @@ pub enum Output {
     /// The grants have changed: get a new JWT, connect with it, subscribe, and
     /// say [`Input::Online`] again.
     RefreshGrants,
+    /// Read own entries with [`crate::engine::Engine::recall`] and answer with
+    /// [`Input::Recalled`]: somebody lacks them.
+    Recall {
+        /// Of which room.
+        room: RoomId,
+        /// Which.
+        recall: Recall,
+    },
+    /// Publish this on the device's beacon subject, if there is a connection;
+    /// nothing answers.
+    Beacon(wire::Beacon),
     /// Something for the person.
     Event(Event),
+}
+
+/// Which own entries are to be said again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recall {
+    /// By their counters.
+    Counters {
+        /// The first.
+        from: u64,
+        /// The last.
+        through: u64,
+    },
+    /// What was stored after this sequence, the newest at most.
+    After {
+        /// The last sequence that the stream still has.
+        sequence: u64,
+    },
+}
+
+/// An own entry, to be said again.
+#[derive(Debug, Clone)]
+pub struct Recalled {
+    /// Of the newest frame that carried it.
+    pub epoch: u64,
+    /// The entry.
+    pub entry: wire::Entry,
 }
 
 /// A message for JetStream.
@@ -324,6 +380,8 @@ pub enum Event {
         reason: String,
         /// What must be proven first, when that is why.
         factor_needed: Option<FactorNeeded>,
+        /// What the server does not take, when that is why; it stays queued.
+        refusal: Option<Refusal>,
     },
     /// Texts are durable on this device under these counters (inclusive).
     Queued {
@@ -375,6 +433,58 @@ pub enum Event {
     IdentityChanged {
         /// Whose.
         user: UserName,
+    },
+    /// Somebody said something that did not come; the history says so, too. It
+    /// is asked for, and may still come.
+    Missing {
+        /// The room.
+        room: RoomId,
+        /// Who said it.
+        user: UserName,
+        /// On which device.
+        device: DeviceId,
+        /// The first counter.
+        from: u64,
+        /// The last.
+        through: u64,
+    },
+    /// A device said different things to different members under one number;
+    /// the history says so, too.
+    Contradicted {
+        /// The room.
+        room: RoomId,
+        /// Whose device.
+        user: UserName,
+        /// Which.
+        device: DeviceId,
+        /// The number.
+        counter: u64,
+    },
+    /// The server has lost the end of the room's stream. What this device said
+    /// there is sent again, and the history says so.
+    Rewound {
+        /// The room.
+        room: RoomId,
+        /// The last sequence that is left.
+        last_sequence: u64,
+    },
+    /// Somebody is there, or not any more, as the server says.
+    Presence {
+        /// In which room.
+        room: RoomId,
+        /// Who.
+        user: UserName,
+        /// On which device.
+        device: DeviceId,
+        /// Whether they are there.
+        here: bool,
+    },
+    /// The server does not take what was said, for now: it stays queued.
+    Held {
+        /// The room.
+        room: RoomId,
+        /// Why.
+        refusal: Refusal,
     },
     /// A stored message could not be used and was passed over.
     Skipped {

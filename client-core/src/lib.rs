@@ -6,10 +6,12 @@
 //! drained in order. See [`engine`] for the rules that a shell must keep.
 
 pub mod account;
+mod commits;
 pub mod engine;
 pub mod files;
 mod group;
 pub mod history;
+mod holes;
 mod identity_backup;
 pub mod io;
 mod leaf;
@@ -18,6 +20,7 @@ pub mod login;
 mod mls;
 mod orders;
 mod records;
+mod resend;
 mod room;
 mod rules;
 pub mod signup;

@@ -23,7 +23,7 @@ const STATE: u8 = b'S';
 const HISTORY: u8 = b'H';
 
 /// Format of the records. A store with another one is refused, not guessed at.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// The logical name of a record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +54,16 @@ pub(crate) enum Key {
     Mls(Option<RoomId>, Vec<u8>),
     /// [`crate::history::HistoryRecord`], by position.
     History(RoomId, u64),
+    /// [`crate::history::Said`], by own counter.
+    Said(RoomId, u64),
+    /// [`crate::commits::PastCommits`].
+    PastCommits(RoomId),
+    /// [`crate::resend::EpochKeys`].
+    EpochKeys(RoomId),
+    /// [`crate::resend::Resend`], by own counter.
+    Resend(RoomId, u64),
+    /// [`crate::room::EarlyMessage`], by its sequence.
+    Early(RoomId, u64),
 }
 
 impl Key {
@@ -65,13 +75,18 @@ impl Key {
             | Self::Outbox(room, _)
             | Self::Invitation(room)
             | Self::Mls(Some(room), _)
-            | Self::History(room, _) => Some(room),
+            | Self::History(room, _)
+            | Self::Said(room, _)
+            | Self::PastCommits(room)
+            | Self::EpochKeys(room)
+            | Self::Resend(room, _)
+            | Self::Early(room, _) => Some(room),
             _ => None,
         }
     }
 
     fn table(&self) -> u8 {
-        if matches!(self, Self::History(..)) {
+        if matches!(self, Self::History(..) | Self::Said(..)) {
             HISTORY
         } else {
             STATE
@@ -95,6 +110,11 @@ impl Key {
             Self::Mls(Some(room), key) => (11, [room.as_bytes(), key]),
             Self::Mls(None, key) => (12, [b"", key]),
             Self::History(room, position) => (13, [room.as_bytes(), &position.to_be_bytes()]),
+            Self::Said(room, counter) => (14, [room.as_bytes(), &counter.to_be_bytes()]),
+            Self::PastCommits(room) => (15, [room.as_bytes(), b""]),
+            Self::EpochKeys(room) => (16, [room.as_bytes(), b""]),
+            Self::Resend(room, counter) => (17, [room.as_bytes(), &counter.to_be_bytes()]),
+            Self::Early(room, sequence) => (18, [room.as_bytes(), &sequence.to_be_bytes()]),
         };
         [&[tag][..], parts[0], parts[1]].concat()
     }
@@ -124,6 +144,15 @@ impl Key {
             12 => Self::Mls(None, rest.to_vec()),
             13 => {
                 room_and_rest().and_then(|(room, rest)| Some(Self::History(room, number(rest)?)))?
+            }
+            14 => room_and_rest().and_then(|(room, rest)| Some(Self::Said(room, number(rest)?)))?,
+            15 => Self::PastCommits(room_and_rest()?.0),
+            16 => Self::EpochKeys(room_and_rest()?.0),
+            17 => {
+                room_and_rest().and_then(|(room, rest)| Some(Self::Resend(room, number(rest)?)))?
+            }
+            18 => {
+                room_and_rest().and_then(|(room, rest)| Some(Self::Early(room, number(rest)?)))?
             }
             _ => return None,
         })
@@ -352,6 +381,16 @@ pub(crate) fn outbox_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
     Key::Outbox(room, 0)..=Key::Outbox(room, u64::MAX)
 }
 
+/// The range of what a room's device says again.
+pub(crate) fn resends_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
+    Key::Resend(room, 0)..=Key::Resend(room, u64::MAX)
+}
+
+/// The range of what a room's device keeps until it reaches its epoch.
+pub(crate) fn early_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
+    Key::Early(room, 0)..=Key::Early(room, u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,6 +423,11 @@ mod tests {
             Key::Mls(Some(room), vec![1, 2]),
             Key::Mls(None, vec![]),
             Key::History(room, u64::MAX),
+            Key::Said(room, 3),
+            Key::PastCommits(room),
+            Key::EpochKeys(room),
+            Key::Resend(room, 4),
+            Key::Early(room, 5),
         ] {
             assert_eq!(Key::decode(&key.encode()), Some(key));
         }

@@ -8,6 +8,7 @@ use sotto_proto::wire::JoinRule;
 use sotto_proto::{DeviceId, ProjectName, RoomAddress, RoomId, Shard, Subject, UserName};
 
 use crate::group::Group;
+use crate::holes::{Heard, Seen};
 use crate::mls::Provider;
 use crate::orders::WaitingOrder;
 use crate::records::{Key, Records, RecordsError};
@@ -25,7 +26,7 @@ pub(crate) enum Phase {
     Removed,
 }
 
-/// A room as it is stored, format 1.
+/// A room as it is stored, format 2.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RoomRecord {
     pub(crate) phase: Phase,
@@ -55,8 +56,13 @@ pub(crate) struct RoomRecord {
     pub(crate) joined_epoch: u64,
     /// The newest epoch that began with newcomers.
     pub(crate) newcomers_epoch: u64,
-    /// The counters seen of each other device.
-    pub(crate) seen: BTreeMap<DeviceId, Seen>,
+    /// The first own counter that these are owed.
+    pub(crate) owed_from: u64,
+    /// When the server stored the newest message that was taken in, in ms
+    /// since 1970.
+    pub(crate) newest_at_ms: i64,
+    /// What was read and heard of each other device.
+    pub(crate) heard: BTreeMap<DeviceId, Heard>,
     /// Users to be invited, with their `Role`.
     pub(crate) invites: BTreeMap<UserName, i32>,
     /// Devices to be added.
@@ -68,7 +74,6 @@ pub(crate) struct RoomRecord {
     /// The gateway must be given the room's public key of this epoch.
     pub(crate) group_info_due: bool,
     /// Removal orders that name somebody who is still there.
-    #[serde(default)]
     pub(crate) orders: Vec<WaitingOrder>,
 }
 
@@ -90,7 +95,7 @@ pub(crate) struct PendingCommit {
 }
 
 /// Frames that were encrypted and are not seen in the stream yet, oldest
-/// first, format 1.
+/// first, format 2.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Flight {
     pub(crate) frames: Vec<FlyingFrame>,
@@ -105,52 +110,35 @@ pub(crate) struct FlyingFrame {
     pub(crate) epoch: u64,
     /// The first counter in it.
     pub(crate) from: u64,
-    /// The last counter in it; there is none missing between.
+    /// The last counter in it; there is none missing between. A frame without
+    /// entries ends before it begins.
     pub(crate) through: u64,
+    /// The counters of what it says again.
+    pub(crate) resent: Vec<u64>,
     /// The server has acknowledged it.
     pub(crate) stored: bool,
+    /// How it was looked for since, while this engine lives.
+    #[serde(skip)]
+    pub(crate) sought: Sought,
 }
 
-/// The counters seen of one device, exactly, so that what travels twice is
-/// shown once, in whatever order it comes: runs of them, first to last.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Seen {
-    runs: BTreeMap<u64, u64>,
+/// What came of looking for an acknowledged frame in the stream.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sought {
+    /// Ticks since it was acknowledged.
+    pub(crate) ticks: u32,
+    /// A catch-up that began after it was acknowledged is under way.
+    pub(crate) asked: bool,
+    /// Such catch-ups that ended without it.
+    pub(crate) missed: u32,
 }
 
-/// Runs that are kept apart; what is missing between the oldest is given up.
-const RUNS: usize = 32;
-
-impl Seen {
-    /// Notes a counter; `false` when it was seen before.
-    pub(crate) fn insert(&mut self, counter: u64) -> bool {
-        let before = self.runs.range(..=counter).next_back();
-        let before = before.map(|(first, last)| (*first, *last));
-        if before.is_some_and(|(_, last)| counter <= last) {
-            return false;
-        }
-        let first = match before {
-            Some((first, last)) if last.checked_add(1) == Some(counter) => first,
-            _ => counter,
-        };
-        let after = counter
-            .checked_add(1)
-            .and_then(|next| self.runs.remove(&next));
-        self.runs.insert(first, after.unwrap_or(counter));
-        while self.runs.len() > RUNS {
-            self.join_oldest();
-        }
-        true
-    }
-
-    fn join_oldest(&mut self) {
-        let Some((first, _)) = self.runs.pop_first() else {
-            return;
-        };
-        if let Some((_, last)) = self.runs.pop_first() {
-            self.runs.insert(first, last);
-        }
-    }
+/// A message of an epoch that this device has not reached, format 2.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct EarlyMessage {
+    pub(crate) stored_at_ms: i64,
+    #[serde(with = "serde_bytes")]
+    pub(crate) payload: Vec<u8>,
 }
 
 /// A room in memory.
@@ -179,7 +167,9 @@ impl RoomRecord {
             landed: Seen::default(),
             joined_epoch: 0,
             newcomers_epoch: 0,
-            seen: BTreeMap::new(),
+            owed_from: 0,
+            newest_at_ms: 0,
+            heard: BTreeMap::new(),
             invites: BTreeMap::new(),
             wanted: BTreeSet::new(),
             unwanted: BTreeSet::new(),
@@ -298,40 +288,4 @@ pub(crate) fn message_id(subject: &Subject, payload: &[u8]) -> String {
         .chain_update(payload)
         .finalize();
     data_encoding::HEXLOWER.encode(digest.get(..16).unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Seen;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn every_counter_is_new_once(counters in proptest::collection::vec(1u64..60, 0..200)) {
-            let mut seen = Seen::default();
-            let mut model = std::collections::BTreeSet::new();
-            for counter in counters {
-                prop_assert_eq!(seen.insert(counter), model.insert(counter));
-            }
-        }
-    }
-
-    #[test]
-    fn gaps_that_stay_do_not_grow_for_ever() {
-        let mut seen = Seen::default();
-        for counter in (2..5_000).step_by(2) {
-            assert!(seen.insert(counter));
-        }
-        assert_eq!(seen.runs.len(), super::RUNS);
-        assert!(!seen.insert(4_998));
-        assert!(seen.insert(4_997));
-    }
-
-    #[test]
-    fn the_last_counter_there_is_does_not_overflow() {
-        let mut seen = Seen::default();
-        assert!(seen.insert(u64::MAX));
-        assert!(!seen.insert(u64::MAX));
-        assert!(seen.insert(u64::MAX - 1));
-    }
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 
 use sotto_client_core::files;
+use sotto_proto::refusals::Refusal;
 
 pub use download::download;
 pub use name::safe_name;
@@ -41,10 +42,8 @@ pub enum TransferError {
     )]
     Denied,
     /// The server's disk or a quota.
-    #[error(
-        "the server has no room for this file: tell your administrator; `sotto sync` goes on where this ended"
-    )]
-    Full,
+    #[error("{0}; `sotto sync` goes on where this ended")]
+    Refused(Refusal),
     /// Not all of it is on the server.
     #[error(
         "the server does not have this file, or not all of it: it may be too old; ask its sender to send it again"

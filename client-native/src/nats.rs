@@ -20,11 +20,12 @@ use async_nats::{Auth, AuthError, ConnectErrorKind, ConnectOptions, Event};
 use bytes::Bytes;
 use futures::stream::SelectAll;
 use sotto_client_core::io::{LiveMessage, PublishFailure};
-use sotto_proto::wire::{FetchFrame, FetchRequest};
+use sotto_proto::wire::{Beacon, FetchFrame, FetchRequest};
 use sotto_proto::{DeviceId, RoomAddress, RoomId, Subject, reply_prefix};
 use tokio::sync::{mpsc, oneshot};
 
 use actor::{Actor, Request};
+pub use answers::Presence;
 
 /// A connection that answers two of these in a row with nothing is dead. On a
 /// slow link the answer waits behind a whole catch-up frame; while something
@@ -94,7 +95,8 @@ pub struct Connection {
 
 impl Connection {
     /// Connects, and subscribes to the device's inbox and to all rooms of the
-    /// JWT; their messages go to `live` from now on.
+    /// JWT; their messages go to `live` from now on, and who is there to
+    /// `presence`.
     ///
     /// `sign` signs the server's nonce with the device's nkey.
     ///
@@ -104,6 +106,7 @@ impl Connection {
         settings: Settings,
         sign: S,
         live: mpsc::Sender<LiveMessage>,
+        presence: mpsc::Sender<Presence>,
     ) -> Result<Self, ConnectError>
     where
         S: Fn(Vec<u8>) -> F + Send + Sync + 'static,
@@ -145,7 +148,14 @@ impl Connection {
         client.flush().await.map_err(unreachable)?;
 
         let (requests, receiver) = mpsc::unbounded_channel();
-        let actor = Actor::new(client, settings.device, replies, subscriptions, live);
+        let actor = Actor::new(
+            client,
+            settings.device,
+            replies,
+            subscriptions,
+            live,
+            presence,
+        );
         tokio::spawn(actor.run(receiver, events));
         let gated = Arc::new(settings.gated);
         Ok(Self { requests, gated })
@@ -186,6 +196,12 @@ impl Connection {
         };
         let _ = self.requests.send(request);
         receiver
+    }
+
+    /// Says to the relays how far this device has come.
+    pub fn beacon(&self, beacon: Beacon) {
+        // When the connection is gone, nobody needs to know.
+        let _ = self.requests.send(Request::Beacon(beacon));
     }
 
     /// Returns when the connection is gone.

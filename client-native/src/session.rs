@@ -15,6 +15,7 @@ use sotto_client_core::engine::Engine;
 use sotto_client_core::io::{Command, Event, FactorNeeded};
 use sotto_client_core::store::Store;
 use sotto_proto::api::Call;
+use sotto_proto::refusals::Refusal;
 use sotto_proto::{FileId, RoomId};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -84,6 +85,9 @@ pub enum CommandError {
     /// The gateway says no until factors are proven.
     #[error(transparent)]
     FactorNeeded(#[from] FactorNeeded),
+    /// The server does not take what was said, for now: it stays queued.
+    #[error("{0}")]
+    Held(Refusal),
     /// The session has ended.
     #[error("sotto is stopping: run the command again")]
     Stopped,

@@ -6,9 +6,10 @@ use rand_chacha::ChaCha20Rng;
 use sotto_client_core::account::Account;
 use sotto_client_core::engine::Engine;
 use sotto_client_core::history::{Content, HistoryRecord};
-use sotto_client_core::io::{Event, Input, Output, Timestamp};
+use sotto_client_core::io::{Event, Input, Output, Recall, Recalled, Timestamp};
 use sotto_client_core::store::{MemoryStore, Store};
 use sotto_client_core::vault::Vault;
+use sotto_proto::wire::Beacon;
 use sotto_proto::{DeviceId, RoomId, UserName};
 
 /// See the module.
@@ -19,6 +20,8 @@ pub struct Machine {
     pub user: UserName,
     /// What its engine told it, over all its lives.
     pub events: Vec<Event>,
+    /// What it said to relays, over all its lives.
+    pub beacons: Vec<Beacon>,
     engine: Engine,
     vault: Vault,
     store: MemoryStore,
@@ -39,6 +42,7 @@ impl Machine {
             device,
             user,
             events: Vec::new(),
+            beacons: Vec::new(),
             engine,
             vault,
             store: MemoryStore::default(),
@@ -77,6 +81,17 @@ impl Machine {
             _ => None,
         };
         self.history(room).into_iter().filter_map(text).collect()
+    }
+
+    /// What the engine asks its store for.
+    pub(crate) fn recall(&self, room: RoomId, recall: Recall) -> Vec<Recalled> {
+        #[expect(
+            clippy::expect_used,
+            reason = "a store in memory that was written by this run"
+        )]
+        self.engine
+            .recall(&self.store, room, recall)
+            .expect("a store that reads")
     }
 
     pub(crate) fn handle(&mut self, input: Input, now: Timestamp, rng: &mut ChaCha20Rng) {

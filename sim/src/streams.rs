@@ -1,6 +1,7 @@
 //! The relay's streams: what was stored, in which order, and who hears of it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use sotto_client_core::io::{LiveMessage, Publish, PublishFailure, Timestamp};
@@ -13,11 +14,98 @@ const PER_FRAME: usize = 7;
 /// One stream each for mail, inboxes and blobs.
 #[derive(Default)]
 pub struct Streams {
-    mail: Vec<LiveMessage>,
-    inbox: Vec<LiveMessage>,
+    mail: Stream,
+    inbox: Stream,
     blobs: BTreeMap<(RoomId, FileId, u32), Bytes>,
-    last_on_subject: BTreeMap<String, u64>,
     message_ids: HashSet<String>,
+}
+
+/// One stream, in the order of its sequences.
+#[derive(Default)]
+struct Stream {
+    messages: BTreeMap<u64, LiveMessage>,
+    last: u64,
+}
+
+impl Stream {
+    fn last_on(&self, subject: &Subject) -> u64 {
+        let mut newest = self.messages.iter().rev();
+        let found = newest.find(|(_, message)| message.subject == *subject);
+        found.map_or(0, |(sequence, _)| *sequence)
+    }
+
+    fn store(&mut self, subject: Subject, payload: Bytes, now: Timestamp) -> LiveMessage {
+        let last_sequence = self.last_on(&subject);
+        self.last += 1;
+        let message = LiveMessage {
+            subject,
+            sequence: self.last,
+            last_sequence,
+            stored_at: now,
+            payload,
+        };
+        self.messages.insert(self.last, message.clone());
+        message
+    }
+
+    fn after(&self, sequence: u64) -> impl Iterator<Item = &LiveMessage> {
+        let after = (Bound::Excluded(sequence), Bound::Unbounded);
+        self.messages.range(after).map(|(_, message)| message)
+    }
+}
+
+/// What a server does that has lost data, or lies.
+impl Streams {
+    /// Sequences of what is on rooms' subjects.
+    pub fn sequences(&self) -> Vec<u64> {
+        self.mail.messages.keys().copied().collect()
+    }
+
+    /// Whether a message is one of MLS' handshakes.
+    pub fn is_handshake(&self, sequence: u64) -> bool {
+        let message = self.mail.messages.get(&sequence);
+        message.is_some_and(|message| matches!(message.subject, Subject::Handshakes(_)))
+    }
+
+    /// Loses one message.
+    pub fn lose(&mut self, sequence: u64) {
+        self.mail.messages.remove(&sequence);
+    }
+
+    /// Goes back to where only so many sequences were given out, and gives the
+    /// others out again.
+    pub fn rewind(&mut self, last: u64) {
+        self.mail.messages.retain(|sequence, _| *sequence <= last);
+        self.mail.last = self.mail.last.min(last);
+        // Message ids are read from the stream again.
+        self.message_ids.clear();
+    }
+
+    /// Exchanges what two messages of one subject say.
+    pub fn swap(&mut self, one: u64, other: u64) {
+        let payload = |sequence: u64| {
+            let message = self.mail.messages.get(&sequence)?;
+            Some((message.subject.clone(), message.payload.clone()))
+        };
+        let (Some((one_subject, first)), Some((other_subject, second))) =
+            (payload(one), payload(other))
+        else {
+            return;
+        };
+        if one_subject != other_subject {
+            return;
+        }
+        for (sequence, payload) in [(one, second), (other, first)] {
+            if let Some(message) = self.mail.messages.get_mut(&sequence) {
+                message.payload = payload;
+            }
+        }
+    }
+
+    pub(crate) fn replay(&mut self, sequence: u64, now: Timestamp) -> Option<LiveMessage> {
+        let message = self.mail.messages.get(&sequence)?.clone();
+        Some(self.mail.store(message.subject, message.payload, now))
+    }
 }
 
 impl Streams {
@@ -32,8 +120,7 @@ impl Streams {
         publish: &Publish,
         now: Timestamp,
     ) -> Result<(u64, Option<LiveMessage>), PublishFailure> {
-        let name = publish.subject.to_string();
-        let last = self.last_on_subject.get(&name).copied().unwrap_or(0);
+        let last = self.mail.last_on(&publish.subject);
         if publish
             .expected_last_sequence
             .is_some_and(|expected| expected != last)
@@ -58,17 +145,8 @@ impl Streams {
         } else {
             &mut self.mail
         };
-        let sequence = stream.len() as u64 + 1;
-        let message = LiveMessage {
-            subject: publish.subject.clone(),
-            sequence,
-            last_sequence: last,
-            stored_at: now,
-            payload: publish.payload.clone(),
-        };
-        stream.push(message.clone());
-        self.last_on_subject.insert(name, sequence);
-        Ok((sequence, Some(message)))
+        let message = stream.store(publish.subject.clone(), publish.payload.clone(), now);
+        Ok((message.sequence, Some(message)))
     }
 
     /// Forgets the message ids, as the duplicate window does after two minutes.
@@ -78,12 +156,13 @@ impl Streams {
 
     /// How many messages are on a room's subjects.
     pub fn messages(&self) -> usize {
-        self.mail.len()
+        self.mail.messages.len()
     }
 
     /// Everything on rooms' and inboxes' subjects.
     pub fn stored(&self) -> impl Iterator<Item = (Subject, Bytes)> + '_ {
-        let all = self.mail.iter().chain(&self.inbox);
+        let all = self.mail.messages.values();
+        let all = all.chain(self.inbox.messages.values());
         all.map(|message| (message.subject.clone(), message.payload.clone()))
     }
 
@@ -100,11 +179,9 @@ impl Streams {
         may_read: impl Fn(RoomId) -> bool,
     ) -> Vec<FetchFrame> {
         let mut messages = Vec::new();
+        let mut rewound = Vec::new();
         let inbox_after = request.inbox_after.unwrap_or(u64::MAX);
-        let inbox = self
-            .inbox
-            .iter()
-            .filter(|message| message.sequence > inbox_after);
+        let inbox = self.inbox.after(inbox_after);
         let own = inbox.filter(|message| message.subject == Subject::Inbox(device));
         messages.extend(own.map(|message| stored(StoredKind::Inbox, None, message)));
         for cursor in &request.rooms {
@@ -114,9 +191,15 @@ impl Streams {
             if !may_read(room) {
                 continue;
             }
+            if cursor.messages_after.max(cursor.handshakes_after) > self.mail.last {
+                rewound.push(wire::StreamEnd {
+                    room: room.to_bytes(),
+                    last_sequence: self.mail.last,
+                });
+            }
             messages.extend(
                 self.mail
-                    .iter()
+                    .after(0)
                     .filter_map(|message| match &message.subject {
                         Subject::Messages(a)
                             if a.room == room && message.sequence > cursor.messages_after =>
@@ -149,7 +232,7 @@ impl Streams {
                 });
             }
         }
-        frames(messages)
+        frames(messages, rewound)
     }
 }
 
@@ -164,7 +247,7 @@ fn stored(kind: StoredKind, room: Option<RoomId>, message: &LiveMessage) -> Stor
     }
 }
 
-fn frames(messages: Vec<StoredMessage>) -> Vec<FetchFrame> {
+fn frames(messages: Vec<StoredMessage>, rewound: Vec<wire::StreamEnd>) -> Vec<FetchFrame> {
     let mut frames: Vec<FetchFrame> = messages
         .chunks(PER_FRAME)
         .map(|part| wire::FetchFrame {
@@ -180,6 +263,7 @@ fn frames(messages: Vec<StoredMessage>) -> Vec<FetchFrame> {
     }
     if let Some(last) = frames.last_mut() {
         last.last = true;
+        last.rewound = rewound;
     }
     frames
 }

@@ -311,6 +311,33 @@ impl World {
         self.give(machine, Input::Offline);
     }
 
+    /// Lets so many ticks go by without faults, with what follows from each.
+    pub fn tick(&mut self, ticks: u32) {
+        let faults = std::mem::take(&mut self.faults);
+        for _ in 0..ticks {
+            self.now.0 += 2_000;
+            for machine in 0..self.machines.len() {
+                if self.machines[machine].online {
+                    self.give(machine, Input::Tick);
+                }
+            }
+            while self.turn() {}
+        }
+        self.faults = faults;
+    }
+
+    /// Tells a device what a relay says of another one.
+    pub fn tell_presence(&mut self, machine: usize, room: RoomId, device: DeviceId, here: bool) {
+        self.give(machine, Input::Presence { room, device, here });
+    }
+
+    /// Stores a payload that is stored already once more, and tells of it.
+    pub fn replay(&mut self, sequence: u64) {
+        if let Some(live) = self.streams.replay(sequence, self.now) {
+            self.republish(&live);
+        }
+    }
+
     /// Lets days go by in which nothing happens.
     pub fn let_pass(&mut self, days: u32) {
         self.now.0 += i64::from(days) * 86_400_000;
@@ -444,6 +471,16 @@ impl World {
                 let grants = self.directory.grants(self.machines[machine].device);
                 self.later(machine, vec![Input::Online(grants)]);
             }
+            Output::Recall { room, recall } => {
+                let entries = self.machines[machine].recall(room, recall);
+                let recalled = Input::Recalled {
+                    room,
+                    recall,
+                    entries,
+                };
+                self.machines[machine].handle(recalled, self.now, &mut self.rng);
+            }
+            Output::Beacon(beacon) => self.machines[machine].beacons.push(beacon),
             Output::Event(event) => self.machines[machine].events.push(event),
         }
         true

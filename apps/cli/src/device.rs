@@ -11,7 +11,7 @@ use sotto_client_core::io::{Command, Event};
 use sotto_client_native::clock::Clock;
 use sotto_client_native::home::{Home, Opened};
 use sotto_client_native::session::{Notice, Session};
-use sotto_proto::RoomId;
+use sotto_proto::{DeviceId, RoomId, UserName};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
@@ -177,6 +177,13 @@ pub enum Report {
     Sent { room: RoomId, through: u64 },
     /// A room's history has grown.
     Received { room: RoomId },
+    /// Somebody is there, or not any more.
+    Presence {
+        room: RoomId,
+        user: UserName,
+        device: DeviceId,
+        here: bool,
+    },
     /// Everything else was dealt with.
     Other,
 }
@@ -241,6 +248,51 @@ impl Reports {
                      with the new one. Ask {user} in person, and your administrator, what happened."
                 ),
             )?,
+            Event::Missing {
+                room,
+                user,
+                device,
+                from,
+                through,
+            } => self.output.say_json(&json!({
+                "event": "missing", "room": room, "user": user, "device": device,
+                "from": from, "through": through,
+            }))?,
+            Event::Contradicted {
+                room,
+                user,
+                device,
+                counter,
+            } => self.output.say_json(&json!({
+                "event": "contradicted", "room": room, "user": user, "device": device,
+                "counter": counter,
+            }))?,
+            Event::Rewound {
+                room,
+                last_sequence,
+            } => self.output.say_json(&json!({
+                "event": "rewound", "room": room, "last_sequence": last_sequence,
+            }))?,
+            Event::Presence {
+                room,
+                user,
+                device,
+                here,
+            } => {
+                return Ok(Report::Presence {
+                    room,
+                    user,
+                    device,
+                    here,
+                });
+            }
+            Event::Held { room, refusal } => {
+                self.output.say_json(&json!({
+                    "event": "held", "room": room, "code": refusal.code(),
+                    "reason": refusal.to_string(),
+                }))?;
+                self.output.note(refusal);
+            }
             Event::Skipped {
                 room,
                 sequence,

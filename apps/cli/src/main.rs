@@ -19,7 +19,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
+use sotto_client_native::files::TransferError;
 use sotto_client_native::gateway::GatewayError;
+use sotto_client_native::session::CommandError;
 use sotto_client_native::{sled_store, tls};
 use tracing_subscriber::EnvFilter;
 
@@ -75,9 +77,17 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         3
     } else if advice::needed(error).is_some() {
         4
+    } else if is_held(error) {
+        5
     } else {
         1
     }
+}
+
+/// Whether the server does not take something for now that waits here.
+fn is_held(error: &anyhow::Error) -> bool {
+    let refused = matches!(error.downcast_ref(), Some(TransferError::Refused(_)));
+    refused || matches!(error.downcast_ref(), Some(CommandError::Held(_)))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

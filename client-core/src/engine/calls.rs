@@ -123,6 +123,10 @@ impl Engine {
             ours.then_some(certificate.device)
         };
         let devices: Vec<DeviceId> = me.devices.iter().filter_map(device).collect();
+        // Who was enrolled after the answer was made is in the next one.
+        self.link.me_due = self.waiting.iter().any(
+            |waiting| matches!(&waiting.goal, Goal::Admitted(device) if !devices.contains(device)),
+        );
         // An answer without this device is not about this account.
         if devices.contains(&own.device) {
             self.want_own_devices(&devices);

@@ -55,6 +55,7 @@ impl Engine {
                 ticket,
                 reason,
                 factor_needed: None,
+                refusal: None,
             });
         }
     }

@@ -100,6 +100,7 @@ impl Engine {
         record.handshakes_after = commit_sequence;
         let mut room = Room::new(address.room, record);
         room.set_group(Some(group));
+        self.came_in(&mut room);
         self.rooms.insert(address.room, room);
         self.touched.insert(address.room);
         self.is_behind(address.room);
@@ -173,6 +174,8 @@ impl Engine {
             room.record.joined_epoch = room.epoch();
             room.record.messages_after = sequence;
             room.record.group_info_due = true;
+            self.merged(room, sequence, payload, false);
+            self.came_in(room);
             self.event(Event::Joined { room: room.id });
         } else if let Some(group) = room.take_group() {
             // What cannot be deleted is overwritten by the next try.

@@ -104,6 +104,7 @@ impl Engine {
                 room.record.set_address(address);
                 room.record.phase = Phase::Member;
                 room.record.group_info_due = room.record.join_rule() == JoinRule::Open;
+                self.epoch_begins(room);
             }
             Err(error) => {
                 self.fail_waiting(room.id, &error.to_string(), |_| true);
@@ -263,11 +264,12 @@ impl Engine {
         }
         let merged = room.transact(&self.provider, |group| group.merge_own(&self.provider));
         merged.unwrap_or(Ok(()))?;
+        let newcomers = !commit.recipients.is_empty();
+        self.merged(room, sequence, &commit.payload, newcomers);
         room.record.group_info_due = room.record.join_rule() == JoinRule::Open;
         if commit.recipients.is_empty() {
             return Ok(());
         }
-        room.record.newcomers_epoch = room.epoch();
         room.record.name_due = true;
         let (Some(group), Some(address)) = (room.group(), room.address()) else {
             return Ok(());

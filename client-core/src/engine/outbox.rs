@@ -5,17 +5,20 @@
 
 use bytes::Bytes;
 use prost::Message;
+use rand::RngCore;
 use serde::{Deserialize, Serialize};
+use sotto_proto::refusals::Refusal;
 use sotto_proto::{RoomId, Subject, limits, padding, wire};
 
 use super::{Engine, Goal};
 use crate::group::PAST_EPOCHS;
+use crate::holes::Reading;
 use crate::io::{Event, Output, Publish, PublishFailure, PublishId, Timestamp};
 use crate::records::{Key, outbox_of};
-use crate::room::{FlyingFrame, Phase, Room, message_id};
+use crate::room::{FlyingFrame, Phase, Room, Sought, message_id};
 
 /// What an entry adds to a frame beside its own length, at most.
-const ENTRY_OVERHEAD: usize = 8;
+pub(super) const ENTRY_OVERHEAD: usize = 8;
 
 /// What an outstanding publish carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,12 +48,39 @@ struct Post {
     payload: Vec<u8>,
 }
 
+/// An own frame that was seen in the stream.
+pub(super) struct Landed {
+    /// That it was encrypted in.
+    pub(super) epoch: u64,
+    /// With how each stands to what landed before.
+    pub(super) entries: Vec<(wire::Entry, Reading)>,
+}
+
+/// A server that does not take a room's frames is left alone for a while.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hold {
+    until: Timestamp,
+    /// The next one, in ms.
+    pause_ms: i64,
+}
+
+/// The first pause after a refusal, in ms; doubled up to [`HOLD_MAX_MS`].
+const HOLD_MS: i64 = 4_000;
+
+/// The longest pause after a refusal that names none, in ms.
+const HOLD_MAX_MS: i64 = 300_000;
+
 impl Engine {
     /// Encrypts what waits, unless a frame is still on its way: what waits
     /// meanwhile travels together in the next one. A device that has just
     /// connected reads what it missed first, so that it encrypts for whoever
     /// is in the room by now. Then publishes.
-    pub(super) fn advance_outbox(&mut self, room: &mut Room, now: Timestamp) {
+    pub(super) fn advance_outbox(
+        &mut self,
+        room: &mut Room,
+        now: Timestamp,
+        rng: &mut impl RngCore,
+    ) {
         if room.record.phase != Phase::Member {
             return;
         }
@@ -63,7 +93,10 @@ impl Engine {
         // Nothing new is said while somebody could read it who must leave.
         let may_encrypt = !self.link.fetch.is_first() && !room.record.has_removals();
         if may_encrypt && room.flight.frames.iter().all(|frame| frame.stored) {
-            self.encrypt_frame(room);
+            self.encrypt_frame(room, rng);
+        }
+        if self.is_held(room.id, now) {
+            return;
         }
         for frame in room.flight.frames.iter().filter(|frame| !frame.stored) {
             let publishing = Publishing::frame(room.id, frame);
@@ -89,10 +122,18 @@ impl Engine {
         self.touched.remove(&room.id);
     }
 
-    fn encrypt_frame(&mut self, room: &mut Room) {
-        let Some((frame, from, through)) = self.next_frame(room) else {
+    fn encrypt_frame(&mut self, room: &mut Room, rng: &mut impl RngCore) {
+        let said = self.next_entries(room);
+        if said.is_none() && !self.has_repairs(room) {
             return;
+        }
+        let (entries, from, through) = said.unwrap_or((Vec::new(), 1, 0));
+        let mut frame = wire::Frame {
+            entries,
+            counter: through.max(room.record.sent),
+            ..wire::Frame::default()
         };
+        let resent = self.add_repairs(room, &mut frame, rng);
         let mut content = frame.encode_to_vec();
         padding::pad(&mut content);
         let Self {
@@ -106,7 +147,9 @@ impl Engine {
                     epoch,
                     from,
                     through,
+                    resent,
                     stored: false,
+                    sought: Sought::default(),
                 });
             }
             Some(Err(error)) => {
@@ -119,13 +162,13 @@ impl Engine {
 
     /// The first that waits and is not on its way, and what follows it without
     /// a gap, as much as fits into one frame; with its first and last counter.
-    fn next_frame(&self, room: &Room) -> Option<(wire::Frame, u64, u64)> {
+    fn next_entries(&self, room: &Room) -> Option<(Vec<wire::Entry>, u64, u64)> {
         let records = self.provider.records();
         let flying = |counter: u64| {
             let mut frames = room.flight.frames.iter();
             frames.any(|frame| (frame.from..=frame.through).contains(&counter))
         };
-        let mut frame = wire::Frame::default();
+        let mut entries = Vec::new();
         let mut length = 0;
         let mut range: Option<(u64, u64)> = None;
         for key in records.keys(outbox_of(room.id)) {
@@ -140,15 +183,16 @@ impl Engine {
             if !follows || (length > limits::FRAME && range.is_some()) {
                 break;
             }
-            frame.entries.extend(wire::Entry::decode(bytes.as_slice()));
+            entries.extend(wire::Entry::decode(bytes.as_slice()));
             range = Some((range.map_or(counter, |(from, _)| from), counter));
         }
-        range.map(|(from, through)| (frame, from, through))
+        range.map(|(from, through)| (entries, from, through))
     }
 
     /// Whether all that waits is on its way and stored.
     pub(super) fn has_sent_all(&self, room: &Room) -> bool {
-        room.flight.frames.iter().all(|frame| frame.stored) && self.next_frame(room).is_none()
+        let all_stored = room.flight.frames.iter().all(|frame| frame.stored);
+        all_stored && self.next_entries(room).is_none() && !self.has_repairs(room)
     }
 
     /// An own frame has come back in the stream. Its entries, to be written to
@@ -158,11 +202,7 @@ impl Engine {
     /// A frame that was encrypted before newcomers came in, and stored after,
     /// travels again for them; who has read it drops the second copy by its
     /// counters.
-    pub(super) fn land_frame(
-        &mut self,
-        room: &mut Room,
-        payload: &[u8],
-    ) -> Option<Vec<wire::Entry>> {
+    pub(super) fn land_frame(&mut self, room: &mut Room, payload: &[u8]) -> Option<Landed> {
         let mut frames = room.flight.frames.iter();
         let index = frames.position(|frame| frame.payload == payload)?;
         let frame = room.flight.frames.remove(index);
@@ -175,15 +215,24 @@ impl Engine {
         for counter in frame.from..=frame.through {
             let key = Key::Outbox(room.id, counter);
             let bytes = records.get_bytes(&key);
-            if room.record.landed.insert(counter) {
-                entries.extend(bytes.and_then(|bytes| wire::Entry::decode(bytes.as_slice()).ok()));
-            }
+            let entry = bytes.and_then(|bytes| wire::Entry::decode(bytes.as_slice()).ok());
+            let late = counter < room.record.landed.highest();
+            let landing = match (room.record.landed.insert(counter), late) {
+                (false, _) => Reading::Again,
+                (true, true) => Reading::Late,
+                (true, false) => Reading::New,
+            };
+            entries.extend(entry.map(|entry| (entry, landing)));
             if !again {
                 records.delete(key);
             }
         }
+        for counter in &frame.resent {
+            records.delete(Key::Resend(room.id, *counter));
+        }
+        let epoch = frame.epoch;
         self.sent(room, frame.through);
-        Some(entries)
+        Some(Landed { epoch, entries })
     }
 
     fn sent(&mut self, room: &mut Room, through: u64) {
@@ -289,11 +338,13 @@ impl Engine {
         match self.link.publishes.remove(&id) {
             Some(published @ Publishing::Frame { room, .. }) => {
                 self.touched.insert(room);
+                self.link.held.remove(&room);
                 let Some(mut room) = self.rooms.remove(&room) else {
                     return;
                 };
                 let mut frames = room.flight.frames.iter_mut();
-                let stored = frames.find(|frame| Publishing::frame(room.id, frame) == published);
+                let stored = frames
+                    .find(|frame| !frame.stored && Publishing::frame(room.id, frame) == published);
                 let through = stored.map(|frame| {
                     frame.stored = true;
                     frame.through
@@ -323,18 +374,48 @@ impl Engine {
             PublishFailure::Conflict => {
                 if let Publishing::Commit(room) = publishing {
                     self.link.lost_race.insert(room);
+                    self.commit_conflicts(room);
                     self.is_behind(room);
                 }
             }
             PublishFailure::Denied => self.refresh_grants(),
-            PublishFailure::Full => {
-                let reason = "the server has no room for more messages: yours is kept here and sent later; tell your administrator";
+            PublishFailure::Refused(refusal) => {
                 if let Publishing::Frame { room, .. } = publishing {
-                    self.fail_waiting(room, reason, |goal| matches!(goal, Goal::Sent(_)));
+                    self.hold(room, refusal);
                 }
             }
             // The next tick publishes it again under the same message id.
             PublishFailure::Lost => {}
         }
+    }
+
+    /// Leaves a room's frames alone for as long as the server says, or ever
+    /// longer.
+    fn hold(&mut self, room: RoomId, refusal: Refusal) {
+        let before = self.link.held.get(&room);
+        let pause_ms = before.map_or(HOLD_MS, |hold| hold.pause_ms);
+        let wait_ms = match &refusal {
+            Refusal::TooFast { retry_after } => {
+                i64::try_from(retry_after.as_millis()).unwrap_or(HOLD_MAX_MS)
+            }
+            _ => pause_ms,
+        };
+        let hold = Hold {
+            until: Timestamp(self.now.0.saturating_add(wait_ms)),
+            pause_ms: (2 * pause_ms).min(HOLD_MAX_MS),
+        };
+        self.link.held.insert(room, hold);
+        let passing = matches!(refusal, Refusal::TooFast { .. } | Refusal::Busy);
+        if !passing {
+            let reason = refusal.to_string();
+            let sending = |goal: &Goal| matches!(goal, Goal::Sent(_));
+            self.end_waiting(room, &reason, None, Some(&refusal), sending);
+        }
+        self.event(Event::Held { room, refusal });
+    }
+
+    fn is_held(&self, room: RoomId, now: Timestamp) -> bool {
+        let hold = self.link.held.get(&room);
+        hold.is_some_and(|hold| now < hold.until)
     }
 }

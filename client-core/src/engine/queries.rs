@@ -2,15 +2,23 @@
 
 use std::ops::Range;
 
-use sotto_proto::wire::JoinRule;
+use prost::Message;
+use sotto_proto::wire::{self, JoinRule};
 use sotto_proto::{DeviceId, RoomAddress, RoomId, UserName};
 
 use super::Engine;
 use crate::account::{Account, safety_number};
-use crate::history::{HistoryRecord, StoredRecord};
+use crate::history::{HistoryRecord, Place, Said, StoredRecord};
+use crate::io::{Recall, Recalled};
 use crate::records::{Key, RecordsError};
 use crate::room::{Phase, Room};
 use crate::store::Store;
+
+/// Entries that are recalled at a time.
+const RECALL: usize = 1_024;
+
+/// Records of the history that are looked through for them.
+const RECALL_RECORDS: usize = 16_384;
 
 /// A room as a person sees it in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +143,76 @@ impl Engine {
             history.push(record.ok_or_else(RecordsError::damaged)?);
         }
         Ok(history)
+    }
+
+    /// Own entries that the engine asks for, to be said again; what is not
+    /// there is left out.
+    ///
+    /// # Errors
+    /// When the store or a record does not read.
+    pub fn recall(
+        &self,
+        store: &dyn Store,
+        room: RoomId,
+        recall: Recall,
+    ) -> Result<Vec<Recalled>, RecordsError> {
+        let counters: Vec<u64> = match recall {
+            Recall::Counters { from, through } => (from..=through).take(RECALL).collect(),
+            Recall::After { sequence } => self.said_after(store, room, sequence)?,
+        };
+        let records = self.provider.records();
+        let mut recalled = Vec::new();
+        for counter in counters {
+            let key = Key::Said(room, counter);
+            let Some(said) = records.read_history::<Said>(store, &key)? else {
+                continue;
+            };
+            let entry = match said.place {
+                Place::Hidden(entry) => Some(entry),
+                Place::At(position) => records
+                    .read_history::<StoredRecord>(store, &Key::History(room, position))?
+                    .map(|record| record.entry),
+            };
+            let entry = entry.and_then(|entry| wire::Entry::decode(entry.as_slice()).ok());
+            recalled.extend(entry.map(|entry| Recalled {
+                epoch: said.epoch,
+                entry,
+            }));
+        }
+        Ok(recalled)
+    }
+
+    /// Own counters in the history that were stored after a sequence, the
+    /// newest at most.
+    fn said_after(
+        &self,
+        store: &dyn Store,
+        room: RoomId,
+        sequence: u64,
+    ) -> Result<Vec<u64>, RecordsError> {
+        let length = self.rooms.get(&room).map(|room| room.record.history_length);
+        let mut counters = Vec::new();
+        for position in (0..length.unwrap_or(0)).rev().take(RECALL_RECORDS) {
+            let key = Key::History(room, position);
+            let Some(record) = self
+                .provider
+                .records()
+                .read_history::<StoredRecord>(store, &key)?
+            else {
+                break;
+            };
+            if record.note.is_some() {
+                continue;
+            }
+            if record.sequence <= sequence || counters.len() == RECALL {
+                break;
+            }
+            let entry = wire::Entry::decode(record.entry.as_slice());
+            let own = record.device == self.account.device;
+            counters.extend(entry.ok().filter(|_| own).map(|entry| entry.counter));
+        }
+        counters.reverse();
+        Ok(counters)
     }
 
     /// Whether everything that this device wants of the server is done: all

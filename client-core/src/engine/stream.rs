@@ -8,13 +8,18 @@ use sotto_proto::{limits, padding, wire};
 
 use super::Engine;
 use super::commands::check_name;
+use super::outbox::Landed;
 use crate::group::{Incoming, Rejected};
-use crate::history::{Content, StoredRecord};
+use crate::history::{Content, Place, Said, StoredRecord};
+use crate::holes::Reading;
 use crate::io::{Event, Timestamp};
 use crate::orders;
-use crate::records::Key;
-use crate::room::{Phase, Room};
+use crate::records::{Key, early_of, resends_of};
+use crate::room::{EarlyMessage, Phase, Room};
 use crate::rules::{Change, Committer, Member, Violation, check};
+
+/// Messages that are kept until their epoch begins, of each room.
+const EARLY: usize = 32;
 
 /// A message of a room's stream.
 pub(super) struct Arrival {
@@ -49,8 +54,8 @@ impl Arrival {
 enum Taken {
     /// It is done with; the cursor moves past it.
     Done,
-    /// Something before it is missing.
-    TooEarly,
+    /// It is of this epoch, which this device has not reached.
+    TooEarly(u64),
     /// It is of no use; the cursor moves past it, and a person may want to know.
     Skipped(String),
 }
@@ -78,7 +83,8 @@ impl Engine {
         if arrival.sequence <= after {
             return true;
         }
-        let sequence = arrival.sequence;
+        let epoch = room.epoch();
+        let (sequence, stored_at) = (arrival.sequence, arrival.stored_at);
         let handshake = arrival.handshake;
         let taken = match (room.record.phase, handshake) {
             (Phase::Member, true) => self.take_handshake(room, &arrival),
@@ -91,9 +97,13 @@ impl Engine {
             (Phase::Joining, false) | (Phase::Creating | Phase::Removed, _) => Taken::Done,
         };
         match taken {
-            Taken::TooEarly if live => return false,
-            Taken::TooEarly => {
-                self.skipped(room, sequence, "it is of an epoch that does not exist")
+            Taken::TooEarly(_) if live => return false,
+            // What leads to that epoch was not stored, or is kept back.
+            Taken::TooEarly(epoch) => {
+                if !handshake {
+                    self.keep_early(room, &arrival);
+                }
+                self.hear_of_epoch(room, epoch);
             }
             Taken::Skipped(reason) => self.skipped(room, sequence, &reason),
             Taken::Done => {}
@@ -105,11 +115,49 @@ impl Engine {
             &mut record.messages_after
         };
         *after = sequence.max(*after);
+        record.newest_at_ms = stored_at.0;
         if let Some(commit) = room.commit.as_mut().filter(|_| handshake) {
             // What came in between was no commit: this one is still the next.
             commit.after = sequence.max(commit.after);
         }
+        if room.epoch() != epoch {
+            self.take_early(room);
+        }
         true
+    }
+
+    /// Keeps a message until its epoch begins. What is not kept is missed, and
+    /// asked for, like anything that did not come.
+    fn keep_early(&mut self, room: &Room, arrival: &Arrival) {
+        let records = self.provider.records();
+        let few = records.keys(early_of(room.id)).len() < EARLY;
+        if few && arrival.payload.len() <= limits::PAYLOAD {
+            let early = EarlyMessage {
+                stored_at_ms: arrival.stored_at.0,
+                payload: arrival.payload.to_vec(),
+            };
+            records.put(Key::Early(room.id, arrival.sequence), &early);
+        }
+    }
+
+    /// An epoch has begun: takes in what was kept for it.
+    fn take_early(&mut self, room: &mut Room) {
+        for key in self.provider.records().keys(early_of(room.id)) {
+            let Key::Early(_, sequence) = key else {
+                continue;
+            };
+            let early = self.provider.records().get::<EarlyMessage>(&key);
+            if let (Ok(Some(early)), Phase::Member) = (early, room.record.phase) {
+                let stored_at = Timestamp(early.stored_at_ms);
+                let arrival = Arrival::message(sequence, stored_at, early.payload.into());
+                match self.take_message(room, &arrival) {
+                    Taken::TooEarly(_) => continue,
+                    Taken::Skipped(reason) => self.skipped(room, sequence, &reason),
+                    Taken::Done => {}
+                }
+            }
+            self.provider.records().delete(key);
+        }
     }
 
     fn skipped(&mut self, room: &Room, sequence: u64, reason: &str) {
@@ -158,9 +206,8 @@ impl Engine {
                             room.record.wanted.remove(&certificate.device);
                         }
                         room.commit = None;
-                        if !added.is_empty() {
-                            room.record.newcomers_epoch = room.epoch();
-                        }
+                        let newcomers = !added.is_empty();
+                        self.merged(room, arrival.sequence, &arrival.payload, newcomers);
                         room.record.name_due |= joins && self.is_first_owner(room);
                         if !still_member {
                             self.removed(room);
@@ -172,6 +219,13 @@ impl Engine {
                 }
             }
             Ok(_) => Taken::Skipped("it is no commit".to_owned()),
+            // It was published again for those who lacked it.
+            Err(Rejected::Unreadable { epoch })
+                if epoch < room.record.joined_epoch
+                    || self.is_past_commit(room.id, &arrival.payload) =>
+            {
+                Taken::Done
+            }
             Err(rejected) => taken(rejected),
         }
     }
@@ -198,6 +252,12 @@ impl Engine {
         room.record.wanted.clear();
         room.commit = None;
         room.flight.frames.clear();
+        let records = self.provider.records();
+        let of_room = [resends_of(room.id), early_of(room.id)];
+        for key in of_room.into_iter().flat_map(|range| records.keys(range)) {
+            records.delete(key);
+        }
+        self.link.repairs.remove(&room.id);
         if let Some(group) = room.take_group() {
             // What cannot be deleted is overwritten when this device comes back.
             let _ = group.delete(&self.provider);
@@ -223,13 +283,16 @@ impl Engine {
     }
 
     fn take_message(&mut self, room: &mut Room, arrival: &Arrival) -> Taken {
-        if let Some(entries) = self.land_frame(room, &arrival.payload) {
-            let own = self.own_member();
-            self.append(room, arrival, &own, entries);
+        if let Some(landed) = self.land_frame(room, &arrival.payload) {
+            self.append_own(room, arrival, landed);
             return Taken::Done;
         }
-        let (sender, content) = match self.process(room, arrival) {
-            Ok(Incoming::Message { sender, content }) => (sender, content),
+        let (sender, epoch, content) = match self.process(room, arrival) {
+            Ok(Incoming::Message {
+                sender,
+                epoch,
+                content,
+            }) => (sender, epoch, content),
             // A second copy of an own frame, or one that travels again.
             Ok(Incoming::Own) => return Taken::Done,
             Ok(_) => return Taken::Skipped("it is no message".to_owned()),
@@ -243,13 +306,11 @@ impl Engine {
         let Some(frame) = frame else {
             return Taken::Skipped(format!("what {} sent does not read", sender.user));
         };
-        let seen = room.record.seen.entry(sender.device).or_default();
-        let entries = frame
-            .entries
-            .into_iter()
-            .filter(|entry| seen.insert(entry.counter))
-            .collect();
-        self.append(room, arrival, &sender, entries);
+        let length = room.record.history_length;
+        for (entry, late) in self.read_frame(room, &sender, epoch, arrival.sequence, frame) {
+            self.append(room, arrival, &sender, &entry, late);
+        }
+        self.report_received(room, length);
         Taken::Done
     }
 
@@ -263,36 +324,72 @@ impl Engine {
         processed.unwrap_or(Err(Rejected::Invalid("there is no key for it")))
     }
 
+    /// Writes an own frame into the history, and where its entries are to be
+    /// found when they are to be said again.
+    fn append_own(&mut self, room: &mut Room, arrival: &Arrival, landed: Landed) {
+        let own = self.own_member();
+        let length = room.record.history_length;
+        for (entry, landing) in landed.entries {
+            let late = landing == Reading::Late;
+            let place = match landing {
+                Reading::Again => None,
+                _ => self.append(room, arrival, &own, &entry, late),
+            };
+            let said = Said {
+                epoch: landed.epoch,
+                place: match place {
+                    Some(position) => Place::At(position),
+                    None => Place::Hidden(entry.encode_to_vec()),
+                },
+            };
+            let key = Key::Said(room.id, entry.counter);
+            self.provider.records().append(key, &said);
+        }
+        self.report_received(room, length);
+    }
+
+    /// Writes an entry into the history, if it is to be shown; where.
     fn append(
         &mut self,
         room: &mut Room,
         arrival: &Arrival,
         sender: &Member,
-        entries: Vec<wire::Entry>,
-    ) {
-        let length = room.record.history_length;
-        for entry in entries {
-            if let Content::RoomState(state) = Content::of(&entry) {
-                let said_before = room.record.name.as_ref() == Some(&state.name);
-                if said_before || check_name(&state.name, "room").is_err() {
-                    continue;
-                }
+        entry: &wire::Entry,
+        late: bool,
+    ) -> Option<u64> {
+        if let Content::RoomState(state) = Content::of(entry) {
+            let said_before = room.record.name.as_ref() == Some(&state.name);
+            if said_before || check_name(&state.name, "room").is_err() {
+                return None;
+            }
+            // A name that comes late is not the newest.
+            if !late {
                 room.record.name = Some(state.name);
             }
-            let record = StoredRecord {
-                sequence: arrival.sequence,
-                stored_at_ms: arrival.stored_at.0,
-                user: sender.user.clone(),
-                device: sender.device,
-                entry: entry.encode_to_vec(),
-            };
-            let position = room.record.history_length;
-            self.provider
-                .records()
-                .append(Key::History(room.id, position), &record);
-            room.record.history_length += 1;
         }
-        if room.record.history_length > length {
+        let record = StoredRecord {
+            sequence: arrival.sequence,
+            stored_at_ms: arrival.stored_at.0,
+            user: sender.user.clone(),
+            device: sender.device,
+            entry: entry.encode_to_vec(),
+            late,
+            note: None,
+        };
+        Some(self.append_record(room, &record))
+    }
+
+    pub(super) fn append_record(&mut self, room: &mut Room, record: &StoredRecord) -> u64 {
+        let position = room.record.history_length;
+        self.provider
+            .records()
+            .append(Key::History(room.id, position), record);
+        room.record.history_length += 1;
+        position
+    }
+
+    fn report_received(&mut self, room: &Room, before: u64) {
+        if room.record.history_length > before {
             self.event(Event::Received {
                 room: room.id,
                 length: room.record.history_length,
@@ -311,7 +408,7 @@ impl Engine {
 
 fn taken(rejected: Rejected) -> Taken {
     match rejected {
-        Rejected::Future => Taken::TooEarly,
+        Rejected::Future { epoch } => Taken::TooEarly(epoch),
         Rejected::Unreadable { .. } => {
             Taken::Skipped("it was seen before, is too old to be read, or is damaged".to_owned())
         }

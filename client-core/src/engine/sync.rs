@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message;
+use rand::RngCore;
 use sha2::{Digest, Sha256};
 use sotto_proto::wire::{self, FetchFrame, FetchRequest, StoredKind, StoredMessage};
 use sotto_proto::{RoomId, Subject, limits};
 
 use super::Engine;
+use super::beacon;
 use super::stream::Arrival;
 use crate::io::{Event, Grants, LiveMessage, Output, Timestamp};
 use crate::records::Key;
@@ -85,6 +87,8 @@ impl Engine {
         self.link.fetch.due = self.targets();
         self.link.fetch.first = FIRST_TICKS;
         self.link.me_due = true;
+        self.link.held.clear();
+        self.link.beacon = beacon::Said::default();
         self.ask_me();
         self.link.lost_due = true;
         self.ask_lost();
@@ -106,7 +110,7 @@ impl Engine {
         };
     }
 
-    pub(super) fn tick(&mut self) {
+    pub(super) fn tick(&mut self, rng: &mut impl RngCore) {
         self.link.fetch.failed = false;
         self.link.fetch.first = self.link.fetch.first.saturating_sub(1);
         let refresh = &mut self.link.refresh;
@@ -114,6 +118,11 @@ impl Engine {
         refresh.asking &= refresh.wait > 0;
         self.link.lost_race.clear();
         self.take_turns();
+        self.tick_repairs(rng);
+        for room in std::mem::take(&mut self.link.look_again) {
+            self.is_behind(room);
+        }
+        self.tick_beacon(rng);
         self.link.ticks = (self.link.ticks + 1) % LOOK_EVERY_TICKS;
         self.link.me_due |= self.link.ticks == 0;
         self.ask_me();
@@ -207,8 +216,9 @@ impl Engine {
         } else {
             room.record.messages_after
         };
-        let taken = last_sequence <= after && self.take_live(&mut room, arrival);
-        if !taken {
+        if Self::is_of_rewound_stream(&room, arrival.sequence, arrival.stored_at) {
+            self.rewind(&mut room, arrival.sequence.saturating_sub(1));
+        } else if last_sequence > after || !self.take_live(&mut room, arrival) {
             self.is_behind(id);
         }
         self.touched.insert(id);
@@ -225,6 +235,9 @@ impl Engine {
         for message in frame.messages {
             self.take_fetched(message);
         }
+        for end in &frame.rewound {
+            self.hear_rewound(end);
+        }
         for room in frame.refused_rooms {
             // The role is gone; a Remove commit or a new grant will tell.
             self.link
@@ -235,10 +248,14 @@ impl Engine {
             self.link.fetch.asking = None;
             if frame.more {
                 self.link.fetch.due.insert(target);
+            } else {
+                let covered = self.followed(target);
+                self.miss_frames(|room| covered.contains(&room));
             }
             if self.link.fetch.due.is_empty() {
                 let requests = std::mem::take(&mut self.link.fetch.requests);
                 self.event(Event::CaughtUp { requests });
+                self.ask_after_catching_up();
                 if std::mem::take(&mut self.link.fetch.first) > 0 {
                     self.touch_all();
                 }
@@ -264,17 +281,28 @@ impl Engine {
         };
         fetch.asking = Some(gated);
         fetch.requests += 1;
-        let request = self.fetch_request(gated);
+        let covered = self.followed(gated);
+        self.seek_frames(|room| covered.contains(&room));
+        let request = self.fetch_request(gated, &covered);
         self.effect(Output::Fetch { gated, request });
     }
 
-    fn fetch_request(&self, target: Target) -> FetchRequest {
+    /// The rooms that a request there asks for.
+    fn followed(&self, target: Target) -> BTreeSet<RoomId> {
         let followed = |room: &&Room| {
             matches!(room.record.phase, Phase::Member | Phase::Joining)
                 && room.group().is_some()
                 && self.link.granted.contains(&room.id)
                 && self.target(room.id) == target
         };
+        let rooms = self.rooms.values().filter(followed);
+        rooms
+            .map(|room| room.id)
+            .take(limits::FETCH_ROOMS)
+            .collect()
+    }
+
+    fn fetch_request(&self, target: Target, followed: &BTreeSet<RoomId>) -> FetchRequest {
         let cursor = |room: &Room| wire::RoomCursor {
             room: room.id.to_bytes(),
             messages_after: room.record.messages_after,
@@ -284,9 +312,8 @@ impl Engine {
             rooms: self
                 .rooms
                 .values()
-                .filter(followed)
+                .filter(|room| followed.contains(&room.id))
                 .map(cursor)
-                .take(limits::FETCH_ROOMS)
                 .collect(),
             inbox_after: target.is_none().then_some(self.inbox_after),
             max_bytes: FETCH_BYTES,

@@ -12,14 +12,17 @@ use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use sotto_client_core::engine::UploadProgress;
 use sotto_client_core::files::{self, FileError};
 use sotto_client_core::io::{Command, NewUpload, PublishFailure};
+use sotto_proto::refusals::Refusal;
 use sotto_proto::{FileId, RoomAddress, RoomId, limits};
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::sleep;
 
 use super::TransferError;
 use crate::nats::{Connection, Message};
@@ -27,6 +30,9 @@ use crate::session::{CommandError, Progress, Session};
 
 /// Chunks that are published and not acknowledged at most.
 const WINDOW: usize = 4;
+
+/// The pause when the server has too much to do.
+const BUSY: Duration = Duration::from_secs(2);
 
 /// After so many chunks the progress is made durable.
 const CHECKPOINT: u32 = 8;
@@ -166,7 +172,17 @@ impl Upload {
                 match oldest.await.unwrap_or(Err(PublishFailure::Lost)) {
                     Ok(_) => {}
                     Err(PublishFailure::Lost) => break,
-                    Err(PublishFailure::Full) => return Err(TransferError::Full),
+                    Err(PublishFailure::Refused(Refusal::TooFast { retry_after })) => {
+                        sleep(retry_after).await;
+                        break;
+                    }
+                    Err(PublishFailure::Refused(Refusal::Busy)) => {
+                        sleep(BUSY).await;
+                        break;
+                    }
+                    Err(PublishFailure::Refused(refusal)) => {
+                        return Err(TransferError::Refused(refusal));
+                    }
                     Err(PublishFailure::Denied | PublishFailure::Conflict) => {
                         return Err(TransferError::Denied);
                     }

@@ -9,13 +9,13 @@ use futures::StreamExt;
 use futures::stream::SelectAll;
 use prost::Message as _;
 use sotto_client_core::io::{LiveMessage, PublishFailure};
-use sotto_proto::wire::{FetchFrame, FetchRequest};
+use sotto_proto::wire::{Beacon, FetchFrame, FetchRequest};
 use sotto_proto::{DeviceId, RoomId, Subject, reply_prefix};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Message;
-use super::answers::{acknowledgement, denied_publish, live_message};
+use super::answers::{Live, Presence, acknowledgement, denied_publish, live};
 use crate::poor_link;
 
 /// A connection that brings nothing for this long, and for as long as what is
@@ -34,6 +34,8 @@ pub(super) enum Request {
         message: Message,
         answer: oneshot::Sender<Result<u64, PublishFailure>>,
     },
+    /// Say this to the relays; nothing answers.
+    Beacon(Beacon),
     /// Ask the relay.
     Fetch {
         gated: Option<RoomId>,
@@ -64,6 +66,7 @@ pub(super) struct Actor {
     replies: Subscriber,
     subscriptions: SelectAll<Subscriber>,
     live: mpsc::Sender<LiveMessage>,
+    presence: mpsc::Sender<Presence>,
     /// Number of the next request; part of its reply subject.
     next: u64,
     publishing: BTreeMap<u64, Publishing>,
@@ -82,6 +85,7 @@ impl Actor {
         replies: Subscriber,
         subscriptions: SelectAll<Subscriber>,
         live: mpsc::Sender<LiveMessage>,
+        presence: mpsc::Sender<Presence>,
     ) -> Self {
         Self {
             client,
@@ -89,6 +93,7 @@ impl Actor {
             replies,
             subscriptions,
             live,
+            presence,
             next: 0,
             publishing: BTreeMap::new(),
             fetching: BTreeMap::new(),
@@ -157,6 +162,11 @@ impl Actor {
                     .publish_with_reply_and_headers(subject, reply, headers, message.payload)
                     .await;
             }
+            Request::Beacon(beacon) => {
+                let subject = Subject::Beacon(self.device).to_string();
+                let payload = beacon.encode_to_vec().into();
+                let _ = self.client.publish(subject, payload).await;
+            }
             Request::Fetch {
                 gated,
                 request,
@@ -197,9 +207,11 @@ impl Actor {
     }
 
     async fn received(&mut self, message: async_nats::Message) {
-        match live_message(message) {
+        match live(message) {
             // An error means that nobody listens any more.
-            Some(message) => drop(self.live.send(message).await),
+            Some(Live::Stored(message)) => drop(self.live.send(message).await),
+            // What there is no room for is said again before long.
+            Some(Live::Presence(presence)) => drop(self.presence.try_send(presence)),
             None => tracing::warn!("a message that no stream republished was passed over"),
         }
     }

@@ -2,32 +2,54 @@
 //! messages. Nothing of it is trusted to be well formed.
 
 use async_nats::Message;
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::publish::PublishAck;
-use async_nats::jetstream::response::Response;
+use prost::Message as _;
 use sotto_client_core::io::{LiveMessage, PublishFailure, Timestamp};
-use sotto_proto::Subject;
+use sotto_proto::refusals::{PublishAnswer, Refusal};
+use sotto_proto::{DeviceId, RoomId, Subject, wire};
 
 /// Reads the answer to a publish.
 pub(super) fn acknowledgement(message: &Message) -> Result<u64, PublishFailure> {
     // No stream listens: the payload is empty and does not decode.
-    match serde_json::from_slice(&message.payload) {
-        Ok(Response::Ok(PublishAck { sequence, .. })) => Ok(sequence),
-        Ok(Response::Err { error }) => Err(failure(error.error_code())),
-        Err(_) => Err(PublishFailure::Lost),
+    match PublishAnswer::from_json(&message.payload) {
+        Some(PublishAnswer::Stored { sequence, .. }) => Ok(sequence),
+        Some(PublishAnswer::Refused(Refusal::WrongLastSequence)) => Err(PublishFailure::Conflict),
+        Some(PublishAnswer::Refused(refusal)) => Err(PublishFailure::Refused(refusal)),
+        None => Err(PublishFailure::Lost),
     }
 }
 
-fn failure(code: ErrorCode) -> PublishFailure {
-    match code {
-        ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
-            PublishFailure::Conflict
+/// What came on a subscription to rooms and the inbox.
+#[derive(Debug)]
+pub(super) enum Live {
+    /// A stored message.
+    Stored(LiveMessage),
+    /// Who is there.
+    Presence(Presence),
+}
+
+/// A relay's word that a device is there, or is not any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Presence {
+    /// In which room.
+    pub room: RoomId,
+    /// Who.
+    pub device: DeviceId,
+    /// Whether it is there.
+    pub here: bool,
+}
+
+/// Reads what came on a subscription; `None` when it is nothing of ours.
+pub(super) fn live(message: Message) -> Option<Live> {
+    match Subject::from_live(&message.subject).ok()? {
+        Subject::Presence(address) => {
+            let presence = wire::Presence::decode(message.payload).ok()?;
+            Some(Live::Presence(Presence {
+                room: address.room,
+                device: DeviceId::try_from(&presence.device).ok()?,
+                here: presence.here,
+            }))
         }
-        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
-        | ErrorCode::INSUFFICIENT_RESOURCES
-        | ErrorCode::STORAGE_RESOURCES_EXCEEDED
-        | ErrorCode::STREAM_STORE_FAILED => PublishFailure::Full,
-        _ => PublishFailure::Lost,
+        subject => live_message(subject, message).map(Live::Stored),
     }
 }
 
@@ -40,12 +62,12 @@ pub(super) fn denied_publish(error: &str) -> Option<&str> {
 /// Reads a message that a stream republished; `None` when it is none. The
 /// server appends its headers after the sender's, so only the last of a name
 /// is to be believed.
-pub(super) fn live_message(message: Message) -> Option<LiveMessage> {
+fn live_message(subject: Subject, message: Message) -> Option<LiveMessage> {
     let headers = message.headers.as_ref()?;
     let header = |name: &str| headers.get_last(name).map(|value| value.as_str());
     let stored_at: jiff::Timestamp = header("Nats-Time-Stamp")?.parse().ok()?;
     Some(LiveMessage {
-        subject: Subject::from_live(&message.subject).ok()?,
+        subject,
         sequence: header("Nats-Sequence")?.parse().ok()?,
         last_sequence: header("Nats-Last-Sequence")?.parse().ok()?,
         stored_at: Timestamp(stored_at.as_millisecond()),
@@ -91,11 +113,39 @@ mod tests {
             ))
         };
         assert_eq!(error(10_071), Err(PublishFailure::Conflict));
-        assert_eq!(error(10_047), Err(PublishFailure::Full));
-        assert_eq!(error(10_077), Err(PublishFailure::Full));
-        assert_eq!(error(10_008), Err(PublishFailure::Lost));
+        let full = PublishFailure::Refused(Refusal::DiskFull);
+        assert_eq!(error(10_047), Err(full.clone()));
+        assert_eq!(error(10_077), Err(full));
+        let busy = PublishFailure::Refused(Refusal::Busy);
+        assert_eq!(error(10_008), Err(busy));
         assert_eq!(answer(""), Err(PublishFailure::Lost));
         assert_eq!(answer("garbage"), Err(PublishFailure::Lost));
+    }
+
+    fn stored(message: Message) -> Option<LiveMessage> {
+        match live(message)? {
+            Live::Stored(message) => Some(message),
+            Live::Presence(_) => None,
+        }
+    }
+
+    #[test]
+    fn presence_is_read() {
+        let id = "aaaaaaaaaaaaaaaaaaaaaaaaaa";
+        let word = wire::Presence {
+            device: vec![1; 16].into(),
+            here: true,
+            at_ms: 7,
+        };
+        let subject = format!("live.r.0.field.{id}.presence");
+        let read = live(message(&subject, &word.encode_to_vec(), &[]));
+        let Some(Live::Presence(presence)) = read else {
+            panic!("{read:?}");
+        };
+        assert_eq!(presence.device, DeviceId::try_from(&[1; 16][..]).unwrap());
+        assert_eq!(presence.room, id.parse().unwrap());
+        assert!(presence.here);
+        assert!(live(message(&subject, b"garbage", &[])).is_none());
     }
 
     #[test]
@@ -120,16 +170,16 @@ mod tests {
             ("Nats-Last-Sequence", "9"),
             ("Nats-Time-Stamp", "1970-01-01T00:00:01.5Z"),
         ];
-        let read = live_message(message(subject, b"payload", &headers)).unwrap();
+        let read = stored(message(subject, b"payload", &headers)).unwrap();
         assert_eq!(read.subject.live(), subject);
         assert_eq!((read.sequence, read.last_sequence), (12, 9));
         assert_eq!(read.stored_at, Timestamp(1_500));
         for missing in 0..headers.len() {
             let mut headers = headers.to_vec();
             headers.remove(missing);
-            assert!(live_message(message(subject, b"", &headers)).is_none());
+            assert!(stored(message(subject, b"", &headers)).is_none());
         }
-        assert!(live_message(message("inbox.x", b"", &headers)).is_none());
+        assert!(stored(message("inbox.x", b"", &headers)).is_none());
     }
 
     #[test]
@@ -143,7 +193,7 @@ mod tests {
             ("Nats-Time-Stamp", "1970-01-01T00:00:01.5Z"),
         ];
         let subject = "live.inbox.aaaaaaaaaaaaaaaaaaaaaaaaaa";
-        let read = live_message(message(subject, b"", &headers)).unwrap();
+        let read = stored(message(subject, b"", &headers)).unwrap();
         assert_eq!((read.sequence, read.last_sequence), (12, 9));
         assert_eq!(read.stored_at, Timestamp(1_500));
     }
@@ -162,7 +212,9 @@ mod tests {
                 ("Nats-Last-Sequence", "1"),
                 ("Nats-Time-Stamp", number.as_str()),
             ];
-            let _ = live_message(message("live.inbox.x", &payload, &headers));
+            let _ = live(message("live.inbox.x", &payload, &headers));
+            let presence = "live.r.0.field.aaaaaaaaaaaaaaaaaaaaaaaaaa.presence";
+            let _ = live(message(presence, &payload, &headers));
         }
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand::rngs::OsRng;
+use sotto_client_core::RecordsError;
 use sotto_client_core::engine::{Engine, EngineError};
 use sotto_client_core::io::{
     CallFailure, CallId, Event, FactorNeeded, Grants, Input, LiveMessage, Output, PublishFailure,
-    PublishId, Ticket,
+    PublishId, Recall, Ticket,
 };
 use sotto_client_core::store::{Store, StoreError, WriteBatch};
 use sotto_proto::{RoomId, wire};
@@ -23,7 +24,7 @@ use crate::access::{Access, KeyRequest};
 use crate::clock::Clock;
 use crate::gateway::GatewayError;
 use crate::home::{HomeError, Lock, Opened};
-use crate::nats::{self, Connection};
+use crate::nats::{self, Connection, Presence};
 use crate::sled_store::SledStore;
 use crate::tls;
 
@@ -40,6 +41,8 @@ enum Broken {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Records(#[from] RecordsError),
 }
 
 type Updates = mpsc::UnboundedSender<Result<Progress, CommandError>>;
@@ -63,6 +66,7 @@ pub(super) struct Driver {
     /// The rooms that were closed to this device when it last connected.
     withheld: BTreeMap<RoomId, FactorNeeded>,
     live: (mpsc::Sender<LiveMessage>, mpsc::Receiver<LiveMessage>),
+    presence: (mpsc::Sender<Presence>, mpsc::Receiver<Presence>),
     connection: watch::Sender<Option<Connection>>,
     settled: watch::Sender<bool>,
     calls: JoinSet<(CallId, Result<Bytes, CallFailure>)>,
@@ -94,6 +98,7 @@ impl Driver {
             refreshing: false,
             withheld: BTreeMap::new(),
             live: mpsc::channel(LIVE),
+            presence: mpsc::channel(LIVE),
             connection,
             settled,
             calls: JoinSet::new(),
@@ -115,12 +120,15 @@ impl Driver {
             let handled = tokio::select! {
                 request = requests.recv() => match request {
                     Some(request) => self.request(request),
-                    None => return,
+                    None => return self.leave(),
                 },
                 Some(request) = keys.recv() => self.key_request(request),
                 Some(event) = self.link_events.1.recv() => self.linked(event),
                 _ = self.live.1.recv_many(&mut live, LIVE) => {
                     live.drain(..).try_for_each(|message| self.handle(Input::Live(message)))
+                }
+                Some(Presence { room, device, here }) = self.presence.1.recv() => {
+                    self.handle(Input::Presence { room, device, here })
                 }
                 Some(Ok((id, answer))) = self.calls.join_next() => {
                     self.handle(Input::Answered { id, answer })
@@ -142,6 +150,16 @@ impl Driver {
             {
                 return;
             }
+        }
+    }
+
+    /// Says that this device is going.
+    fn leave(&self) {
+        if let Some(connection) = &*self.connection.borrow() {
+            connection.beacon(wire::Beacon {
+                leaving: true,
+                ..wire::Beacon::default()
+            });
         }
     }
 
@@ -177,6 +195,7 @@ impl Driver {
             tls,
             device: account.device,
             live: self.live.0.clone(),
+            presence: self.presence.0.clone(),
             events: self.link_events.0.clone(),
             refresh: Arc::clone(&self.refresh),
         };
@@ -260,20 +279,40 @@ impl Driver {
     /// Makes durable what the inputs since the last time have changed, in one
     /// commit, then does what depends on it.
     fn settle(&mut self) -> Result<(), Broken> {
-        let mut batch = WriteBatch::default();
-        let mut rest = Vec::new();
-        while let Some(output) = self.engine.poll_output() {
-            match output {
-                Output::Persist(changes) => batch.writes.extend(changes.writes),
-                output => rest.push(output),
+        // What is recalled is an input of its own, with outputs of its own.
+        loop {
+            let mut batch = WriteBatch::default();
+            let mut rest = Vec::new();
+            while let Some(output) = self.engine.poll_output() {
+                match output {
+                    Output::Persist(changes) => batch.writes.extend(changes.writes),
+                    output => rest.push(output),
+                }
+            }
+            if !batch.is_empty() {
+                block_in_place(|| self.store.commit(&batch))?;
+            }
+            if rest.is_empty() {
+                break;
+            }
+            for output in rest {
+                match output {
+                    Output::Recall { room, recall } => self.recall(room, recall)?,
+                    output => self.act(output),
+                }
             }
         }
-        if !batch.is_empty() {
-            block_in_place(|| self.store.commit(&batch))?;
-        }
-        rest.into_iter().for_each(|output| self.act(output));
         self.settled.send_replace(self.is_settled());
         Ok(())
+    }
+
+    fn recall(&mut self, room: RoomId, recall: Recall) -> Result<(), Broken> {
+        let entries = block_in_place(|| self.engine.recall(&self.store, room, recall))?;
+        self.handle(Input::Recalled {
+            room,
+            recall,
+            entries,
+        })
     }
 
     /// Whether this device has heard all and said all that there is.
@@ -285,8 +324,13 @@ impl Driver {
 
     fn act(&mut self, output: Output) {
         match output {
-            // Gathered before.
-            Output::Persist(_) => {}
+            // Dealt with before.
+            Output::Persist(_) | Output::Recall { .. } => {}
+            Output::Beacon(beacon) => {
+                if let Some(connection) = &*self.connection.borrow() {
+                    connection.beacon(beacon);
+                }
+            }
             Output::Publish(publish) => {
                 let id = publish.id;
                 let message = nats::Message {
@@ -334,10 +378,12 @@ impl Driver {
                 ticket,
                 reason,
                 factor_needed,
+                refusal,
             } => {
-                let error = match factor_needed {
-                    Some(needed) => CommandError::FactorNeeded(needed),
-                    None => CommandError::Failed(reason),
+                let error = match (factor_needed, refusal) {
+                    (Some(needed), _) => CommandError::FactorNeeded(needed),
+                    (None, Some(refusal)) => CommandError::Held(refusal),
+                    (None, None) => CommandError::Failed(reason),
                 };
                 self.update(ticket, Err(error));
                 self.commands.remove(&ticket);

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::access::{Access, KeyRequest};
 use crate::gateway::GatewayError;
-use crate::nats::{ConnectError, Connection, Settings};
+use crate::nats::{ConnectError, Connection, Presence, Settings};
 use crate::poor_link::Patience;
 
 /// The first pause between two attempts; doubled up to [`PAUSE_MAX`].
@@ -41,6 +41,7 @@ pub(super) struct Link {
     pub(super) tls: rustls::ClientConfig,
     pub(super) device: DeviceId,
     pub(super) live: mpsc::Sender<LiveMessage>,
+    pub(super) presence: mpsc::Sender<Presence>,
     pub(super) events: mpsc::Sender<LinkEvent>,
     /// Told when the grants have changed.
     pub(super) refresh: Arc<Notify>,
@@ -155,7 +156,8 @@ impl Link {
         let keys = self.access.keys().clone();
         let sign = move |nonce| sign_nonce(keys.clone(), nonce);
         let began = Instant::now();
-        let opened = Connection::open(settings, sign, self.live.clone()).await;
+        let (live, presence) = (self.live.clone(), self.presence.clone());
+        let opened = Connection::open(settings, sign, live, presence).await;
         let connection = opened.inspect_err(|_| patience.failed_after(began.elapsed()))?;
         Ok(Joined {
             connection,

@@ -4,9 +4,9 @@
 use data_encoding::HEXLOWER;
 use jiff::civil::Date;
 use serde_json::{Value, json};
-use sotto_client_core::history::{Content, HistoryRecord};
+use sotto_client_core::history::{Content, HistoryRecord, Note};
 use sotto_client_core::io::Command;
-use sotto_proto::{FileId, RoomId, wire};
+use sotto_proto::{DeviceId, FileId, RoomId, UserName, wire};
 
 use crate::device::{Context, Device, Report};
 use crate::times;
@@ -67,6 +67,9 @@ impl Reader<'_> {
             tokio::select! {
                 report = device.reports.next() => match report? {
                     Report::Received { room } if room == self.room => self.show_new(device).await?,
+                    Report::Presence { room, user, device, here } if room == self.room => {
+                        self.show_presence(&user, device, here)?;
+                    }
                     _ => {}
                 },
                 stopped = &mut stopped => return Ok(stopped?),
@@ -97,6 +100,19 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Says who has come or gone, as the server says.
+    fn show_presence(&self, user: &UserName, device: DeviceId, here: bool) -> anyhow::Result<()> {
+        let output = self.context.output;
+        output.say_json(&json!({
+            "event": "presence", "room": self.room, "user": user, "device": device, "here": here,
+        }))?;
+        match here {
+            true => output.note(format_args!("{user} is there.")),
+            false => output.note(format_args!("{user} has gone.")),
+        }
+        Ok(())
+    }
+
     fn show(&mut self, record: &HistoryRecord) -> anyhow::Result<()> {
         let moment = times::local(record.sent_at.0);
         if self.day.replace(moment.date()) != Some(moment.date()) {
@@ -110,6 +126,11 @@ impl Reader<'_> {
             Content::File(file) => format!("[file {}, {} bytes]", file.name, file.size),
             Content::RoomState(state) => format!("[calls this room {}]", state.name),
             Content::Unknown { .. } => "[needs a newer version of sotto]".to_owned(),
+            Content::Note(note) => noted(note),
+        };
+        let text = match record.late {
+            true => format!("[came late] {text}"),
+            false => text,
         };
         let head = format!("{}  {}", times::clock(&moment), record.user);
         let line = format!("{head:<width$}  {text}", width = MARGIN - 2);
@@ -125,10 +146,13 @@ fn as_json(room: RoomId, record: &HistoryRecord) -> Value {
             "user": record.user, "sent_at": record.sent_at.0, "name": state.name,
         });
     }
+    if let Content::Note(note) = &record.content {
+        return note_json(room, record, note);
+    }
     let (text, file, kind) = match &record.content {
         Content::Text(text) => (Some(text), None, None),
         Content::File(file) => (None, Some(file_json(file)), None),
-        Content::RoomState(_) => (None, None, None),
+        Content::RoomState(_) | Content::Note(_) => (None, None, None),
         Content::Unknown { kind } => (None, None, Some(kind)),
     };
     json!({
@@ -144,6 +168,40 @@ fn as_json(room: RoomId, record: &HistoryRecord) -> Value {
         "text": text,
         "file": file,
         "unknown_kind": kind,
+        "late": record.late,
+    })
+}
+
+/// What is shown of a note.
+fn noted(note: &Note) -> String {
+    match note {
+        Note::Missing { from, through } if from == through => {
+            "[a message that was said did not come: it is asked for]".to_owned()
+        }
+        Note::Missing { from, through } => {
+            let count = through - from + 1;
+            format!("[{count} messages that were said did not come: they are asked for]")
+        }
+        Note::Contradicted { .. } => {
+            "[WARNING: others were told something else under the same number]".to_owned()
+        }
+        Note::Rewound { .. } => {
+            "[the server has lost the newest of this room: what you said is sent again]".to_owned()
+        }
+    }
+}
+
+/// The JSON line of a note.
+fn note_json(room: RoomId, record: &HistoryRecord, note: &Note) -> Value {
+    let (what, numbers) = match note {
+        Note::Missing { from, through } => ("missing", json!([from, through])),
+        Note::Contradicted { counter } => ("contradicted", json!([counter])),
+        Note::Rewound { last_sequence } => ("rewound", json!([last_sequence])),
+    };
+    json!({
+        "event": "note", "note": what, "numbers": numbers, "room": room,
+        "position": record.position, "user": record.user, "device": record.device,
+        "noticed_at": record.stored_at.0,
     })
 }
 
