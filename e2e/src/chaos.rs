@@ -7,6 +7,7 @@
 
 mod checker;
 mod crowd;
+mod machines;
 mod plan;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,10 +18,12 @@ use anyhow::Context;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::case::Case;
+use crate::case::text;
 use crate::network::Network;
+use crate::person::Person;
 use checker::Outsider;
 use crowd::{Member, Said};
+use machines::Machines;
 use plan::Fault;
 
 pub use checker::Verdict;
@@ -28,32 +31,51 @@ pub use checker::Verdict;
 /// How long after the last fault everything must be everywhere.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Plays for `duration` and checks.
+/// The password of everybody.
+const PASSWORD: &str = "correct horse battery staple";
+
+/// Plays for `duration` on so many nodes, and checks.
 ///
 /// # Errors
 /// When the play itself fails; what the checker found is in the verdict.
-pub fn play(seed: u64, duration: Duration) -> anyhow::Result<Verdict> {
+pub fn play(seed: u64, nodes: usize, duration: Duration) -> anyhow::Result<Verdict> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut case = Case::new()?;
-    let mut people = vec![("alice", case.alice.clone())];
+    let folder = tempfile::tempdir().context("making a folder")?;
+    let mut machines = Machines::make(folder.path(), nodes)?;
+    let device = |name: &str| Person::new(folder.path().join(name), PASSWORD);
+    let alice = device("alice")?;
+    alice.does(&["signup", &machines.first_invite()?, "alice"])?;
+    let made = alice.does(&["room", "create", "barn", "--project", "field"])?;
+    let room = text(&made, "room")?;
+    let join = |name: &str| {
+        let person = device(name)?;
+        let invite = alice.does(&["invite", "--project", "field"])?;
+        person.does(&["signup", &text(&invite, "invite")?, name])?;
+        alice.does(&["room", "invite", &room, name])?;
+        person.does(&["sync"])?;
+        anyhow::Ok(person)
+    };
+    let mut people = Vec::new();
     for name in ["bob", "carol", "dave"] {
-        people.push((name, case.member(case.device(name)?, name)?));
+        people.push((name, join(name)?));
     }
-    let outsider = case.member(case.device("erin")?, "erin")?;
+    let outsider = join("erin")?;
+    people.push(("alice", alice.clone()));
+    let (gateway, nats) = machines.addresses()?;
     let mut members = Vec::new();
     for ((name, person), number) in people.into_iter().zip(0..) {
         person.does(&["sync"])?;
         let seed = seed.wrapping_add(number);
-        let network = Network::new(case.server.layout(), plan::calm(), seed)?;
+        let network = Network::between(gateway, &nats, &plan::calm(), seed)?;
         members.push(Member::new(person, name, network));
     }
 
     let began = Instant::now();
     let half = duration / 2;
     let mut done = Vec::new();
-    let mut said = storm(&mut case, &members, half, &mut rng, &mut done)?;
-    let outsider = Outsider::take_out(&case, outsider, "erin", &members)?;
-    let after = storm(&mut case, &members, half, &mut rng, &mut done)?;
+    let mut said = storm(&mut machines, &members, half, &mut rng, &mut done)?;
+    let outsider = Outsider::take_out(&alice, outsider, "erin", &members)?;
+    let after = storm(&mut machines, &members, half, &mut rng, &mut done)?;
     outsider.must_not_see(&after);
     said.extend(after);
     let stormed = began.elapsed();
@@ -61,9 +83,10 @@ pub fn play(seed: u64, duration: Duration) -> anyhow::Result<Verdict> {
     let quiet = Instant::now();
     let final_words = crowd::last_words(&members)?;
     said.extend(final_words);
-    let findings = checker::check(&members, &case.room, &said, &outsider, PATIENCE)?;
+    let findings = checker::check(&members, &room, &said, &outsider, PATIENCE)?;
     Ok(Verdict {
         seed,
+        nodes,
         stormed,
         settled: quiet.elapsed(),
         said: said.iter().filter(|said| said.queued).count(),
@@ -75,7 +98,7 @@ pub fn play(seed: u64, duration: Duration) -> anyhow::Result<Verdict> {
 
 /// Faults and people at the same time; what was said.
 fn storm(
-    case: &mut Case,
+    machines: &mut Machines,
     members: &[Member],
     duration: Duration,
     rng: &mut ChaCha8Rng,
@@ -94,15 +117,15 @@ fn storm(
         let began = Instant::now();
         let faults = (|| {
             while began.elapsed() < duration {
-                let fault = Fault::draw(rng, members.len());
-                fault.happen(case, members)?;
+                let fault = Fault::draw(rng, members.len(), machines.count());
+                fault.happen(machines, members)?;
                 done.push(fault);
             }
             anyhow::Ok(())
         })();
         over.store(true, Ordering::Relaxed);
         // A paused or stopped program would keep the people waiting.
-        plan::mend(case, members)?;
+        plan::mend(machines, members)?;
         let mut said = Vec::new();
         for speaking in speaking {
             let spoken = speaking.join().ok().context("a person has panicked")?;

@@ -6,6 +6,7 @@
 //! Needs `unshare` and `nsenter` of util-linux, and `ip` of iproute2.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, ensure};
@@ -20,54 +21,71 @@ use crate::process::binary;
 #[derive(Debug)]
 pub struct Network {
     gateway: Link,
-    nats: Link,
+    /// To each node.
+    nats: Vec<Link>,
     doors: Child,
     /// Forwards until it is dropped.
-    _links: Runtime,
+    _forwarding: Runtime,
     _sockets: TempDir,
 }
 
 impl Network {
-    /// A link to the gateway and one to nats-server; `seed` decides what goes
-    /// wrong when.
+    /// A link to the gateway and one to nats-server of a single server; `seed`
+    /// decides what goes wrong when.
     ///
     /// # Errors
     /// When the machine does not let us have a network namespace.
     pub fn new(server: &Layout, conditions: Conditions, seed: u64) -> anyhow::Result<Self> {
         let config = ServerConfig::load(server)?;
+        let (gateway, nats) = (config.gateway.listen, config.nats.listen);
+        Self::between(gateway, &[nats], &conditions, seed)
+    }
+
+    /// A link to the gateway and one to each node's nats-server.
+    ///
+    /// # Errors
+    /// When the machine does not let us have a network namespace.
+    pub fn between(
+        gateway: SocketAddr,
+        nats: &[SocketAddr],
+        conditions: &Conditions,
+        seed: u64,
+    ) -> anyhow::Result<Self> {
         let sockets = tempfile::tempdir().context("making a folder")?;
-        let links = tokio::runtime::Builder::new_multi_thread()
+        let forwarding = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()?;
         let mut doors = Vec::new();
-        let mut link = |number: u64, address| {
-            let link = Link::new(conditions.clone(), 2 * seed + number);
+        let mut link = |address: SocketAddr| {
+            let number = doors.len() as u64;
+            let link = Link::new(conditions.clone(), 16 * seed + number);
             let socket = sockets.path().join(number.to_string());
             doors.push(format!("{address}={}", socket.display()));
             let place = Place::Unix(socket);
             let forward = link.forward(&place, Place::Tcp(address));
-            let (_, forwarding) = links.block_on(forward)?;
-            links.spawn(forwarding);
+            let (_, forwards) = forwarding.block_on(forward)?;
+            forwarding.spawn(forwards);
             anyhow::Ok(link)
         };
-        let gateway = link(0, config.gateway.listen)?;
-        let nats = link(1, config.nats.listen)?;
+        let gateway = link(gateway)?;
+        let nats = nats.iter().map(|address| link(*address));
+        let nats = nats.collect::<anyhow::Result<_>>()?;
         Ok(Self {
             gateway,
             nats,
             doors: open_doors(&doors)?,
-            _links: links,
+            _forwarding: forwarding,
             _sockets: sockets,
         })
     }
 
-    /// Makes both links better or worse.
+    /// Makes all links better or worse.
     pub fn set(&self, conditions: &Conditions) {
         self.links().for_each(|link| link.set(conditions.clone()));
     }
 
-    /// Cuts both links: nothing is refused, nothing arrives.
+    /// Cuts all links: nothing is refused, nothing arrives.
     pub fn cut(&self) {
         self.links().for_each(Link::cut);
     }
@@ -83,9 +101,11 @@ impl Network {
         self.links().for_each(Link::reset);
     }
 
-    /// What went over the link to the gateway, and over that to nats-server.
+    /// What went over the link to the gateway, and over those to nats-servers.
     pub fn traffic(&self) -> [Traffic; 2] {
-        [self.gateway.traffic(), self.nats.traffic()]
+        let nats = self.nats.iter().map(Link::traffic);
+        let nats = nats.fold(Traffic::default(), |sum, link| sum + link);
+        [self.gateway.traffic(), nats]
     }
 
     /// What comes before a command that is to run behind these links.
@@ -101,7 +121,7 @@ impl Network {
     }
 
     fn links(&self) -> impl Iterator<Item = &Link> {
-        [&self.gateway, &self.nats].into_iter()
+        std::iter::once(&self.gateway).chain(&self.nats)
     }
 }
 

@@ -256,13 +256,7 @@ fn settle(network: &Network) {
 
 fn total(network: &Network) -> Traffic {
     let [gateway, nats] = network.traffic();
-    Traffic {
-        connections: gateway.connections + nats.connections,
-        up: gateway.up + nats.up,
-        down: gateway.down + nats.down,
-        round_trips: gateway.round_trips + nats.round_trips,
-        broken: gateway.broken + nats.broken,
-    }
+    gateway + nats
 }
 
 /// Compares with the page, or writes it.

@@ -40,6 +40,20 @@ pub struct Traffic {
     pub broken: u64,
 }
 
+impl std::ops::Add for Traffic {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            connections: self.connections + more.connections,
+            up: self.up + more.up,
+            down: self.down + more.down,
+            round_trips: self.round_trips + more.round_trips,
+            broken: self.broken + more.broken,
+        }
+    }
+}
+
 impl std::ops::Sub for Traffic {
     type Output = Self;
 

@@ -31,7 +31,8 @@ pub(crate) fn budget() -> anyhow::Result<()> {
     step("budget", test.env("SOTTO_BUDGET_WRITE", "yes"))
 }
 
-/// Has everything go wrong, from a seed on, for as many seconds.
+/// Has everything go wrong, from a seed on, for as many seconds on one node and
+/// as many on three.
 pub(crate) fn faults(arguments: &[String]) -> anyhow::Result<()> {
     let mut seconds = 600;
     let mut seed = 1;
@@ -56,6 +57,6 @@ pub(crate) fn faults(arguments: &[String]) -> anyhow::Result<()> {
 /// Some tests of one file of `e2e/tests`, with what they say.
 fn black_box(file: &str, tests: &str) -> anyhow::Result<std::process::Command> {
     let mut command = cargo(&["test", "--workspace", "--locked", "--test"])?;
-    command.args([file, tests, "--", "--nocapture"]);
+    command.args([file, tests, "--", "--nocapture", "--test-threads=1"]);
     Ok(command)
 }

@@ -9,7 +9,6 @@ use anyhow::Context;
 use std::sync::Mutex;
 
 use super::crowd::{Member, Said};
-use crate::case::Case;
 use crate::conversation::history;
 use crate::person::Person;
 
@@ -18,6 +17,8 @@ use crate::person::Person;
 pub struct Verdict {
     /// Of the run.
     pub seed: u64,
+    /// How many the server was.
+    pub nodes: usize,
     /// How long things went wrong.
     pub stormed: Duration,
     /// How long until everything was everywhere.
@@ -36,8 +37,9 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}: {} texts, {} of them ticked during {:.0} s of faults; everywhere {:.1} s later",
+            "seed {} on {} node(s): {} texts, {} of them ticked during {:.0} s of faults; everywhere {:.1} s later",
             self.seed,
+            self.nodes,
             self.said,
             self.ticked,
             self.stormed.as_secs_f64(),
@@ -63,14 +65,13 @@ pub(super) struct Outsider {
 impl Outsider {
     /// Revokes the user, and returns when everybody knows.
     pub(super) fn take_out(
-        case: &Case,
+        alice: &Person,
         person: Person,
         user: &str,
         members: &[Member],
     ) -> anyhow::Result<Self> {
         person.does(&["sync"])?;
-        case.alice
-            .does(&["admin", "user", "revoke", user, "--yes"])?;
+        alice.does(&["admin", "user", "revoke", user, "--yes"])?;
         for member in members {
             member
                 .person

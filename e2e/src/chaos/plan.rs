@@ -6,23 +6,26 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rand::Rng;
-use rustix::process::{Signal, kill_process};
 use sotto_faults::Conditions;
 
 use super::crowd::Member;
-use crate::case::Case;
-use crate::process;
+use super::machines::Machines;
 use crate::server::Part;
 
 /// Something that goes wrong, until it is mended or mends itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Fault {
-    /// SIGKILL; what supervises it starts another.
-    Kill(Part),
+    /// SIGKILL for a program of a node; what supervises it starts another.
+    Kill(Part, usize),
     /// Everything of the server at once, as a power cut would.
     KillAll,
-    /// SIGSTOP, and SIGCONT after so long.
-    Pause(Part, Duration),
+    /// SIGSTOP for a program of a node, and SIGCONT after so long.
+    Pause(Part, usize, Duration),
+    /// A node of several comes back without its streams.
+    LoseDisk(usize),
+    /// A node of several comes back with a bit flipped in a file of messages,
+    /// somewhere in it.
+    FlipBit(usize, f64),
     /// SIGKILL to what a person runs.
     KillClient(usize),
     /// A person is cut off for so long, and nobody is told.
@@ -41,18 +44,23 @@ pub(super) enum Fault {
 
 impl Fault {
     /// Draws one.
-    pub(super) fn draw(rng: &mut impl Rng, people: usize) -> Self {
+    pub(super) fn draw(rng: &mut impl Rng, people: usize, nodes: usize) -> Self {
         let part = match rng.gen_range(0..3) {
             0 => Part::Relay,
             1 => Part::Gateway,
             _ => Part::Nats,
         };
+        let node = rng.gen_range(0..nodes);
         let who = rng.gen_range(0..people);
         let time = Duration::from_millis(rng.gen_range(500..6_000));
-        match rng.gen_range(0..16) {
-            0..3 => Self::Kill(part),
+        // What only a cluster survives comes last.
+        let kinds = if nodes > 1 { 18 } else { 16 };
+        match rng.gen_range(0..kinds) {
+            0..3 => Self::Kill(part, node),
             3 => Self::KillAll,
-            4..6 => Self::Pause(part, time),
+            4..6 => Self::Pause(part, node, time),
+            16 => Self::LoseDisk(node),
+            17 => Self::FlipBit(node, rng.gen_range(0.0..1.0)),
             6..8 => Self::KillClient(who),
             8..10 => Self::Cut(who, time),
             10 => Self::CutAll(time),
@@ -66,9 +74,11 @@ impl Fault {
     /// What it is called in the report.
     fn name(self) -> String {
         match self {
-            Self::Kill(part) => format!("kill -9 {}", part.program()),
+            Self::Kill(part, _) => format!("kill -9 {}", part.program()),
             Self::KillAll => "kill -9 of the whole server".to_owned(),
-            Self::Pause(part, _) => format!("SIGSTOP of {}", part.program()),
+            Self::LoseDisk(_) => "a node loses its streams".to_owned(),
+            Self::FlipBit(..) => "a bit of a node's messages is flipped".to_owned(),
+            Self::Pause(part, ..) => format!("SIGSTOP of {}", part.program()),
             Self::KillClient(_) => "kill -9 of a client".to_owned(),
             Self::Cut(..) => "a client is cut off".to_owned(),
             Self::CutAll(_) => "every client is cut off".to_owned(),
@@ -80,22 +90,21 @@ impl Fault {
     }
 
     /// Does it, and returns when it is over.
-    pub(super) fn happen(self, case: &mut Case, members: &[Member]) -> anyhow::Result<()> {
+    pub(super) fn happen(self, machines: &mut Machines, members: &[Member]) -> anyhow::Result<()> {
         let whom = |who: usize| members.get(who).context("there are not so many people");
         match self {
-            Self::Kill(part) => drop(case.server.kill(part)?),
-            Self::KillAll => {
-                case.server.kill_all()?;
-                case.server.start()?;
-            }
-            Self::Pause(part, time) => {
-                let root = case.server.layout().root();
-                if let Some(pid) = process::find(part.program(), root)? {
-                    // Errors: it has just ended.
-                    let _ = kill_process(pid, Signal::STOP);
-                    thread::sleep(time);
-                    let _ = kill_process(pid, Signal::CONT);
-                }
+            Self::Kill(part, node) => machines.kill(part, node)?,
+            Self::KillAll => machines.kill_all()?,
+            Self::Pause(part, node, time) => machines.pause(part, node, time)?,
+            Self::LoseDisk(node) => machines.lose_disk(node)?,
+            Self::FlipBit(node, place) => {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    clippy::cast_precision_loss,
+                    reason = "a place in a file"
+                )]
+                machines.flip_bit(node, |length| (length as f64 * place) as usize)?;
             }
             Self::KillClient(who) => whom(who)?.kill(),
             Self::Cut(who, time) => {
@@ -144,18 +153,13 @@ fn bad() -> Conditions {
     }
 }
 
-/// Makes the networks good again.
-pub(super) fn mend(case: &Case, members: &[Member]) -> anyhow::Result<()> {
+/// Makes the networks good again, and has everything go on.
+pub(super) fn mend(machines: &Machines, members: &[Member]) -> anyhow::Result<()> {
     for Member { network, .. } in members {
         network.set(&calm());
         network.heal();
     }
-    for part in [Part::Relay, Part::Gateway, Part::Nats] {
-        if let Some(pid) = process::find(part.program(), case.server.layout().root())? {
-            let _ = kill_process(pid, Signal::CONT);
-        }
-    }
-    Ok(())
+    machines.mend()
 }
 
 /// How often each kind happened.
