@@ -24,7 +24,7 @@ use sotto_faults::Conditions;
 const TEXTS: usize = 50;
 
 /// How long it may take until everything is everywhere: several times the
-/// four minutes that it takes.
+/// three minutes that it takes.
 const PATIENCE: Duration = Duration::from_secs(1_200);
 
 #[test]
