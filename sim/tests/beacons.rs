@@ -32,10 +32,10 @@ fn beacons_say_what_is_durable_and_only_what_is_new() {
             .all(|b| b.cursors.is_empty()),
         "nothing was said"
     );
+    world.machines[bob].beacons.clear();
     let texts = vec!["news".to_owned()];
     world.command(alice, Command::SendTexts { room, texts });
     world.settle();
-    world.machines[bob].beacons.clear();
     world.tick(12);
     let newest = world.streams.sequences().into_iter().max().unwrap();
     let cursors: Vec<&wire::RoomCursor> = world.machines[bob]
