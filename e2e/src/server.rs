@@ -51,6 +51,14 @@ impl Server {
     /// # Errors
     /// When it does not serve in the end.
     pub fn create(dir: &Path, org: &str, project: &str) -> anyhow::Result<Self> {
+        Self::create_at("127.0.0.1", dir, org, project)
+    }
+
+    /// The same, where people reach it by this name.
+    ///
+    /// # Errors
+    /// When it does not serve in the end.
+    pub fn create_at(host: &str, dir: &Path, org: &str, project: &str) -> anyhow::Result<Self> {
         let mut server = Self {
             layout: Layout::new(dir),
             up: None,
@@ -59,7 +67,14 @@ impl Server {
         // Not the customary ports: a server that stops for a while would find
         // them taken by the next one on this machine.
         let (gateway, nats) = (free_address()?, free_address()?);
-        let listen = ["--listen", &gateway, "--nats-listen", &nats];
+        let listen = [
+            "--public-host",
+            host,
+            "--listen",
+            &gateway,
+            "--nats-listen",
+            &nats,
+        ];
         server.up(&[&["--org", org, "--project", project], &listen[..]].concat())?;
         Ok(server)
     }

@@ -97,6 +97,29 @@ impl Caller for LoggedIn {
     }
 }
 
+/// A caller, and where the call came from.
+pub struct Located<C> {
+    /// Who.
+    pub caller: C,
+    /// The address.
+    pub address: IpAddr,
+}
+
+impl<C: Caller> Caller for Located<C> {
+    const SESSION: bool = C::SESSION;
+    const BODY: usize = C::BODY;
+
+    async fn identify(
+        gateway: &Gateway,
+        headers: &HeaderMap,
+        address: IpAddr,
+        cost: u32,
+    ) -> Result<Self, Refusal> {
+        let caller = C::identify(gateway, headers, address, cost).await?;
+        Ok(Self { caller, address })
+    }
+}
+
 /// Fails when the user, or the device, is not in the directory any more.
 async fn check_standing(org: &Org, user: &UserName, opened: Opened) -> Result<(), Refusal> {
     let is_theirs = |state: &State| match opened {

@@ -12,6 +12,7 @@ mod me;
 mod rooms;
 mod server;
 mod signup;
+mod sms;
 
 use std::sync::Arc;
 
@@ -44,6 +45,9 @@ pub fn routes(router: Router<Arc<Gateway>>) -> Router<Arc<Gateway>> {
     let router = route::<wire::GroupInfoPut>(router);
     let router = route::<wire::TotpEnrol>(router);
     let router = route::<wire::TotpProve>(router);
+    let router = route::<wire::SmsEnrol>(router);
+    let router = route::<wire::SmsSend>(router);
+    let router = route::<wire::SmsProve>(router);
     let router = route::<wire::PasswordProveStart>(router);
     let router = route::<wire::PasswordProve>(router);
     let router = route::<wire::CeremonyBegin>(router);

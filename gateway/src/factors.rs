@@ -132,10 +132,13 @@ pub async fn forget(org: &Org, user: &UserName, id: FactorId) -> Result<(), Refu
         let Some(mut record) = stored else {
             return Ok((None, ()));
         };
-        let parts = |record: &FactorsRecord| record.totps.len() + record.credentials.len();
+        let parts = |record: &FactorsRecord| {
+            record.totps.len() + record.credentials.len() + record.phones.len()
+        };
         let (before, id) = (parts(&record), id.to_bytes());
         record.totps.retain(|app| app.id != id);
         record.credentials.retain(|key| key.id != id);
+        record.phones.retain(|phone| phone.id != id);
         Ok(((parts(&record) < before).then_some(record), ()))
     };
     let bucket = &org.buckets().factors;

@@ -5,12 +5,13 @@ use sotto_jwt_accounts::directory::Command;
 use sotto_jwt_accounts::policy::{Factor, LevelPolicy};
 
 use crate::refusal::Refusal;
+use crate::sms::Sms;
 use crate::webauthn::RelyingParty;
 
 /// What can be proven here, and by what; of the rest, why not.
 pub struct Provable {
     /// Codes by text message.
-    pub sms: Result<(), &'static str>,
+    pub sms: Result<Sms, &'static str>,
     /// Passkeys and security keys.
     pub webauthn: Result<RelyingParty, &'static str>,
 }
@@ -23,12 +24,19 @@ impl Provable {
     pub fn check(&self, factor: Factor) -> Result<(), Refusal> {
         let can = match factor {
             Factor::Password | Factor::Totp | Factor::Introductions => Ok(()),
-            Factor::Sms => self.sms,
-            Factor::Webauthn | Factor::Fido2 => {
-                self.webauthn.as_ref().map(drop).map_err(|why| *why)
-            }
+            Factor::Sms => self.sms.as_ref().map(drop),
+            Factor::Webauthn | Factor::Fido2 => self.webauthn.as_ref().map(drop),
         };
         can.map_err(|why| cannot(factor, why))
+    }
+
+    /// What sends codes by text message.
+    ///
+    /// # Errors
+    /// [`Refusal::Denied`], which says what is missing.
+    pub fn sms(&self) -> Result<&Sms, Refusal> {
+        let sms = self.sms.as_ref();
+        sms.map_err(|why| cannot(Factor::Sms, why))
     }
 
     /// What checks passkeys and security keys.

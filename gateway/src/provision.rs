@@ -106,6 +106,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     );
     let orgs = args.orgs.iter().zip(&args.projects);
     let config = ServerConfig {
+        sms: None,
         server_name: args.server_name.clone(),
         public_host: args.public_host.clone(),
         shards: args.shards,

@@ -70,6 +70,33 @@ pub struct FactorsRecord {
     /// Passkeys and security keys.
     #[prost(message, repeated, tag = "5")]
     pub credentials: Vec<CredentialRecord>,
+    /// Telephone numbers.
+    #[prost(message, repeated, tag = "6")]
+    pub phones: Vec<PhoneRecord>,
+}
+
+/// One telephone number.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PhoneRecord {
+    /// 16 bytes, random.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: Bytes,
+    /// The number, sealed as the secrets of authenticator apps are.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub sealed: Bytes,
+    /// When its enrolment began, in ms since 1970.
+    #[prost(int64, tag = "3")]
+    pub begun_ms: i64,
+    /// HMAC-SHA256 of the code that was sent last, bound to org, user, id and
+    /// time; empty: none, or used.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub code: Bytes,
+    /// When that was, in ms since 1970.
+    #[prost(int64, tag = "5")]
+    pub sent_ms: i64,
+    /// Wrong guesses of it.
+    #[prost(uint32, tag = "6")]
+    pub guesses: u32,
 }
 
 /// One passkey or security key. Nothing in it is secret.
@@ -294,11 +321,20 @@ mod tests {
                 begun_ms: 5,
                 cloned_ms: 6,
             }],
+            phones: vec![PhoneRecord {
+                id: Bytes::from_static(b"i"),
+                sealed: Bytes::from_static(b"s"),
+                begun_ms: 5,
+                code: Bytes::from_static(b"c"),
+                sent_ms: 6,
+                guesses: 7,
+            }],
         };
         assert_eq!(
             factors.encode_to_vec(),
             b"\x08\x01\x12\x0a\x0a\x01i\x12\x01s\x18\x07\x20\x08\x18\x09\x20\x0a\
-              \x2a\x0f\x0a\x01i\x10\x04\x1a\x01n\x22\x01c\x28\x05\x30\x06"
+              \x2a\x0f\x0a\x01i\x10\x04\x1a\x01n\x22\x01c\x28\x05\x30\x06\
+              \x32\x0f\x0a\x01i\x12\x01s\x18\x05\x22\x01c\x28\x06\x30\x07"
         );
         let ceremony = CeremonyRecord {
             version: VERSION,

@@ -19,6 +19,7 @@ use crate::gateway::{Gateway, Server};
 use crate::org::Org;
 use crate::provable::Provable;
 use crate::revocations::Revocations;
+use crate::sms::{Sms, Webhook};
 use crate::webauthn::RelyingParty;
 use crate::{guests, nodes, orders, provision, server, signing};
 
@@ -133,7 +134,10 @@ pub async fn open(
     };
     tasks.spawn(nodes::follow(layout.clone(), config.clone(), nats_urls));
     let provable = Provable {
-        sms: Err("this version cannot send text messages; demand another factor"),
+        sms: match &config.sms {
+            None => Err("server.toml has no [sms], which says who sends text messages"),
+            Some(sms) => Ok(Sms::new(&key, Webhook::new(sms)?)),
+        },
         webauthn: RelyingParty::new(&key, &config.origin(port)),
     };
     let gateway = Gateway::new(server, key, passwords, orgs, clock, provable);

@@ -6,16 +6,21 @@
 //! or not there is such a user: so guessing names tells nothing, fills no disk,
 //! and nobody can aim at a counter other than that of the name itself.
 
+use std::net::IpAddr;
+
+use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
-use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use sotto_proto::{DeviceId, UserName};
 use zeroize::Zeroizing;
 
+use crate::limiter::network;
 use crate::org::Org;
 use crate::records::{ThrottleRecord, VERSION};
 use crate::refusal::Refusal;
+use crate::sealing::derive;
+use crate::sms::Number;
 
 const LABEL: &[u8] = b"sotto v1 throttles";
 
@@ -37,6 +42,25 @@ pub const PASSWORD: Rate = Rate {
     what: "too many tries of this password",
 };
 
+/// Text messages that one user has sent to them.
+pub const TEXTS: Rate = Rate {
+    burst: 5,
+    interval_ms: 60 * 60_000,
+    what: "too many text messages to you",
+};
+/// Text messages to one number, whoever asks for them.
+pub const NUMBER: Rate = Rate {
+    burst: 5,
+    interval_ms: 2 * 60 * 60_000,
+    what: "too many text messages to this number",
+};
+/// Text messages that are asked for from one address.
+pub const TEXTS_OF_ADDRESS: Rate = Rate {
+    burst: 20,
+    interval_ms: 10 * 60_000,
+    what: "too many text messages are asked for from this network",
+};
+
 /// Whose tries are counted.
 #[derive(Debug, Clone, Copy)]
 pub enum Subject<'a> {
@@ -44,6 +68,12 @@ pub enum Subject<'a> {
     Account(&'a UserName),
     /// Of a user, on a device of theirs: no stranger can use these up.
     Device(DeviceId),
+    /// Text messages that a user asks for.
+    Texts(&'a UserName),
+    /// Text messages to a number.
+    Number(&'a Number),
+    /// Text messages that are asked for from an address.
+    Address(IpAddr),
 }
 
 /// Counts; all gateways of a server have the same key.
@@ -54,10 +84,9 @@ pub struct Throttle {
 impl Throttle {
     /// Derives its key from the key that signs for the gateway.
     pub fn new(gateway: &SigningKey) -> Self {
-        let mut key = Zeroizing::new([0; 32]);
-        // 32 bytes are always within HKDF's reach.
-        let _ = Hkdf::<Sha256>::new(None, gateway.as_bytes()).expand(LABEL, key.as_mut());
-        Self { key }
+        Self {
+            key: derive(gateway, LABEL),
+        }
     }
 
     /// Counts one more try, durably, before it is made.
@@ -104,15 +133,28 @@ impl Throttle {
         match subject {
             Subject::Account(user) => format!("account.{:04x}", self.slot(user.as_str())),
             Subject::Device(device) => format!("device.{device}"),
+            Subject::Texts(user) => format!("texts.{user}"),
+            Subject::Number(number) => {
+                let hash = self.hash(number.as_str().as_bytes());
+                format!("number.{}", HEXLOWER.encode(&hash))
+            }
+            Subject::Address(address) => {
+                let network = network(address).to_string();
+                format!("address.{:04x}", self.slot(&network))
+            }
         }
     }
 
     fn slot(&self, name: &str) -> u16 {
-        // HMAC takes a key of any length.
-        let hash = Hmac::<Sha256>::new_from_slice(self.key.as_ref())
-            .map(|mac| mac.chain_update(name).finalize().into_bytes().into());
-        let [first, second, ..]: [u8; 32] = hash.unwrap_or_default();
+        let [first, second, ..] = self.hash(name.as_bytes());
         u16::from_be_bytes([first, second])
+    }
+
+    fn hash(&self, name: &[u8]) -> [u8; 32] {
+        // HMAC takes a key of any length.
+        Hmac::<Sha256>::new_from_slice(self.key.as_ref())
+            .map(|mac| mac.chain_update(name).finalize().into_bytes().into())
+            .unwrap_or_default()
     }
 }
 

@@ -6,19 +6,15 @@
 //! Secrets are sealed at rest, each for the one place where it belongs, and
 //! must never be logged or shown again after enrolment.
 
-use bytes::Bytes;
-use chacha20poly1305::aead::{Aead, KeyInit, Payload};
-use chacha20poly1305::{ChaCha20Poly1305, Nonce};
 use ed25519_dalek::SigningKey;
-use hkdf::Hkdf;
 use rand::{CryptoRng, RngCore};
-use sha2::Sha256;
 use sotto_proto::{FactorId, OrgName, UserName};
 use totp_rs::{Builder, Totp};
 use zeroize::Zeroizing;
 
 use crate::records::{FactorsRecord, TotpRecord, VERSION};
 use crate::refusal::Refusal;
+use crate::sealing::{Place, Sealer};
 
 /// Apps of one user, those that are being enrolled among them.
 const APPS: usize = 8;
@@ -31,13 +27,12 @@ const WAIT_MS: i64 = 30_000;
 /// The longest, in ms: 24 guesses of one in 333,333 each day.
 const WAIT_MAX_MS: i64 = 3_600_000;
 const SECRET: usize = 20;
-const NONCE: usize = 12;
 const SEAL_LABEL: &[u8] = b"sotto v1 totp secrets";
 
 /// Makes and checks apps; seals their secrets. All gateways of a server have
 /// the same key.
 pub struct Totps {
-    key: ChaCha20Poly1305,
+    secrets: Sealer,
 }
 
 /// An app to be, as its user must be told, once.
@@ -60,11 +55,8 @@ pub enum Outcome {
 impl Totps {
     /// Derives the sealing key from the key that signs for the gateway.
     pub fn new(gateway: &SigningKey) -> Self {
-        let mut key = Zeroizing::new([0; 32]);
-        // 32 bytes are always within HKDF's reach.
-        let _ = Hkdf::<Sha256>::new(None, gateway.as_bytes()).expand(SEAL_LABEL, key.as_mut());
         Self {
-            key: ChaCha20Poly1305::new(key.as_ref().into()),
+            secrets: Sealer::new(gateway, SEAL_LABEL),
         }
     }
 
@@ -105,7 +97,7 @@ impl Totps {
             .map_err(|_| Refusal::unavailable("an authenticator app cannot be enrolled"))?;
         record.totps.push(TotpRecord {
             id: id.to_bytes(),
-            sealed: self.seal((org, user, id), &secret, rng)?,
+            sealed: self.secrets.seal((org, user, id), &secret, rng)?,
             begun_ms: now_ms,
             last_step: 0,
         });
@@ -165,38 +157,10 @@ impl Totps {
         Ok((record, Outcome::Right(id)))
     }
 
-    fn seal(
-        &self,
-        place: (&OrgName, &UserName, FactorId),
-        secret: &[u8],
-        rng: &mut (impl CryptoRng + RngCore),
-    ) -> Result<Bytes, Refusal> {
-        let mut nonce = [0; NONCE];
-        rng.fill_bytes(&mut nonce);
-        let payload = Payload {
-            msg: secret,
-            aad: &bound_to(place),
-        };
-        let sealed = self.key.encrypt(Nonce::from_slice(&nonce), payload);
-        let sealed = sealed.map_err(|_| Refusal::unavailable("a secret cannot be sealed"))?;
-        Ok([nonce.as_slice(), &sealed].concat().into())
-    }
-
-    fn open(&self, place: (&OrgName, &UserName, FactorId), sealed: &[u8]) -> Result<Totp, Refusal> {
-        let damaged = || {
-            Refusal::unavailable(
-                "the secret of an authenticator app does not open: was the gateway's key changed?",
-            )
-        };
-        let (nonce, sealed) = sealed.split_at_checked(NONCE).ok_or_else(damaged)?;
-        let payload = Payload {
-            msg: sealed,
-            aad: &bound_to(place),
-        };
-        let secret = self.key.decrypt(Nonce::from_slice(nonce), payload);
-        let secret = secret.map_err(|_| damaged())?;
-        let totp = Builder::new().with_secret(secret).build();
-        totp.map_err(|_| damaged())
+    fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Totp, Refusal> {
+        let secret = self.secrets.open(place, sealed)?;
+        let totp = Builder::new().with_secret(secret.to_vec()).build();
+        totp.map_err(|_| Refusal::unavailable("a stored secret is none of an authenticator app"))
     }
 }
 
@@ -208,12 +172,6 @@ fn wait_until_ms(wrong: u32, now_ms: i64) -> i64 {
     };
     let factor = 1i64.checked_shl(doublings.min(32)).unwrap_or(i64::MAX);
     now_ms.saturating_add(WAIT_MS.saturating_mul(factor).min(WAIT_MAX_MS))
-}
-
-/// A secret opens only where it was put. Names hold no NUL.
-fn bound_to((org, user, id): (&OrgName, &UserName, FactorId)) -> Vec<u8> {
-    let (org, user) = (org.as_str().as_bytes(), user.as_str().as_bytes());
-    [org, b"\0", user, b"\0", id.as_bytes()].concat()
 }
 
 #[cfg(test)]

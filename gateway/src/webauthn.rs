@@ -29,6 +29,7 @@ use zeroize::Zeroizing;
 
 use crate::records::{CredentialRecord, FactorsRecord, VERSION};
 use crate::refusal::Refusal;
+use crate::sealing::derive;
 
 pub use ceremonies::{Ceremony, begin, finish, standing};
 pub use page::routes;
@@ -93,13 +94,10 @@ impl RelyingParty {
             Some(false),
             Some(false),
         );
-        let mut key = Zeroizing::new([0; 32]);
-        // 32 bytes are always within HKDF's reach.
-        let _ = Hkdf::<Sha256>::new(None, gateway.as_bytes()).expand(HANDLE_LABEL, key.as_mut());
         Ok(Self {
             core,
             origin: origin.origin().ascii_serialization(),
-            key,
+            key: derive(gateway, HANDLE_LABEL),
         })
     }
 
@@ -118,11 +116,13 @@ impl RelyingParty {
         (org, user): (&OrgName, &UserName),
         factor: Factor,
         stored: Option<&FactorsRecord>,
+        is_enrolled: impl Fn(FactorId) -> bool,
     ) -> Result<Challenge, Refusal> {
         let account = format!("{user}@{org}");
         let known = stored.into_iter().flat_map(|record| &record.credentials);
         let known: Vec<_> = known
-            .filter_map(|record| Some(credential(record).ok()?.cred_id))
+            .filter(|known| FactorId::try_from(&known.id).is_ok_and(&is_enrolled))
+            .filter_map(|known| Some(credential(known).ok()?.cred_id))
             .collect();
         let attachment =
             (factor == Factor::Fido2).then_some(AuthenticatorAttachment::CrossPlatform);

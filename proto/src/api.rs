@@ -53,6 +53,9 @@ calls! {
     GroupInfoPut -> GroupInfoStored, "/v1/rooms/group-info", true;
     TotpEnrol -> TotpEnrolled, "/v1/factors/totp/enrol", true;
     TotpProve -> FactorProven, "/v1/factors/totp/prove", true;
+    SmsEnrol -> SmsSent, "/v1/factors/sms/enrol", true;
+    SmsSend -> SmsSent, "/v1/factors/sms/send", true;
+    SmsProve -> FactorProven, "/v1/factors/sms/prove", true;
     PasswordProveStart -> LoginStarted, "/v1/factors/password/start", true;
     PasswordProve -> FactorProven, "/v1/factors/password/prove", true;
     CeremonyBegin -> CeremonyBegun, "/v1/factors/ceremonies/begin", true;

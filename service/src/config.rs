@@ -3,6 +3,7 @@
 //! One precedence, the same for every setting: a flag wins over its
 //! environment variable, which wins over `server.toml`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
@@ -35,8 +36,30 @@ pub struct ServerConfig {
     /// How the keys of accounts are opened.
     #[serde(default, skip_serializing_if = "KeysConfig::is_default")]
     pub keys: KeysConfig,
+    /// Who sends text messages; without it nobody can prove the factor SMS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sms: Option<SmsConfig>,
     /// The organisations served here.
     pub orgs: Vec<OrgConfig>,
+}
+
+/// An HTTPS server that sends text messages: a JSON object is posted to it for
+/// each. Any answer of 2xx says that it was taken in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmsConfig {
+    /// `https://…`
+    pub url: String,
+    /// A file with what goes after `Authorization: Bearer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer_file: Option<PathBuf>,
+    /// Authorities of that server's certificate, PEM; without it, those that
+    /// the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// The fields of the object; `{number}` and `{text}` in their values are
+    /// filled in.
+    pub fields: BTreeMap<String, String>,
 }
 
 /// The gateway's part of `server.toml`.
@@ -195,6 +218,16 @@ impl ServerConfig {
         if passphrase_file.is_some_and(Path::is_relative) {
             return Err("`passphrase_file` must be an absolute path".to_owned());
         }
+        if let Some(sms) = &self.sms {
+            let holds = |what: &str| sms.fields.values().any(|value| value.contains(what));
+            if !holds("{number}") || !holds("{text}") {
+                return Err("`fields` of [sms] must hold `{number}` and `{text}`".to_owned());
+            }
+            let mut files = sms.bearer_file.iter().chain(&sms.ca_file);
+            if files.any(|file| file.is_relative()) {
+                return Err("the files of [sms] must be absolute paths".to_owned());
+            }
+        }
         let mut names: Vec<&OrgName> = self.orgs.iter().map(|org| &org.name).collect();
         names.sort_unstable();
         if let Some([twice, _]) = names.array_windows().find(|[a, b]| a == b) {
@@ -270,6 +303,7 @@ mod tests {
 
     fn config() -> ServerConfig {
         ServerConfig {
+            sms: None,
             server_name: "sotto-1".to_owned(),
             public_host: "chat.example".to_owned(),
             shards: NonZeroU8::MIN,

@@ -15,5 +15,5 @@ pub mod replicas;
 pub mod shutdown;
 pub mod tls;
 
-pub use config::{OrgConfig, ServerArgs, ServerConfig};
+pub use config::{OrgConfig, ServerArgs, ServerConfig, SmsConfig};
 pub use layout::Layout;

@@ -19,7 +19,7 @@ use anyhow::bail;
 
 const USAGE: &str = "usage: cargo xtask TASK
 
-  setup          unpack nats-server and slapd under target/tools
+  setup          unpack nats-server, slapd and Chromium under target/tools
   demo [ARGS]    build, then play the whole product through on this machine (demo --help)
   test [ARGS]    build, then run every test; ARGS go to the test runner
   bench [ARGS]   build with optimisation, then measure (bench --help)

@@ -16,7 +16,8 @@ const CARGO_DENY: &str = "0.20.2";
 /// Everything that the tests start and that is not built here.
 pub(crate) fn all() -> anyhow::Result<()> {
     nats_server()?;
-    slapd()
+    slapd()?;
+    chromium()
 }
 
 /// Unpacks `target/tools/nats-server` unless the pinned version is there.
@@ -78,35 +79,63 @@ pub(crate) fn slapd() -> anyhow::Result<()> {
     }
     let advice = "install the packages slapd and ldap-utils (OpenLDAP 2.5) by hand, \
                   and switch the service off: the tests start their own";
-    if output(program("apt-get")?.arg("--version"))?.is_none() {
-        bail!("the tests of LDAP need Debian's apt-get to download slapd: {advice}");
-    }
-    let download = tools().join("download");
-    if download_slapd(&download).is_err() {
-        eprintln!(
-            "the lists of packages may be missing or old: they are fetched, which needs root"
-        );
-        let mut update = program("apt-get")?;
-        step("update the lists of packages", update.arg("update")).context(advice)?;
-        download_slapd(&download).context(advice)?;
-    }
-    for entry in fs::read_dir(&download).context("reading the download")? {
-        let package = entry?.path();
-        if package.extension().is_some_and(|end| end == "deb") {
-            let mut unpack = program("dpkg")?;
-            unpack.arg("--extract").arg(&package).arg(&unpacked);
-            step(&format!("unpack {}", package.display()), &mut unpack)?;
-        }
-    }
-    fs::remove_dir_all(&download).context("removing the download")?;
+    unpack_packages(&["slapd", "ldap-utils"], &unpacked).context(advice)?;
     if slapd_runs(&unpacked)? {
         return Ok(());
     }
     bail!("{} does not start: {advice}", unpacked.display())
 }
 
-/// Downloads the packages that slapd needs and this machine lacks.
-fn download_slapd(download: &Path) -> anyhow::Result<()> {
+/// The same with Debian's Chromium, its driver and what makes it trust the
+/// tests' authority, below `target/tools/chromium`, for the tests of passkeys.
+pub(crate) fn chromium() -> anyhow::Result<()> {
+    let unpacked = tools().join("chromium");
+    if chromium_runs(&unpacked)? || chromium_runs(Path::new("/"))? {
+        return Ok(());
+    }
+    let advice = "install the packages chromium, chromium-driver and libnss3-tools by hand";
+    let packages = [
+        "chromium",
+        "chromium-driver",
+        "libnss3-tools",
+        "fonts-dejavu-core",
+    ];
+    unpack_packages(&packages, &unpacked).context(advice)?;
+    if chromium_runs(&unpacked)? {
+        return Ok(());
+    }
+    bail!("{} does not start: {advice}", unpacked.display())
+}
+
+/// Unpacks Debian's packages, and those that they need and this machine lacks.
+fn unpack_packages(packages: &[&str], unpacked: &Path) -> anyhow::Result<()> {
+    if output(program("apt-get")?.arg("--version"))?.is_none() {
+        bail!(
+            "Debian's apt-get is needed to download {}",
+            packages.join(", ")
+        );
+    }
+    let download = tools().join("download");
+    if download_packages(packages, &download).is_err() {
+        eprintln!(
+            "the lists of packages may be missing or old: they are fetched, which needs root"
+        );
+        let mut update = program("apt-get")?;
+        step("update the lists of packages", update.arg("update"))?;
+        download_packages(packages, &download)?;
+    }
+    for entry in fs::read_dir(&download).context("reading the download")? {
+        let package = entry?.path();
+        if package.extension().is_some_and(|end| end == "deb") {
+            let mut unpack = program("dpkg")?;
+            unpack.arg("--extract").arg(&package).arg(unpacked);
+            step(&format!("unpack {}", package.display()), &mut unpack)?;
+        }
+    }
+    fs::remove_dir_all(&download).context("removing the download")
+}
+
+fn download_packages(packages: &[&str], download: &Path) -> anyhow::Result<()> {
     if download.exists() {
         fs::remove_dir_all(download).context("removing an old download")?;
     }
@@ -119,8 +148,25 @@ fn download_slapd(download: &Path) -> anyhow::Result<()> {
         .args(["--yes", "--quiet", "-o", "Debug::NoLocking=1"])
         .args(["-o", "APT::Sandbox::User=", "-o"])
         .arg(archives)
-        .args(["slapd", "ldap-utils"]);
-    step("download slapd", &mut apt)
+        .args(packages);
+    step(&format!("download {}", packages.join(", ")), &mut apt)
+}
+
+/// Whether the Chromium below `root`, its driver and NSS's tool start.
+fn chromium_runs(root: &Path) -> anyhow::Result<bool> {
+    let libraries = ["x86_64-linux-gnu", "aarch64-linux-gnu"].map(|machine| {
+        let folder = root.join("usr/lib").join(machine);
+        [folder.join("pulseaudio"), folder]
+    });
+    let libraries = env::join_paths(libraries.concat())?;
+    for binary in ["usr/lib/chromium/chromium", "usr/bin/chromedriver"] {
+        let mut version = program(root.join(binary))?;
+        version.arg("--version").env("LD_LIBRARY_PATH", &libraries);
+        if output(&mut version)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(root.join("usr/bin/certutil").exists())
 }
 
 /// Whether the slapd below `root` prints its version.

@@ -70,6 +70,12 @@ fn command(missing: &wire::MissingFactor) -> Option<&'static str> {
         (wire::Factor::Password, _) => Some("sotto factor prove password"),
         (wire::Factor::Totp, true) => Some("sotto factor prove totp"),
         (wire::Factor::Totp, false) => Some("sotto factor enrol totp"),
+        (wire::Factor::Sms, true) => Some("sotto factor prove sms"),
+        (wire::Factor::Sms, false) => Some("sotto factor enrol sms NUMBER"),
+        (wire::Factor::Webauthn, true) => Some("sotto factor prove webauthn --open"),
+        (wire::Factor::Webauthn, false) => Some("sotto factor enrol webauthn --open"),
+        (wire::Factor::Fido2, true) => Some("sotto factor prove fido2"),
+        (wire::Factor::Fido2, false) => Some("sotto factor enrol fido2"),
         _ => None,
     }
 }

@@ -41,6 +41,16 @@ impl<'a> Secret<'a> {
         }
     }
 
+    /// What a security key wants to know.
+    pub fn pin(file: Option<&'a Path>) -> Self {
+        Self {
+            what: "PIN of the security key",
+            file,
+            file_flag: "--pin-file",
+            variable: "SOTTO_KEY_PIN",
+        }
+    }
+
     /// What opens the LDAP server.
     pub fn ldap(file: Option<&'a Path>) -> Self {
         Self {

@@ -79,7 +79,11 @@ impl Serve for TotpProve {
     }
 }
 
-fn is_enrolled(caller: &EnrolledDevice, id: FactorId) -> Result<bool, Refusal> {
+/// Whether a user has that factor.
+///
+/// # Errors
+/// [`Refusal::Unavailable`].
+pub fn is_enrolled(caller: &EnrolledDevice, id: FactorId) -> Result<bool, Refusal> {
     Ok(factors::is_enrolled(&caller.org, &caller.user)?(id))
 }
 
@@ -99,7 +103,12 @@ impl FactorsRecord {
             cloned_ms: key.cloned_ms,
             ..FactorStanding::default()
         });
-        app.or(key).unwrap_or_default()
+        let phone = self.phones.iter().find(|phone| phone.id == id);
+        let phone = phone.map(|phone| FactorStanding {
+            enrolled_ms: phone.begun_ms,
+            ..FactorStanding::default()
+        });
+        app.or(key).or(phone).unwrap_or_default()
     }
 }
 

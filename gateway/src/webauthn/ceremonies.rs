@@ -323,10 +323,10 @@ async fn challenge(
 ) -> Result<Challenge, Refusal> {
     let EnrolledDevice { org, user, .. } = caller;
     let stored: Option<FactorsRecord> = org.buckets().factors.get(user.as_str()).await?;
+    let is_enrolled = factors::is_enrolled(org, user)?;
     if enrols {
-        party.ask_for_new((org.name(), user), factor, stored.as_ref())
+        party.ask_for_new((org.name(), user), factor, stored.as_ref(), is_enrolled)
     } else {
-        let is_enrolled = factors::is_enrolled(org, user)?;
         party.ask_for_proof(factor, stored.as_ref(), is_enrolled)
     }
 }

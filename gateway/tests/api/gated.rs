@@ -20,7 +20,7 @@ use super::server::{Server, code};
 
 const HOURS_8: u32 = 8 * 3_600;
 
-fn demand(factor: Factor, max_age_seconds: u32, actions: &[PolicyAction]) -> Demand {
+pub fn demand(factor: Factor, max_age_seconds: u32, actions: &[PolicyAction]) -> Demand {
     Demand {
         actions: actions.iter().map(|&action| action.into()).collect(),
         factor: factor.into(),
@@ -29,7 +29,7 @@ fn demand(factor: Factor, max_age_seconds: u32, actions: &[PolicyAction]) -> Dem
     }
 }
 
-fn set_policy(place: Place, demands: Vec<Demand>) -> Ask {
+pub fn set_policy(place: Place, demands: Vec<Demand>) -> Ask {
     Ask::SetPolicy(PolicySet {
         scope: Some(Scope { place: Some(place) }),
         policy: Some(Policy {

@@ -31,4 +31,5 @@ mod revocation;
 mod rooms;
 mod server;
 mod signup;
+mod sms;
 mod unauthorized;

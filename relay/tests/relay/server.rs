@@ -48,6 +48,7 @@ impl Server {
         let layout = Layout::new(folder.path().join("server"));
         let org: OrgName = "acme".parse().unwrap();
         let config = ServerConfig {
+            sms: None,
             server_name: "test".to_owned(),
             public_host: "localhost".to_owned(),
             shards: NonZeroU8::MIN,

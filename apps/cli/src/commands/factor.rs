@@ -1,6 +1,8 @@
 //! `sotto factor`: what a person can prove beyond holding a device. A proof
 //! counts on this device, for as long as each policy allows.
 
+mod key;
+
 use std::io;
 
 use anyhow::bail;
@@ -21,7 +23,9 @@ the message names the command that proves it.
 
 Examples:
   sotto factor enrol totp
+  sotto factor enrol webauthn --name laptop --open
   sotto factor prove totp 123456
+  sotto factor prove fido2
   sotto factor prove password")]
 pub enum Factor {
     /// List what is enrolled, and what is proven on this device.
@@ -45,6 +49,26 @@ pub enum Enrol {
     /// An app that shows a new code every 30 seconds. Shows a QR code for it,
     /// then asks for the first code (or reads it from standard input).
     Totp,
+    /// A telephone number, to which codes are sent as text messages. Asks for
+    /// the first code (or reads it from standard input).
+    Sms {
+        /// With its country, such as +4930123456.
+        number: String,
+    },
+    /// A passkey or security key, in a browser: shows a link to it, and waits.
+    Webauthn {
+        #[command(flatten)]
+        name: key::Name,
+        #[command(flatten)]
+        browser: key::Browser,
+    },
+    /// A security key that is plugged in here, without a browser.
+    Fido2 {
+        #[command(flatten)]
+        name: key::Name,
+        #[command(flatten)]
+        pin: key::Pin,
+    },
 }
 
 /// What can be proven.
@@ -59,6 +83,25 @@ pub enum Prove {
         /// Of just this factor; also completes its enrolment.
         #[arg(long, value_name = "ID")]
         id: Option<FactorId>,
+    },
+    /// A code by text message.
+    Sms {
+        /// The code; without it one is sent to you, and asked for (or read from
+        /// standard input).
+        code: Option<String>,
+        /// Of just this number; also completes its enrolment.
+        #[arg(long, value_name = "ID")]
+        id: Option<FactorId>,
+    },
+    /// A passkey or security key, in a browser: shows a link to it, and waits.
+    Webauthn {
+        #[command(flatten)]
+        browser: key::Browser,
+    },
+    /// A security key that is plugged in here, without a browser.
+    Fido2 {
+        #[command(flatten)]
+        pin: key::Pin,
     },
 }
 
@@ -75,6 +118,22 @@ pub async fn run(context: &Context, command: Factor) -> anyhow::Result<()> {
             };
             prove_totp(context, &device, &code, id).await?;
         }
+        Factor::Enrol(Enrol::Sms { number }) => enrol_sms(context, &device, &number).await?,
+        Factor::Prove(Prove::Sms { code, id }) => {
+            prove_sms(context, &device, code, id).await?;
+        }
+        Factor::Enrol(Enrol::Webauthn { name, browser }) => {
+            key::in_browser(context, &device, Some(name), browser).await?;
+        }
+        Factor::Prove(Prove::Webauthn { browser }) => {
+            key::in_browser(context, &device, None, browser).await?;
+        }
+        Factor::Enrol(Enrol::Fido2 { name, pin }) => {
+            key::plugged_in(context, &device, Some(name), pin).await?;
+        }
+        Factor::Prove(Prove::Fido2 { pin }) => {
+            key::plugged_in(context, &device, None, pin).await?;
+        }
         Factor::Remove { id } => remove(context, &device, id).await?,
     }
     device.session.stop().await;
@@ -84,17 +143,22 @@ pub async fn run(context: &Context, command: Factor) -> anyhow::Result<()> {
 async fn list(context: &Context, device: &Device) -> anyhow::Result<()> {
     let asked = device.session.factors();
     let factors = context.output.patiently("Asking the server", asked).await?;
-    let mut table = Table::new(["FACTOR", "ENROLLED", "PROVEN HERE", "ID"]);
+    let mut table = Table::new(["FACTOR", "NAME", "ENROLLED", "PROVEN HERE", "ID"]);
     for factor in factors {
         table.row(
             json!({
                 "event": "factor", "factor": factor.factor().name(), "id": id(&factor.id),
+                "name": factor.name, "cloned_ms": moment(factor.cloned_ms),
                 "enrolled_ms": moment(factor.enrolled_ms), "proven_ms": moment(factor.proven_ms),
             }),
             [
                 factor.factor().name(),
+                factor.name.clone(),
                 shown(factor.enrolled_ms),
-                shown(factor.proven_ms),
+                match moment(factor.cloned_ms) {
+                    None => shown(factor.proven_ms),
+                    Some(_) => "BLOCKED: may be a copy".to_owned(),
+                },
                 id(&factor.id).unwrap_or_default(),
             ],
         );
@@ -136,6 +200,54 @@ async fn prove_totp(
     let asked = device.session.prove_totp(code, id);
     let at = context.output.patiently("Asking the server", asked).await?;
     Ok(proven(context, wire::Factor::Totp, at.0)?)
+}
+
+async fn enrol_sms(context: &Context, device: &Device, number: &str) -> anyhow::Result<()> {
+    let output = context.output;
+    // As people write numbers.
+    let number = number.replace([' ', '-', '(', ')', '/'], "");
+    let asked = device.session.enrol_sms(&number);
+    let sent = output.patiently("Asking the server", asked).await?;
+    let factor = FactorId::try_from(&sent.id)?;
+    say_sent(context, &sent)?;
+    let Ok(code) = typed_code() else {
+        bail!("not completed: run `sotto factor prove sms CODE --id {factor}` with the code");
+    };
+    prove_sms(context, device, Some(code), Some(factor)).await
+}
+
+async fn prove_sms(
+    context: &Context,
+    device: &Device,
+    code: Option<String>,
+    factor: Option<FactorId>,
+) -> anyhow::Result<()> {
+    let output = context.output;
+    let id = factor.map(|factor| factor.to_bytes());
+    let code = match code {
+        Some(code) => code,
+        None => {
+            let asked = device.session.send_sms(id.clone());
+            let sent = output.patiently("Asking the server", asked).await?;
+            say_sent(context, &sent)?;
+            typed_code()?
+        }
+    };
+    let asked = device.session.prove_sms(&code, id);
+    let at = output.patiently("Asking the server", asked).await?;
+    Ok(proven(context, wire::Factor::Sms, at.0)?)
+}
+
+fn say_sent(context: &Context, sent: &wire::SmsSent) -> anyhow::Result<()> {
+    let factor = FactorId::try_from(&sent.id)?;
+    let hint = &sent.hint;
+    let said = context.output.say(
+        &json!({
+            "event": "sms_sent", "id": factor, "hint": hint, "expires_ms": sent.expires_ms,
+        }),
+        format_args!("A code was sent to the number that ends in {hint}; it counts for 5 minutes."),
+    );
+    Ok(said?)
 }
 
 async fn prove_password(context: &Context, device: &Device) -> anyhow::Result<()> {
