@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_nats::{ConnectOptions, jetstream};
+use futures::StreamExt;
 use nkeys::KeyPair;
 use sotto_client_core::io::{LiveMessage, PublishFailure};
 use sotto_client_native::clock::Clock;
@@ -24,9 +25,9 @@ use sotto_client_native::tls;
 use sotto_jwt_accounts::grants::Services;
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_jwt_accounts::policy::RoomAccess;
-use sotto_jwt_accounts::{AccountSigner, grants};
+use sotto_jwt_accounts::{AccountSigner, Credentials, grants};
 use sotto_proto::wire::FetchRequest;
-use sotto_proto::{DeviceId, OrgName, RoomAddress, RoomId, Shard, Subject};
+use sotto_proto::{DeviceId, OrgName, RoomAddress, RoomId, SUBMISSIONS, Shard, Subject};
 use sotto_proto::{mail_stream, mail_stream_subjects};
 use sotto_service::Layout;
 use tokio::sync::mpsc;
@@ -80,9 +81,9 @@ impl Server {
         server
     }
 
-    async fn make_stream(&self) {
-        let credentials = self.signer.relay(now_ms()).unwrap();
-        let client = ConnectOptions::with_credentials(credentials.expose())
+    /// A client of one of the relay's accounts.
+    async fn relay(&self, credentials: &Credentials) -> async_nats::Client {
+        ConnectOptions::with_credentials(credentials.expose())
             .unwrap()
             .custom_inbox_prefix(grants::RELAY_INBOX)
             .require_tls(true)
@@ -90,7 +91,28 @@ impl Server {
             .tls_client_config(sotto_service::tls::client_config(&self.layout).unwrap())
             .connect(&self.url)
             .await
-            .unwrap();
+            .unwrap()
+    }
+
+    /// A stream, and who stores there what devices submit, as a relay would
+    /// that looks at nothing.
+    async fn make_stream(&self) {
+        let client = self.relay(&self.signer.relay(now_ms()).unwrap()).await;
+        let of_devices = self.signer.relay_of_devices().unwrap();
+        let devices = self.relay(&of_devices).await;
+        let mut submissions = devices.subscribe(SUBMISSIONS).await.unwrap();
+        devices.flush().await.unwrap();
+        let storing = client.clone();
+        tokio::spawn(async move {
+            while let Some(message) = submissions.next().await {
+                let subject = message.subject.splitn(3, '.').nth(2).unwrap().to_owned();
+                let (headers, reply) = (message.headers.unwrap(), message.reply.unwrap());
+                let stored = storing.request_with_headers(subject, headers, message.payload);
+                if let Ok(answer) = stored.await {
+                    devices.publish(reply, answer.payload).await.unwrap();
+                }
+            }
+        });
         let subjects = mail_stream_subjects(Shard(0));
         jetstream::new(client)
             .create_stream(jetstream::stream::Config {

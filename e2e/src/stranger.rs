@@ -18,7 +18,8 @@ use sotto_client_native::tls;
 use sotto_proto::api::Call;
 use sotto_proto::wire::{self, FetchFrame, FetchRequest, RoomCursor};
 use sotto_proto::{
-    DeviceId, FileId, GatewayAddress, InviteLink, RoomAddress, Subject, mail_stream, reply_prefix,
+    DeviceId, FileId, GatewayAddress, InviteLink, RoomAddress, Subject, Submission, mail_stream,
+    reply_prefix,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
@@ -110,6 +111,13 @@ impl Stranger {
             room.messages().to_string(),
             room.handshakes().to_string(),
             room.blob(file, 0).to_string(),
+            self.submission(room.messages()),
+            self.submission(room.blob(file, 0)),
+            Submission {
+                device: target.member,
+                subject: room.messages(),
+            }
+            .to_string(),
             room.messages().live(),
             Subject::Fetch(target.member).to_string(),
             format!("$JS.API.DIRECT.GET.{stream}"),
@@ -122,7 +130,8 @@ impl Stranger {
         for subject in [
             room.live_wildcard(),
             format!("r.{room}.*"),
-            room.blob_wildcard(),
+            format!("blob.{room}.*.*"),
+            "in.>".to_owned(),
             ">".to_owned(),
             Subject::Inbox(target.member).live(),
             format!("{}.>", reply_prefix(target.member)),
@@ -136,16 +145,15 @@ impl Stranger {
         Ok(attempts)
     }
 
-    /// Has the server acknowledge something allowed *into the room*: whoever
-    /// publishes names the subject of the acknowledgement, and the server
-    /// publishes there with its own rights. Returns when that would have
-    /// happened; nothing may be stored.
+    /// Has something allowed acknowledged *into the room*: whoever publishes
+    /// names the subject of the answer. Returns when that would have happened;
+    /// nothing may be stored.
     ///
     /// # Errors
     /// When the stranger cannot write to its own inbox either.
     pub async fn misdirect_acknowledgements(&self, target: &Target) -> anyhow::Result<()> {
         let client = &self.nats.client;
-        let inbox = Subject::Inbox(self.account.device).to_string();
+        let inbox = self.submission(Subject::Inbox(self.account.device));
         let room = &target.room;
         for reply in [
             room.messages(),
@@ -163,6 +171,12 @@ impl Stranger {
             .context("no acknowledgement")?
             .context("the own inbox")?;
         Ok(())
+    }
+
+    /// Where the stranger submits what is to be stored under a subject.
+    fn submission(&self, subject: Subject) -> String {
+        let device = self.account.device;
+        Submission { device, subject }.to_string()
     }
 
     /// How many messages came through the refused subscriptions.

@@ -84,7 +84,7 @@ pub async fn open(
     let system = nats::connect_to_any(layout, config, login).await?;
     let mut orgs = Vec::new();
     let mut tasks = JoinSet::new();
-    for OrgConfig { name, project } in &config.orgs {
+    for OrgConfig { name, project, .. } in &config.orgs {
         let address = GatewayAddress {
             host: host(config),
             port,

@@ -2,17 +2,16 @@
 //!
 //! An org has two. Its own account holds the streams, the directory and what
 //! gateways keep; relays and gateways are users of it. Devices are users of
-//! another one without any JetStream, which reaches the first by the imports
-//! below and in no other way. A relay is a user of both: devices ask it for
-//! catch-up in their own account.
+//! another one without any JetStream, which hears what the first stores by the
+//! import below, and reaches it in no other way. A relay is a user of both:
+//! devices ask it in their own account to store something, or for what is
+//! stored.
 //!
 //! Why: whoever publishes to a stream names the subject that the server
 //! acknowledges to, and the server publishes there without asking for the
-//! sender's permissions. In one account a device could make it write into the
-//! directory, into a room it does not belong to or over a password record.
-//! Between accounts the server puts a subject of its own (`_R_.…`) in the
-//! place of that reply, and the acknowledgement ends in the devices' account,
-//! where nothing is stored.
+//! sender's permissions; and it obeys headers (`Nats-Rollup`, `Nats-TTL`,
+//! `Nats-Expected-Last-Msg-Id`) that no permission can see. So no device
+//! publishes to a stream (docs/adr/0004, 0010).
 
 use std::collections::BTreeMap;
 
@@ -91,13 +90,8 @@ impl Which {
     }
 }
 
-/// Subjects that cross from the devices' account to the org's, or back.
-const CROSSINGS: [(&str, Direction); 4] = [
-    ("r.>", Direction::Service),
-    ("blob.>", Direction::Service),
-    ("inbox.*", Direction::Service),
-    ("live.>", Direction::Stream),
-];
+/// Subjects that cross from the org's account to the devices'.
+const CROSSINGS: [(&str, Direction); 1] = [("live.>", Direction::Stream)];
 
 /// An org's own account, whose users these keys sign.
 pub(crate) fn org(signing_keys: Vec<SigningKey>) -> Account {

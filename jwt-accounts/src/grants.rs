@@ -6,8 +6,8 @@
 //! subject, so with it a device could read every room of a stream.
 
 use sotto_proto::{
-    DIRECTORY_STREAM, DIRECTORY_SUBJECT, DeviceId, INBOX_STREAM, Shard, Subject, blob_stream,
-    limits, mail_stream, reply_prefix,
+    DIRECTORY_STREAM, DIRECTORY_SUBJECT, DeviceId, INBOX_STREAM, SUBMISSIONS, Shard, Subject,
+    Submission, blob_stream, limits, mail_stream, reply_prefix,
 };
 
 use crate::claims::{ConnectionType, Limit, Permissions, Rights, Subjects};
@@ -25,6 +25,11 @@ pub const SYSTEM_INBOX: &str = "_INBOX.system";
 /// The handshakes of every room, where the gateway's removal orders go.
 const ROOM_NOTICES: &str = "r.*.*.*.hs";
 
+/// Where relays tell rooms who is there.
+const PRESENCES: &str = "live.r.*.*.*.presence";
+/// What relays store for devices.
+const STORED: [&str; 4] = ["r.*.*.*.msg", "r.*.*.*.hs", "blob.*.*.*.*.*", "inbox.*"];
+
 /// Subscriptions of a device beside those of its rooms: its inbox, and one for
 /// each answer that it waits for.
 const DEVICE_SUBSCRIPTIONS: u64 = 1_024;
@@ -40,12 +45,17 @@ pub struct Services<'a> {
     pub buckets: &'a [&'a str],
 }
 
-/// What a device may do: write to its rooms, to inboxes and to the relay; hear
-/// what is stored in its rooms and its inbox, and answers to itself. A gated
-/// room has a subject of its own to ask the relay on: with the grant for it the
-/// server vouches for what was proven.
+/// What a device may do: ask relays under its own name to store something in
+/// its rooms or in an inbox, and to send what is stored; say that it is there;
+/// hear what is stored in its rooms and its inbox, and answers to itself. A
+/// gated room has a subject of its own to ask the relay on: with the grant for
+/// it the server vouches for what was proven.
 pub fn device(device: DeviceId, rooms: &[RoomAccess]) -> Rights {
-    let mut publish = vec!["inbox.*".to_owned(), Subject::Fetch(device).to_string()];
+    let mut publish = vec![
+        Submission::inboxes(device),
+        Subject::Fetch(device).to_string(),
+        Subject::Beacon(device).to_string(),
+    ];
     let mut subscribe = vec![
         Subject::Inbox(device).live(),
         format!("{}.>", reply_prefix(device)),
@@ -58,9 +68,7 @@ pub fn device(device: DeviceId, rooms: &[RoomAccess]) -> Rights {
     {
         subscribe.push(address.live_wildcard());
         if *post {
-            publish.push(address.messages().to_string());
-            publish.push(address.handshakes().to_string());
-            publish.push(address.blob_wildcard());
+            publish.extend(address.submissions(device));
         }
         if *gated {
             publish.push(Subject::FetchRoom(device, address.room).to_string());
@@ -72,10 +80,15 @@ pub fn device(device: DeviceId, rooms: &[RoomAccess]) -> Rights {
 }
 
 /// What a relay may do in the org's account: keep and read its streams, the
-/// directory's among them. It can write to none.
+/// directory's among them, store in them what devices submit, and delete what
+/// every device of a room has. It cannot write to the directory.
 pub fn relay(shards: u8) -> Rights {
     let mut publish = vec!["$JS.API.INFO".to_owned()];
+    publish.extend(STORED.map(str::to_owned));
     let shards = (0..shards).map(Shard);
+    // What every device of a room has is deleted there.
+    let purged = shards.clone().map(mail_stream);
+    publish.extend(purged.map(|stream| format!("$JS.API.STREAM.PURGE.{stream}")));
     let mail_and_blobs = shards.flat_map(|shard| [mail_stream(shard), blob_stream(shard)]);
     let others = [INBOX_STREAM, DIRECTORY_STREAM].map(str::to_owned);
     for stream in mail_and_blobs.chain(others) {
@@ -86,11 +99,12 @@ pub fn relay(shards: u8) -> Rights {
 }
 
 /// What a relay may do in the account of the org's devices: hear what they ask
-/// for, and answer below their own reply prefixes.
+/// for and submit and that they are there, answer below their own reply
+/// prefixes, and tell rooms who is there.
 pub fn relay_of_devices() -> Rights {
-    let publish = vec!["_INBOX.*.>".to_owned()];
-    let subscribe = vec!["fetch.*".to_owned(), "fetch.*.*".to_owned()];
-    rights(publish, subscribe, SERVICE_SUBSCRIPTIONS)
+    let publish = ["_INBOX.*.>", PRESENCES].map(str::to_owned).to_vec();
+    let subscribe = ["fetch.*", "fetch.*.*", "beacon.*", SUBMISSIONS].map(str::to_owned);
+    rights(publish, subscribe.to_vec(), SERVICE_SUBSCRIPTIONS)
 }
 
 /// What a gateway may do: write the directory, use its own key-value buckets,

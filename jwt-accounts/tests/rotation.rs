@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, jetstream};
-use server::{Directory, Person, Probe, SERVICES, Server, now_ms};
+use server::{Directory, Person, Probe, SERVICES, Server, now_ms, store_submissions, submission};
 use sotto_jwt_accounts::claims::Limit;
 use sotto_jwt_accounts::grants;
 use sotto_jwt_accounts::held_accounts;
@@ -54,7 +54,7 @@ async fn an_orgs_signing_keys_change_while_people_write() {
     let mut directory = Directory::new();
     let alice = Person::new("alice", 1);
     directory.enrol(&alice);
-    let subject = directory.room(&alice, 11).messages().to_string();
+    let subject = submission(alice.device, directory.room(&alice, 11).messages());
     let system = server.system().await;
     let push = async |jwts: Vec<String>| {
         for jwt in jwts {
@@ -74,6 +74,11 @@ async fn an_orgs_signing_keys_change_while_people_write() {
     push(server.keys.rotate(accounts, SERVICES, now_ms()).unwrap()).await;
     // New credentials are by the new keys, beside the old ones.
     let signer = server.keys.account_signer(&server.org).unwrap();
+    let of_devices = signer.relay_of_devices().unwrap();
+    let of_devices = server.service(&of_devices, grants::RELAY_INBOX).await;
+    let relay = signer.relay(now_ms()).unwrap();
+    let relay = server.service(&relay, grants::RELAY_INBOX).await;
+    store_submissions(of_devices, relay).await;
     let access = sotto_jwt_accounts::policy::nats_access(
         &directory.state,
         alice.device,

@@ -7,7 +7,7 @@ mod server;
 use async_nats::jetstream;
 use futures::StreamExt;
 use nkeys::KeyPair;
-use server::{Directory, Person, Probe, SERVICES, Server, now_ms, user};
+use server::{Directory, Person, Probe, SERVICES, Server, now_ms, submission, user};
 use sotto_jwt_accounts::claims::{Account, Claims, Permissions, Rights, SigningKey};
 use sotto_jwt_accounts::{grants, held_accounts, push_account};
 
@@ -75,7 +75,7 @@ async fn a_gateway_reaches_no_room() {
 }
 
 #[tokio::test]
-async fn a_relay_reads_rooms_but_cannot_write_them() {
+async fn a_relay_stores_for_devices_and_writes_nothing_else() {
     let server = Server::start().await;
     let mail = server.mail_stream().await;
     let mut directory = Directory::new();
@@ -86,23 +86,27 @@ async fn a_relay_reads_rooms_but_cannot_write_them() {
     let subject = room.messages().to_string();
     device
         .client
-        .request(subject.clone(), "sealed".into())
+        .request(submission(alice.device, room.messages()), "sealed".into())
         .await
         .unwrap();
     assert_eq!(mail.direct_get(1).await.unwrap().payload, "sealed");
 
     let credentials = server.signer.relay(now_ms()).unwrap();
     let mut relay = Probe::with_credentials(&server.url, &credentials, grants::RELAY_INBOX).await;
+    let answer = relay.client.request(subject, "sealed".into()).await;
+    let answer = answer.unwrap().payload;
+    assert!(answer.starts_with(b"{\"stream\":\"MAIL-0\""), "{answer:?}");
     for subject in [
-        subject.as_str(),
-        "inbox.x",
+        "live.r.0.field.x.msg",
+        "live.r.0.field.x.presence",
         "directory",
         "_INBOX.x.y",
         "$KV.sessions.x",
         "$JS.API.DIRECT.GET.KV_sessions",
         "$JS.API.DIRECT.GET.MAIL-1",
         "$JS.API.STREAM.DELETE.MAIL-0",
-        "$JS.API.STREAM.PURGE.MAIL-0",
+        "$JS.API.STREAM.PURGE.BLOB-0",
+        "$JS.API.STREAM.PURGE.DIRECTORY",
         "$JS.API.CONSUMER.CREATE.MAIL-0.x",
     ] {
         relay

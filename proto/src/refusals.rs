@@ -60,10 +60,10 @@ pub enum Refusal {
         .0.name()
     )]
     RoomFull(Measure),
-    /// What one device may have stored is used up.
+    /// What one device may send in a day is used up.
     #[error(
-        "this device has as many {} stored as it may: what waits is sent once older ones are gone, \
-         or an administrator raises the quota",
+        "this device has sent as many {} as it may in a day: what waits is sent little by little, \
+         or at once when an administrator raises the quota",
         .0.name()
     )]
     DeviceFull(Measure),
@@ -78,7 +78,9 @@ pub enum Refusal {
         "the server's disk is full: what waits is sent once there is space, tell your administrator"
     )]
     DiskFull,
-    /// The server has more at hand than it can store at the moment.
+    /// The server has more at hand than it can store at the moment, or a stream
+    /// does not say whether it has stored the message: the same message id
+    /// sent again is stored once.
     #[error("the server is busy: what waits is sent a little later")]
     Busy,
     /// A header that devices may not send, or one whose value does not read.

@@ -16,6 +16,10 @@ pub const INBOX_STREAM: &str = "INBOX";
 pub const INBOX_STREAM_SUBJECTS: &str = "inbox.*";
 /// First token of what streams republish after storing.
 const LIVE: &str = "live";
+/// First token of what devices ask relays to store.
+const SUBMISSION: &str = "in";
+/// Every [`Submission`] of every device.
+pub const SUBMISSIONS: &str = "in.>";
 
 /// The stream that keeps messages and handshakes of a shard's rooms.
 pub fn mail_stream(shard: Shard) -> String {
@@ -79,9 +83,13 @@ impl RoomAddress {
         format!("{LIVE}.r.{self}.*")
     }
 
-    /// Publish permission for every chunk of every file of the room.
-    pub fn blob_wildcard(&self) -> String {
-        format!("blob.{self}.*.*")
+    /// What a device that may post here submits on: messages and handshakes,
+    /// and the chunks of files. Relays refuse whatever else these cover.
+    pub fn submissions(&self, device: DeviceId) -> [String; 2] {
+        [
+            format!("{SUBMISSION}.{device}.r.{self}.*"),
+            format!("{SUBMISSION}.{device}.blob.{self}.*.*"),
+        ]
     }
 }
 
@@ -145,6 +153,14 @@ pub enum Subject {
 }
 
 impl Subject {
+    /// Whether a stream keeps what is published here.
+    pub fn is_stored(&self) -> bool {
+        match self {
+            Self::Messages(_) | Self::Handshakes(_) | Self::Blob { .. } | Self::Inbox(_) => true,
+            Self::Fetch(_) | Self::FetchRoom(..) | Self::Beacon(_) | Self::Presence(_) => false,
+        }
+    }
+
     /// The subject under which the stream republishes this one once it is stored.
     pub fn live(&self) -> String {
         format!("{LIVE}.{self}")
@@ -200,6 +216,56 @@ impl FromStr for Subject {
             ["fetch", device] => Ok(Self::Fetch(device.parse()?)),
             ["fetch", device, room] => Ok(Self::FetchRoom(device.parse()?, room.parse()?)),
             _ => Err(SubjectError::Shape),
+        }
+    }
+}
+
+/// What a device asks a relay to store, published to `in.<device>.<subject>`.
+/// No JWT grants another device's name there, so that the relay knows who asks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Submission {
+    /// Who asks.
+    pub device: DeviceId,
+    /// Where it is to be stored: a room's messages or handshakes, a chunk, or
+    /// an inbox.
+    pub subject: Subject,
+}
+
+impl Submission {
+    /// What a device submits to inboxes on.
+    pub fn inboxes(device: DeviceId) -> String {
+        format!("{SUBMISSION}.{device}.inbox.*")
+    }
+
+    /// The device that a subject names, whatever it asks for.
+    pub fn device_of(text: &str) -> Option<DeviceId> {
+        match *text.splitn(3, '.').collect::<Vec<_>>() {
+            [SUBMISSION, device, _] => device.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Submission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{SUBMISSION}.{}.{}", self.device, self.subject)
+    }
+}
+
+impl FromStr for Submission {
+    type Err = SubjectError;
+
+    fn from_str(text: &str) -> Result<Self, SubjectError> {
+        let tokens: Vec<&str> = text.splitn(3, '.').collect();
+        let [SUBMISSION, device, subject] = *tokens.as_slice() else {
+            return Err(SubjectError::Shape);
+        };
+        let subject: Subject = subject.parse()?;
+        let device = device.parse()?;
+        if subject.is_stored() {
+            Ok(Self { device, subject })
+        } else {
+            Err(SubjectError::Shape)
         }
     }
 }
@@ -275,6 +341,16 @@ mod tests {
         }
 
         #[test]
+        fn submissions_survive_text(device: [u8; 16], subject in any_subject()) {
+            let device = DeviceId::try_from(&device[..]).unwrap();
+            let stored = subject.is_stored();
+            let submission = Submission { device, subject };
+            let text = submission.to_string();
+            prop_assert_eq!(Submission::device_of(&text), Some(device));
+            prop_assert_eq!(text.parse::<Submission>().ok(), stored.then_some(submission));
+        }
+
+        #[test]
         fn one_subject_has_one_text(text in "(r|blob)\\.[0-9+]{1,3}\\.[a-z]{1,3}\\.[a-z2-7]{26}\\.(msg|hs)") {
             if let Ok(subject) = text.parse::<Subject>() {
                 prop_assert_eq!(subject.to_string(), text);
@@ -285,6 +361,8 @@ mod tests {
         fn parsing_never_panics(text in ".{0,200}") {
             let _ = text.parse::<Subject>();
             let _ = Subject::from_live(&text);
+            let _ = text.parse::<Submission>();
+            let _ = Submission::device_of(&text);
         }
 
         #[test]

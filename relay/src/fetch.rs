@@ -22,4 +22,6 @@ mod plan;
 mod service;
 
 pub use answer::PAYLOAD_MAX;
+pub use direct_get::Reader;
+pub use plan::is_own_reply;
 pub use service::{ConnectionClosed, FetchService};

@@ -1,16 +1,20 @@
 //! `sotto-relay`: keeps one nats-server running with the settings that make an
-//! acknowledged message a stored one, keeps each org's streams, and answers
-//! devices that catch up.
+//! acknowledged message a stored one, keeps each org's streams, takes in what
+//! devices store there, and answers devices that catch up.
 //!
 //! It never reads a message, holds no key of a user or of the gateway, and
 //! knows nothing of the gateway's API: the two meet in NATS and in the
 //! directory log.
 
+mod beacons;
+mod clock;
 mod cluster;
 mod fetch;
+mod ingest;
 mod nats_server;
 mod node;
 mod org;
+mod quota;
 mod serve;
 mod streams;
 

@@ -1,4 +1,5 @@
-//! What the relay does for one org: its streams, its directory, its catch-up.
+//! What the relay does for one org: its streams, its directory, what devices
+//! store, their catch-up, and what they say of themselves.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,10 +10,13 @@ use ed25519_dalek::VerifyingKey;
 use sotto_jwt_accounts::directory::DirectoryLog;
 use sotto_jwt_accounts::grants::RELAY_INBOX;
 use sotto_proto::{DIRECTORY_STREAM, INBOX_STREAM, OrgName, Shard, blob_stream, mail_stream};
-use sotto_service::nats::{self, Login};
-use sotto_service::{Layout, ServerConfig};
+use sotto_service::nats::{self, Login, Queues};
+use sotto_service::{Layout, OrgConfig, ServerConfig};
+use tokio::task::{JoinError, JoinSet};
 
-use crate::fetch::FetchService;
+use crate::beacons::BeaconService;
+use crate::fetch::{ConnectionClosed, FetchService};
+use crate::ingest::{self, IngestService};
 use crate::streams;
 
 /// An org that is served.
@@ -23,45 +27,87 @@ pub struct Started {
     pub client: Client,
     /// Its streams.
     pub streams: Vec<String>,
-    /// Answers catch-up.
-    pub fetch: FetchService,
+    /// What the relay does for it.
+    pub service: OrgService,
+}
+
+/// What a relay does for one org.
+pub struct OrgService {
+    fetch: FetchService,
+    ingest: IngestService,
+    beacons: BeaconService,
 }
 
 /// Connects to the org's two accounts, makes its streams, reads its directory,
-/// and hears what devices ask from then on.
+/// and hears what devices ask for and submit from then on.
 ///
 /// # Errors
 /// When one of them cannot be done.
 pub async fn start(
     layout: &Layout,
     config: &ServerConfig,
-    org: &OrgName,
+    served: &OrgConfig,
     gateway: VerifyingKey,
 ) -> Result<Started> {
-    let connect = async |credentials: &Path| {
+    let (org, shards) = (&served.name, config.shards.get());
+    let limits = served.limits.or(&config.limits);
+    let connect = async |credentials: &Path, queues: Queues| {
         let login = Login {
             name: "sotto-relay",
             credentials,
             inbox_prefix: RELAY_INBOX,
         };
-        nats::connect(layout, config, login).await
+        nats::connect_bounded(layout, config, login, queues).await
     };
-    let client = connect(&layout.relay_creds(org)).await?;
-    let devices = connect(&layout.relay_devices_creds(org)).await?;
+    let (own, of_devices) = (layout.relay_creds(org), layout.relay_devices_creds(org));
+    let client = connect(&own, Queues::default()).await?;
+    let devices = connect(&of_devices, Queues::default()).await?;
     let jetstream = jetstream::new(client.clone());
-    streams::ensure(&jetstream, (0..config.shards.get()).map(Shard)).await?;
+    streams::ensure(&jetstream, (0..shards).map(Shard), &limits).await?;
     let snapshot = layout.directory_snapshot(org, "relay");
     let directory = DirectoryLog::open(&jetstream, org.clone(), gateway, Some(snapshot))
         .await
         .context("the directory cannot be read")?;
+    let directory = Arc::new(directory);
+    let fetch = FetchService::start(devices.clone(), client.clone(), Arc::clone(&directory));
+    let fetch = fetch.await?;
+    let beacons = BeaconService::start(devices, client.clone(), directory, shards).await?;
+    // Connections of their own: a long upload delays no answer to who catches up.
+    let devices = connect(&of_devices, ingest::SUBMISSIONS).await?;
+    let storing = connect(&own, ingest::ACKNOWLEDGEMENTS).await?;
+    let ingest = IngestService::start(devices, storing, shards, limits).await?;
     let mut streams = vec![INBOX_STREAM.to_owned(), DIRECTORY_STREAM.to_owned()];
-    for shard in (0..config.shards.get()).map(Shard) {
+    for shard in (0..shards).map(Shard) {
         streams.extend([mail_stream(shard), blob_stream(shard)]);
     }
     Ok(Started {
         name: org.clone(),
-        streams,
-        fetch: FetchService::start(devices, client.clone(), Arc::new(directory)).await?,
         client,
+        streams,
+        service: OrgService {
+            fetch,
+            ingest,
+            beacons,
+        },
     })
+}
+
+impl OrgService {
+    /// Serves until a connection is closed.
+    ///
+    /// # Errors
+    /// When a part of it panics.
+    pub async fn run(self) -> Result<ConnectionClosed, JoinError> {
+        // Tasks of their own: none waits for what another computes.
+        let mut parts = JoinSet::new();
+        parts.spawn(self.fetch.run());
+        parts.spawn(self.ingest.run());
+        parts.spawn(self.beacons.run());
+        match parts.join_next().await {
+            Some(Ok(closed)) => Ok(closed),
+            Some(Err(error)) => Err(error),
+            // There are three.
+            None => Ok(ConnectionClosed),
+        }
+    }
 }

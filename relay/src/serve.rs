@@ -12,7 +12,7 @@ use sotto_service::cluster::Cluster;
 use sotto_service::private_files;
 use sotto_service::readiness::{self, Announcement};
 use sotto_service::{Layout, ServerConfig};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::fetch::ConnectionClosed;
@@ -75,13 +75,13 @@ async fn run(
         orgs,
         announcement,
     } = serving;
-    let mut services: JoinSet<ConnectionClosed> = JoinSet::new();
+    let mut services: JoinSet<Result<ConnectionClosed, JoinError>> = JoinSet::new();
     let mut growing = JoinSet::new();
     for org in orgs {
         if let Some(node) = node {
             growing.spawn(node.growth().look_after(org.name, org.client, org.streams));
         }
-        services.spawn(org.fetch.run());
+        services.spawn(org.service.run());
     }
     let ended = loop {
         tokio::select! {
@@ -100,8 +100,8 @@ async fn run(
             },
             Some(ended) = services.join_next() => {
                 break Err(match ended {
-                    Ok(closed) => closed.into(),
-                    Err(error) => anyhow!(error).context("answering catch-up failed"),
+                    Ok(Ok(closed)) => closed.into(),
+                    Ok(Err(error)) | Err(error) => anyhow!(error).context("serving an org failed"),
                 });
             }
         }
@@ -135,7 +135,7 @@ async fn start(
     health.ready().await?;
     let mut orgs = Vec::with_capacity(config.orgs.len());
     for served in &config.orgs {
-        let org = org::start(layout, config, &served.name, gateway).await;
+        let org = org::start(layout, config, served, gateway).await;
         orgs.push(org.with_context(|| format!("the org {} cannot be served", served.name))?);
     }
     let announcement = readiness::announce(&layout.relay_ready(), config.nats_url())?;

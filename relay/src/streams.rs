@@ -11,6 +11,7 @@ use sotto_proto::{
     INBOX_STREAM, INBOX_STREAM_SUBJECTS, Shard, blob_stream, blob_stream_subjects, limits,
     mail_stream, mail_stream_subjects,
 };
+use sotto_service::config::Limits;
 
 use crate::fetch::PAYLOAD_MAX;
 
@@ -52,11 +53,12 @@ pub enum StreamError {
 pub async fn ensure(
     jetstream: &jetstream::Context,
     shards: impl IntoIterator<Item = Shard>,
+    limits: &Limits,
 ) -> Result<(), StreamError> {
     let mut wanted = vec![inbox()];
     for shard in shards {
         wanted.push(mail(shard));
-        wanted.push(blobs(shard));
+        wanted.push(blobs(shard, limits));
     }
     for config in wanted {
         let name = config.name.clone();
@@ -77,7 +79,8 @@ pub async fn ensure(
     Ok(())
 }
 
-/// Messages and handshakes of a shard's rooms.
+/// Messages and handshakes of a shard's rooms. Handshakes stay as long as their
+/// room does; a message says itself how long it stays (`ingest`).
 fn mail(shard: Shard) -> Config {
     let subjects = mail_stream_subjects(shard);
     Config {
@@ -88,9 +91,11 @@ fn mail(shard: Shard) -> Config {
 }
 
 /// Chunks of the files of a shard's rooms.
-fn blobs(shard: Shard) -> Config {
+fn blobs(shard: Shard, limits: &Limits) -> Config {
+    let days = limits.retention_days.map(u32::from);
+    let retention = days.map_or(KEPT, |days| Duration::from_secs(24 * 3_600) * days);
     Config {
-        max_age: KEPT,
+        max_age: retention.min(KEPT),
         ..stream(blob_stream(shard), blob_stream_subjects(shard))
     }
 }

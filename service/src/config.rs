@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sotto_proto::{OrgName, ProjectName};
 
 use crate::Layout;
+pub use crate::limits::{Limits, LimitsConfig};
 use crate::private_files::{self, FileError};
 
 /// Longest configuration file that is read, in bytes.
@@ -39,6 +40,9 @@ pub struct ServerConfig {
     /// Who sends text messages; without it nobody can prove the factor SMS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sms: Option<SmsConfig>,
+    /// How much orgs may store, and how fast. The same on every node.
+    #[serde(default, skip_serializing_if = "LimitsConfig::is_empty")]
+    pub limits: LimitsConfig,
     /// The organisations served here.
     pub orgs: Vec<OrgConfig>,
 }
@@ -107,6 +111,9 @@ pub struct OrgConfig {
     pub name: OrgName,
     /// Its first project, made when the gateway first serves the org.
     pub project: ProjectName,
+    /// How much it may store, where that is not as for all.
+    #[serde(default, skip_serializing_if = "LimitsConfig::is_empty")]
+    pub limits: LimitsConfig,
 }
 
 /// Why a configuration was refused.
@@ -297,6 +304,8 @@ impl ServerArgs {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use clap::Parser;
 
     use super::*;
@@ -315,9 +324,17 @@ mod tests {
             nats: NatsConfig {
                 listen: "0.0.0.0:4222".parse().unwrap(),
             },
+            limits: LimitsConfig {
+                burst: NonZeroU64::new(7),
+                ..LimitsConfig::default()
+            },
             orgs: vec![OrgConfig {
                 name: "acme".parse().unwrap(),
                 project: "field".parse().unwrap(),
+                limits: LimitsConfig {
+                    org_bytes: NonZeroU64::new(1 << 40),
+                    ..LimitsConfig::default()
+                },
             }],
         }
     }

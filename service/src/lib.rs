@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod config;
 pub mod layout;
+mod limits;
 pub mod logging;
 pub mod nats;
 pub mod private_files;

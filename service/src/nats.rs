@@ -66,11 +66,43 @@ pub async fn connect(
     config: &ServerConfig,
     login: Login<'_>,
 ) -> Result<Client, NatsError> {
-    connect_to(layout, vec![config.local_nats_url()], login).await
+    connect_bounded(layout, config, login, Queues::default()).await
 }
 
-/// The same, to this machine or, while it does not answer, to any other node
-/// of the cluster as it is known now.
+/// How many messages wait in a process at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Queues {
+    /// For one subscription's reader; what comes beyond is dropped.
+    pub incoming: usize,
+    /// For the socket; whoever publishes beyond waits.
+    pub outgoing: usize,
+}
+
+impl Default for Queues {
+    /// What async-nats has.
+    fn default() -> Self {
+        Self {
+            incoming: 65_536,
+            outgoing: 2_048,
+        }
+    }
+}
+
+/// As [`connect`], with queues of these lengths.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_bounded(
+    layout: &Layout,
+    config: &ServerConfig,
+    login: Login<'_>,
+    queues: Queues,
+) -> Result<Client, NatsError> {
+    connect_to(layout, vec![config.local_nats_url()], login, queues).await
+}
+
+/// As [`connect`], to this machine or, while it does not answer, to any other
+/// node of the cluster as it is known now.
 ///
 /// # Errors
 /// As [`connect`].
@@ -83,13 +115,14 @@ pub async fn connect_to_any(
     if let Some(cluster) = Cluster::load(layout)? {
         urls.extend(cluster.others().map(|node| node.nats_url.clone()));
     }
-    connect_to(layout, urls, login).await
+    connect_to(layout, urls, login, Queues::default()).await
 }
 
 async fn connect_to(
     layout: &Layout,
     urls: Vec<String>,
     login: Login<'_>,
+    queues: Queues,
 ) -> Result<Client, NatsError> {
     let credentials = CredentialsFile::open(login.credentials.to_owned())?;
     let tls = tls::client_config(layout)?;
@@ -106,6 +139,8 @@ async fn connect_to(
             .tls_first()
             .ignore_discovered_servers()
             .retain_servers_order()
+            .subscription_capacity(queues.incoming)
+            .client_capacity(queues.outgoing)
             .reconnect_delay_callback(retry_delay)
             .event_callback(report);
         match options.connect(urls.as_slice()).await {

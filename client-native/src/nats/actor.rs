@@ -10,7 +10,7 @@ use futures::stream::SelectAll;
 use prost::Message as _;
 use sotto_client_core::io::{LiveMessage, PublishFailure};
 use sotto_proto::wire::{Beacon, FetchFrame, FetchRequest};
-use sotto_proto::{DeviceId, RoomId, Subject, reply_prefix};
+use sotto_proto::{DeviceId, RoomId, Subject, Submission, reply_prefix};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -149,7 +149,11 @@ impl Actor {
         // An error means that the connection is closed: the event follows.
         match request {
             Request::Publish { message, answer } => {
-                let subject = message.subject.to_string();
+                let submission = Submission {
+                    device: self.device,
+                    subject: message.subject.clone(),
+                };
+                let subject = submission.to_string();
                 let publishing = Publishing {
                     subject: subject.clone(),
                     length: message.payload.len(),

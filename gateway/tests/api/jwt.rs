@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nkeys::KeyPair;
 use sotto_gateway::clock::Clock;
 use sotto_proto::wire::{JoinRule, JwtRequest};
-use sotto_proto::{RoomAddress, limits};
+use sotto_proto::{RoomAddress, Submission, limits};
 
 use super::nats::connect;
 use super::person::Person;
@@ -27,7 +27,9 @@ async fn nats_takes_the_jwt_from_its_device_only() {
         .unwrap();
     let address = RoomAddress::try_from(&answer.rooms[0]).unwrap();
     assert_eq!(address.room, room);
-    let allowed = address.messages().to_string();
+    let subject = address.messages();
+    let device = alice.device.id;
+    let allowed = Submission { device, subject }.to_string();
     client.publish(allowed, "sealed".into()).await.unwrap();
     let _live = client.subscribe(address.live_wildcard()).await.unwrap();
     client.flush().await.unwrap();

@@ -5,11 +5,11 @@ use std::fmt::Write;
 use sotto_jwt_accounts::Credentials;
 use sotto_proto::{
     DIRECTORY_STREAM, DIRECTORY_SUBJECT, DeviceId, FileId, INBOX_STREAM, RoomId, Subject,
-    reply_prefix,
+    Submission, reply_prefix,
 };
 
 use crate::org::Org;
-use crate::server::{Person, Wire, now_ms};
+use crate::server::{Person, Wire, now_ms, submission};
 
 /// The gateway's buckets here.
 
@@ -17,6 +17,7 @@ use crate::server::{Person, Wire, now_ms};
 async fn nats_server_allows_just_what_the_policy_does() {
     let org = Org::new().await;
     let _streams = org.cluster.streams(3).await;
+    org.cluster.store_submissions(1).await;
     org.is_varied();
     let attempts = org.attempts();
     let mut table = Table::new(&attempts);
@@ -50,12 +51,12 @@ async fn nats_server_allows_just_what_the_policy_does() {
     for address in &org.rooms {
         let room = address.room;
         let writes = |(_, (person, _)): &(usize, &mut (&Person, Wire))| org.posts(person, room);
-        let Some((_, (_, writer))) = devices.iter_mut().enumerate().find(writes) else {
+        let Some((_, (person, writer))) = devices.iter_mut().enumerate().find(writes) else {
             // Nobody writes to what is archived.
             continue;
         };
         writer
-            .publish(&address.messages().to_string(), "last")
+            .publish(&submission(person.device, address.messages()), "last")
             .await
             .unwrap();
         for (person, wire) in &mut devices {
@@ -105,9 +106,8 @@ impl Org {
     /// Whether the policy lets a device of this person do this.
     fn allows(&self, who: &Person, means: &Means) -> bool {
         match *means {
-            Means::Post(room) => self.posts(who, room),
+            Means::Post(device, room) => device == who.device && self.posts(who, room),
             Means::Read(room) => self.reads(who, room),
-            Means::SendToInbox => true,
             Means::OwnOf(device) => device == who.device,
             Means::Gated(device, room) => device == who.device && self.gated(who, room),
             Means::Service => false,
@@ -125,7 +125,11 @@ impl Org {
                 address.handshakes(),
                 address.blob(file, 0),
             ] {
-                attempts.push(publish(subject.to_string(), Means::Post(room)));
+                attempts.push(publish(subject.to_string(), Means::Service));
+                for device in self.people.iter().map(|person| person.device) {
+                    let subject = submission(device, subject.clone());
+                    attempts.push(publish(subject, Means::Post(device, room)));
+                }
                 attempts.push(publish(subject.live(), Means::Service));
                 attempts.push(subscribe(subject.to_string(), Means::Service));
             }
@@ -137,6 +141,8 @@ impl Org {
             ] {
                 attempts.push(subscribe(live, Means::Read(room)));
             }
+            let presence = Subject::Presence(address.clone()).to_string();
+            attempts.push(publish(presence, Means::Service));
             attempts.push(publish(format!("r.{address}.other"), Means::Service));
             attempts.push(publish(format!("r.{address}.msg.more"), Means::Service));
         }
@@ -144,7 +150,11 @@ impl Org {
             let own = Means::OwnOf(device);
             let inbox = Subject::Inbox(device);
             let replies = reply_prefix(device);
-            attempts.push(publish(inbox.to_string(), Means::SendToInbox));
+            attempts.push(publish(inbox.to_string(), Means::Service));
+            attempts.push(publish(submission(device, inbox.clone()), own));
+            let victim = Subject::Inbox(self.people[0].device);
+            attempts.push(publish(submission(device, victim), own));
+            attempts.push(subscribe(Submission::inboxes(device), Means::Service));
             attempts.push(publish(inbox.live(), Means::Service));
             attempts.push(subscribe(inbox.to_string(), Means::Service));
             attempts.push(subscribe(inbox.live(), own));
@@ -156,7 +166,7 @@ impl Org {
             attempts.push(publish(format!("{replies}.x.1"), Means::Service));
             attempts.push(subscribe(format!("{replies}.>"), own));
             attempts.push(subscribe(format!("{replies}.x"), own));
-            attempts.push(publish(format!("beacon.{device}"), Means::Service));
+            attempts.push(publish(Subject::Beacon(device).to_string(), own));
             for address in &self.rooms {
                 let subject = Subject::FetchRoom(device, address.room).to_string();
                 attempts.push(publish(subject, Means::Gated(device, address.room)));
@@ -166,6 +176,8 @@ impl Org {
             ">",
             "*",
             "*.>",
+            "in.>",
+            "in.*.r.>",
             "r.>",
             "r.*.*.*.msg",
             "r.*.*.*.hs",
@@ -253,7 +265,14 @@ impl Org {
         let owned = |subjects: &[&str]| subjects.iter().map(|s| (*s).to_owned()).collect();
         let relay_streams = ["MAIL-0", "BLOB-0", INBOX_STREAM, DIRECTORY_STREAM];
         let gateway_streams = [DIRECTORY_STREAM, "KV_accounts", "KV_sessions"];
-        let mut relay: Vec<String> = owned(&["$JS.API.INFO"]);
+        let mut relay: Vec<String> = owned(&[
+            "$JS.API.INFO",
+            "r.*.*.*.msg",
+            "r.*.*.*.hs",
+            "blob.*.*.*.*.*",
+            "inbox.*",
+            "$JS.API.STREAM.PURGE.MAIL-0",
+        ]);
         relay.extend(relay_streams.iter().flat_map(|name| stream(name)));
         let mut gateway: Vec<String> = owned(&[
             "$JS.API.INFO",
@@ -273,8 +292,8 @@ impl Org {
             Service {
                 name: "relay-dev",
                 credentials: signer.relay_of_devices().unwrap(),
-                publish: owned(&["_INBOX.*.>"]),
-                subscribe: owned(&["fetch.*", "fetch.*.*"]),
+                publish: owned(&["_INBOX.*.>", "live.r.*.*.*.presence"]),
+                subscribe: owned(&["fetch.*", "fetch.*.*", "beacon.*", "in.>"]),
             },
             Service {
                 name: "gateway",
@@ -315,9 +334,9 @@ enum Verb {
 /// What doing it comes to.
 #[derive(Clone, Copy)]
 enum Means {
-    Post(RoomId),
+    /// Asking a relay, by this device, to store something in the room.
+    Post(DeviceId, RoomId),
     Read(RoomId),
-    SendToInbox,
     /// What only this device is there for.
     OwnOf(DeviceId),
     /// Asking the relay, by this device, for a room that demands factors.

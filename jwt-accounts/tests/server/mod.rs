@@ -23,11 +23,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_nats::{Client, ConnectOptions, Event, jetstream};
+use futures::StreamExt;
 use nkeys::KeyPair;
 use sotto_jwt_accounts::grants::Services;
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_jwt_accounts::{AccountSigner, Credentials, grants, policy, push_account};
-use sotto_proto::{OrgName, Shard, mail_stream, mail_stream_subjects, reply_prefix};
+use sotto_proto::{
+    DeviceId, OrgName, SUBMISSIONS, Shard, Subject, Submission, mail_stream, mail_stream_subjects,
+    reply_prefix,
+};
 use tokio::sync::mpsc;
 
 pub use cluster::Cluster;
@@ -110,8 +114,10 @@ impl Server {
         options.connect(&self.url).await.unwrap()
     }
 
-    /// The stream of shard 0, made with the relay's grants.
+    /// The stream of shard 0, made with the relay's grants; what devices submit
+    /// is stored there from now on.
     pub async fn mail_stream(&self) -> jetstream::stream::Stream {
+        store_submissions(self.relay_of_devices().await, self.relay().await).await;
         let js = jetstream::new(self.relay().await);
         let subjects = mail_stream_subjects(Shard(0));
         js.create_stream(jetstream::stream::Config {
@@ -232,6 +238,30 @@ impl Probe {
             }
         }
     }
+}
+
+/// Stores what devices submit, as a relay would that looks at nothing. Ends
+/// with the test.
+pub async fn store_submissions(devices: Client, org: Client) {
+    let submissions = devices.queue_subscribe(SUBMISSIONS, "stand-in".to_owned());
+    let mut submissions = submissions.await.unwrap();
+    devices.flush().await.unwrap();
+    tokio::spawn(async move {
+        while let Some(message) = submissions.next().await {
+            let subject = message.subject.splitn(3, '.').nth(2).unwrap().to_owned();
+            let headers = message.headers.unwrap_or_default();
+            let stored = org.request_with_headers(subject, headers, message.payload);
+            let stored = tokio::time::timeout(Duration::from_secs(1), stored).await;
+            if let (Ok(Ok(answer)), Some(reply)) = (stored, message.reply) {
+                let _ = devices.publish(reply, answer.payload).await;
+            }
+        }
+    });
+}
+
+/// Where a device submits what is to be stored under a subject.
+pub fn submission(device: DeviceId, subject: Subject) -> String {
+    Submission { device, subject }.to_string()
 }
 
 pub fn now_ms() -> i64 {

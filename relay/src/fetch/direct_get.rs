@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use async_nats::header::{
-    NATS_LAST_SEQUENCE, NATS_SEQUENCE, NATS_STREAM, NATS_SUBJECT, NATS_TIME_STAMP,
-};
-use async_nats::jetstream::{self, message::StreamMessage};
-use async_nats::{Client, HeaderMap, Message, StatusCode};
+use async_nats::header::{NATS_LAST_SEQUENCE, NATS_SEQUENCE, NATS_SUBJECT, NATS_TIME_STAMP};
+use async_nats::jetstream;
+use async_nats::{Client, HeaderMap, HeaderName, HeaderValue, Message, StatusCode};
 use bytes::Bytes;
 use futures::StreamExt;
+use jiff::Timestamp;
 use serde::Serialize;
 use sotto_proto::Subject;
 
@@ -193,10 +192,10 @@ impl<'a> Batch<'a> {
             Some(StatusCode::NOT_FOUND) => Ok(Some(Page::default())),
             Some(status) if status.as_u16() == END_OF_BATCH => {
                 let headers = answer.headers.unwrap_or_default();
-                if number(&headers, NATS_LAST_SEQUENCE.as_ref()) != Some(self.last_sequence) {
+                if number(&headers, NATS_LAST_SEQUENCE) != Some(self.last_sequence) {
                     return Err(self.incomplete("the last message is missing"));
                 }
-                let pending = number(&headers, NUM_PENDING)
+                let pending = number(&headers, HeaderName::from_static(NUM_PENDING))
                     .ok_or_else(|| self.incomplete("it does not say what is left"))?;
                 Ok(Some(Page {
                     messages: std::mem::take(&mut self.messages),
@@ -222,46 +221,35 @@ fn own_status(answer: &Message) -> Option<StatusCode> {
 
 /// A message of the expected subject, and the sequence of the one before it in
 /// its batch.
-fn stored(stream: &str, subject: &str, mut answer: Message) -> Result<(Stored, u64), ReadError> {
+fn stored(stream: &str, subject: &str, answer: Message) -> Result<(Stored, u64), ReadError> {
     let incomplete = |what| ReadError::Incomplete(stream.to_owned(), what);
-    let headers = by_server(&answer.headers.take().unwrap_or_default());
-    let before = number(&headers, NATS_LAST_SEQUENCE.as_ref());
-    let found = headers.get(NATS_SUBJECT);
-    if found.is_none_or(|found| found.as_str() != subject) {
+    let headers = answer.headers.unwrap_or_default();
+    if by_server(&headers, NATS_SUBJECT) != Some(subject) {
         return Err(incomplete("a message is of another subject"));
     }
-    answer.headers = Some(headers);
-    let message = StreamMessage::try_from(answer)
-        .map_err(|_| incomplete("a message has no sequence or time"))?;
-    let milliseconds = message.time.unix_timestamp_nanos() / 1_000_000;
-    let stored = Stored {
-        sequence: message.sequence,
-        stored_at_ms: i64::try_from(milliseconds).unwrap_or(i64::MAX),
-        payload: message.payload,
+    let sequence = number(&headers, NATS_SEQUENCE);
+    let stored_at = by_server(&headers, NATS_TIME_STAMP);
+    let stored_at = stored_at.and_then(|time| time.parse::<Timestamp>().ok());
+    let (Some(sequence), Some(stored_at)) = (sequence, stored_at) else {
+        return Err(incomplete("a message has no sequence or time"));
     };
+    let stored = Stored {
+        sequence,
+        stored_at_ms: stored_at.as_millisecond(),
+        payload: answer.payload,
+    };
+    let before = number(&headers, NATS_LAST_SEQUENCE);
     Ok((stored, before.unwrap_or_default()))
 }
 
-/// What the server says of a stored message. It appends its headers after the
+/// What the server says of a message. It appends its headers after the
 /// sender's, so only the last of a name is to be believed.
-fn by_server(headers: &HeaderMap) -> HeaderMap {
-    let mut trusted = HeaderMap::new();
-    for name in [
-        NATS_STREAM,
-        NATS_SUBJECT,
-        NATS_SEQUENCE,
-        NATS_LAST_SEQUENCE,
-        NATS_TIME_STAMP,
-    ] {
-        if let Some(value) = headers.get_last(name.clone()) {
-            trusted.insert(name, value.clone());
-        }
-    }
-    trusted
+fn by_server(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get_last(name).map(HeaderValue::as_str)
 }
 
-fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
-    headers.get(name)?.as_str().parse().ok()
+fn number(headers: &HeaderMap, name: HeaderName) -> Option<u64> {
+    by_server(headers, name)?.parse().ok()
 }
 
 fn refused(stream: &str, status: StatusCode, description: Option<String>) -> ReadError {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_nats::{Client, Message, Subscriber};
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use super::answer::Answer;
 use super::direct_get::Reader;
 use super::exchange::{self, Exchange};
 use super::plan::{self, Origin, Plan};
+use crate::clock::now_ms;
 
 /// What every device asks on: the common subjects, and those of gated rooms.
 const SUBJECTS: [&str; 2] = ["fetch.*", "fetch.*.*"];
@@ -167,12 +167,6 @@ impl Answerer {
             }
         }
     }
-}
-
-fn now_ms() -> i64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-    let millis = since_1970.unwrap_or_default().as_millis();
-    i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
 fn unavailable(error: LogError) -> FetchRefusal {

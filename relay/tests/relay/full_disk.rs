@@ -10,7 +10,7 @@ use sotto_proto::{RoomAddress, Subject, limits};
 use tempfile::TempDir;
 
 use crate::life::{payloads, store_surely};
-use crate::org::Org;
+use crate::org::{Org, submission};
 use crate::server::Server;
 
 /// A file system of its own.
@@ -45,7 +45,9 @@ async fn fill(client: &Client, room: &RoomAddress) -> (usize, String) {
     let js = jetstream::new(client.clone());
     for stored in 0..1_000 {
         let payload = vec![b'x'; limits::PAYLOAD].into();
-        let ack = js.publish(room.messages().to_string(), payload).await;
+        let ack = js
+            .publish(submission(client, &room.messages()), payload)
+            .await;
         if let Err(error) = ack.unwrap().await {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             return (stored, source.unwrap_or(error.to_string()));
@@ -67,7 +69,7 @@ async fn streams_that_fill_the_disk_are_refused_with_an_error_before_it_is_full(
     let client = org.connect(&alice).await;
     let (stored, why) = fill(&client, &room).await;
     assert!(stored > 50, "{stored}");
-    assert!(why.contains("insufficient resources"), "{why}");
+    assert!(why.contains("disk is full"), "{why}");
     // And what is there can be read: as much as one answer holds.
     let answer = limits::FETCH_BYTES as usize / limits::PAYLOAD;
     assert_eq!(payloads(&client, &alice, &room).await.len(), answer);

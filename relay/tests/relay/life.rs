@@ -9,7 +9,7 @@ use rustix::process::{Signal, kill_process};
 use sotto_proto::wire::{FetchRequest, RoomCursor};
 use sotto_proto::{RoomAddress, Subject};
 
-use crate::org::{Device, Org, store, try_fetch};
+use crate::org::{Device, Org, store, submission, try_fetch};
 use crate::server::{Server, eventually, is_alive};
 
 /// What the room holds, as a device is told.
@@ -41,7 +41,8 @@ pub async fn store_surely(client: &Client, subject: &Subject, id: &str) {
         let message = jetstream::message::PublishMessage::build()
             .message_id(id)
             .payload(id.to_owned().into());
-        let ack = js.send_publish(subject.to_string(), message).await.ok()?;
+        let ack = js.send_publish(submission(client, subject), message);
+        let ack = ack.await.ok()?;
         ack.await.ok()
     })
     .await;

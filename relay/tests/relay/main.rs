@@ -9,11 +9,14 @@
     reason = "tests may fail"
 )]
 
+mod beacons;
 mod direct_get;
 mod fetch;
 mod full_disk;
+mod ingest;
 mod life;
 mod org;
+mod quota;
 mod server;
 mod settings;
 mod streams;

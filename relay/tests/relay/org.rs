@@ -11,7 +11,7 @@ use futures::StreamExt;
 use prost::Message;
 use rand::rngs::OsRng;
 use sotto_jwt_accounts::directory::{
-    Actor, Command, DirectoryWriter, InviteHash, Role, Scope, State,
+    Actor, Command, DirectoryWriter, Holder, InviteHash, Role, Scope, State,
 };
 use sotto_jwt_accounts::policy;
 use sotto_proto::signed::DeviceCertificate;
@@ -106,6 +106,16 @@ impl<'a> Org<'a> {
         state.room(room).unwrap().address.clone()
     }
 
+    /// Gives somebody a role in a room.
+    pub async fn admit(&self, user: &Device, room: &RoomAddress) {
+        let grant = Command::GrantRole {
+            holder: Holder::User(user.user.clone()),
+            scope: Scope::Room(room.room),
+            role: Role::User,
+        };
+        self.append(&Actor::Gateway, grant).await;
+    }
+
     /// Connects as a device, with the grants that it has now.
     pub async fn connect(&self, device: &Device) -> Client {
         self.connect_having(device, &policy::Proven::none()).await
@@ -164,11 +174,18 @@ impl<'a> Org<'a> {
     }
 }
 
-/// Publishes to a stream and waits for its acknowledgement; the sequence.
+/// Where this device submits what is to be stored under a subject.
+pub fn submission(client: &Client, subject: &Subject) -> String {
+    let inbox = client.new_inbox();
+    let device = inbox.split('.').nth(1).unwrap();
+    format!("in.{device}.{subject}")
+}
+
+/// Submits something and waits until it is stored; the sequence.
 pub async fn store(client: &Client, subject: &Subject, payload: impl Into<Bytes>) -> u64 {
     let js = jetstream::new(client.clone());
     let ack = js
-        .publish(subject.to_string(), payload.into())
+        .publish(submission(client, subject), payload.into())
         .await
         .unwrap();
     within(ack).await.unwrap().sequence

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sotto_jwt_accounts::grants::{GATEWAY_INBOX, RELAY_INBOX, Services};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::OrgName;
-use sotto_service::config::{GatewayConfig, KeysConfig, NatsConfig, OrgConfig};
+use sotto_service::config::{GatewayConfig, KeysConfig, LimitsConfig, NatsConfig, OrgConfig};
 use sotto_service::nats::{self, Login};
 use sotto_service::readiness::Ready;
 use sotto_service::{Layout, ServerConfig, private_files, tls};
@@ -60,9 +60,11 @@ impl Server {
             nats: NatsConfig {
                 listen: free_address(),
             },
+            limits: LimitsConfig::default(),
             orgs: vec![OrgConfig {
                 name: org.clone(),
                 project: "field".parse().unwrap(),
+                limits: LimitsConfig::default(),
             }],
         };
         private_files::create_dir(layout.root()).unwrap();
@@ -108,6 +110,12 @@ impl Server {
             config,
             keys,
         }
+    }
+
+    /// As `[limits]` of server.toml would, from the next start on.
+    pub fn limit(&mut self, limits: LimitsConfig) {
+        self.config.limits = limits;
+        self.config.save(&self.layout).unwrap();
     }
 
     pub fn org(&self) -> OrgName {

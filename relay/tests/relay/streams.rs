@@ -6,7 +6,7 @@ use async_nats::jetstream::{self, stream};
 use futures::StreamExt;
 use sotto_proto::{Subject, limits};
 
-use crate::org::{Org, store};
+use crate::org::{Org, store, submission};
 use crate::server::{Server, within};
 
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -99,11 +99,14 @@ async fn a_message_that_catch_up_could_not_carry_is_not_stored() {
     let room = org.room(&alice).await;
     let client = org.connect(&alice).await;
     store(&client, &room.messages(), vec![7; limits::PAYLOAD]).await;
+    let to = submission(&client, &room.messages());
     let js = jetstream::new(client);
-    let too_long = vec![7; limits::NATS_MESSAGE - 100].into();
-    let ack = js.publish(room.messages().to_string(), too_long).await;
-    let error = within(ack.unwrap()).await.unwrap_err().to_string();
-    assert!(error.contains("size"), "{error}");
+    let too_long = vec![7; limits::PAYLOAD + 1].into();
+    let ack = within(js.publish(to, too_long).await.unwrap()).await;
+    let error = std::error::Error::source(&ack.unwrap_err())
+        .unwrap()
+        .to_string();
+    assert!(error.contains("too large"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,12 +117,13 @@ async fn a_commit_on_an_old_epoch_is_refused() {
     let alice = org.sign_up("alice").await;
     let room = org.room(&alice).await;
     let client = org.connect(&alice).await;
+    let to = submission(&client, &room.handshakes());
     let js = jetstream::new(client);
     let commit = async |expected: u64| {
         let message = jetstream::message::PublishMessage::build()
             .expected_last_subject_sequence(expected)
             .payload("commit".into());
-        let ack = js.send_publish(room.handshakes().to_string(), message);
+        let ack = js.send_publish(to.clone(), message);
         within(ack.await.unwrap()).await
     };
     let first = commit(0).await.unwrap().sequence;

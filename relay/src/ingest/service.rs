@@ -1,0 +1,222 @@
+//! Submissions in, acknowledgements out: one task per org, which waits for
+//! nothing but NATS, so that what comes is never left lying.
+
+use std::time::Duration;
+
+use async_nats::header::NATS_MESSAGE_TTL;
+use async_nats::{Client, HeaderValue, Message, Subscriber, jetstream};
+use futures::StreamExt;
+use sotto_proto::refusals::{PublishAnswer, Refusal};
+use sotto_proto::{RoomAddress, SUBMISSIONS, Subject};
+use sotto_service::config::Limits;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::flight::{Flight, Outstanding};
+use super::submission::{Addressed, Checked};
+use crate::fetch::ConnectionClosed;
+use crate::quota::{self, Counted, Counter, Ledger};
+
+/// Any one relay of the group takes a submission in: the one on the device's
+/// own node, as long as it is there.
+const QUEUE_GROUP: &str = "relay";
+/// How often it is looked for what waits too long.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Takes in what the devices of one org submit.
+pub struct IngestService {
+    devices: Client,
+    org: Client,
+    submissions: Subscriber,
+    acknowledgements: Subscriber,
+    /// Below it JetStream answers.
+    inbox: String,
+    flight: Flight,
+    ledger: Ledger,
+    /// Rooms that are to be counted.
+    to_count: mpsc::Sender<RoomAddress>,
+    counted: mpsc::Receiver<Counted>,
+    /// How long streams keep messages, as the value of a header.
+    kept: Option<HeaderValue>,
+}
+
+impl IngestService {
+    /// Submissions that arrive from now on will be taken in by [`Self::run`],
+    /// within these limits. Both connections are for this service alone:
+    /// `devices` in the account of the org's devices, `org` in the one that
+    /// holds the streams of so many shards.
+    ///
+    /// # Errors
+    /// When a connection is closed.
+    pub async fn start(
+        devices: Client,
+        org: Client,
+        shards: u8,
+        limits: Limits,
+    ) -> Result<Self, ConnectionClosed> {
+        let closed = |_| ConnectionClosed;
+        let inbox = org.new_inbox();
+        let acknowledgements = org.subscribe(format!("{inbox}.*")).await.map_err(closed)?;
+        org.flush().await.map_err(|_| ConnectionClosed)?;
+        let submissions = devices.queue_subscribe(SUBMISSIONS, QUEUE_GROUP.to_owned());
+        let submissions = submissions.await.map_err(closed)?;
+        devices.flush().await.map_err(|_| ConnectionClosed)?;
+        let (to_count, rooms) = mpsc::channel(quota::ROOMS);
+        let (counted_by, counted) = mpsc::channel(1);
+        let jetstream = jetstream::new(org.clone());
+        // Ends with this service, which holds the other ends.
+        tokio::spawn(Counter::new(jetstream, shards, rooms, counted_by).run());
+        Ok(Self {
+            devices,
+            org,
+            submissions,
+            acknowledgements,
+            inbox,
+            flight: Flight::default(),
+            ledger: Ledger::new(limits),
+            to_count,
+            counted,
+            kept: limits.retention_days.map(lifetime),
+        })
+    }
+
+    /// Takes in until the connection is closed. What is on its way when this is
+    /// dropped stays unanswered: devices submit it again under the same
+    /// message ids.
+    pub async fn run(mut self) -> ConnectionClosed {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let done = tokio::select! {
+                // Acknowledgements make room for submissions.
+                biased;
+                answer = self.acknowledgements.next() => match answer {
+                    Some(answer) => self.answered(answer).await,
+                    None => return ConnectionClosed,
+                },
+                submitted = self.submissions.next() => match submitted {
+                    Some(submitted) => self.submitted(submitted).await,
+                    None => return ConnectionClosed,
+                },
+                Some(counted) = self.counted.recv() => {
+                    self.ledger.counted(counted);
+                    Ok(())
+                }
+                _ = look.tick() => self.give_up().await,
+            };
+            if let Err(closed) = done {
+                return closed;
+            }
+        }
+    }
+
+    async fn submitted(&mut self, message: Message) -> Result<(), ConnectionClosed> {
+        let Some(addressed) = Addressed::of(message) else {
+            return Ok(());
+        };
+        let (device, reply) = (addressed.device, addressed.reply.clone());
+        let mut checked = match addressed.check() {
+            Ok(checked) => checked,
+            Err(refusal) => return self.refuse(reply, refusal).await,
+        };
+        let bytes = checked.payload.len();
+        if !self.flight.fits(device, bytes) {
+            return self.refuse(reply, Refusal::Busy).await;
+        }
+        let now = Instant::now();
+        if let Some(room) = self.ledger.count_due(&checked.subject, now)
+            // When too many wait, this one is counted another time.
+            && self.to_count.try_send(room.clone()).is_err()
+        {
+            tracing::debug!("more rooms are to be counted than can be");
+        }
+        let admitted = self
+            .ledger
+            .admit(device, &checked.subject, bytes as u64, now);
+        if let Err(refusal) = admitted {
+            return self.refuse(reply, refusal).await;
+        }
+        if let (Subject::Messages(_), Some(kept)) = (&checked.subject, &self.kept) {
+            checked.headers.insert(NATS_MESSAGE_TTL, kept.clone());
+        }
+        let number = self.flight.depart(Outstanding {
+            device,
+            reply,
+            subject: checked.subject.clone(),
+            bytes,
+            since: now,
+        });
+        self.publish(number, checked).await
+    }
+
+    async fn publish(&self, number: u64, checked: Checked) -> Result<(), ConnectionClosed> {
+        let Checked {
+            subject,
+            headers,
+            payload,
+        } = checked;
+        let (subject, reply) = (subject.to_string(), format!("{}.{number}", self.inbox));
+        let published = if headers.is_empty() {
+            self.org.publish_with_reply(subject, reply, payload).await
+        } else {
+            self.org
+                .publish_with_reply_and_headers(subject, reply, headers, payload)
+                .await
+        };
+        published.map_err(|_| ConnectionClosed)
+    }
+
+    async fn answered(&mut self, answer: Message) -> Result<(), ConnectionClosed> {
+        let number = answer.subject.rsplit('.').next().map(str::parse);
+        let Some(Ok(number)) = number else {
+            return Ok(());
+        };
+        let Some(outstanding) = self.flight.arrive(number) else {
+            return Ok(());
+        };
+        match PublishAnswer::from_json(&answer.payload) {
+            Some(PublishAnswer::Stored { duplicate, .. }) => {
+                if !duplicate {
+                    let bytes = outstanding.bytes as u64;
+                    self.ledger.stored(&outstanding.subject, bytes);
+                }
+                let sent = self
+                    .devices
+                    .publish(outstanding.reply, answer.payload)
+                    .await;
+                sent.map_err(|_| ConnectionClosed)
+            }
+            Some(PublishAnswer::Refused(refusal)) => self.refuse(outstanding.reply, refusal).await,
+            // No stream listens: it has no leader at the moment.
+            None => self.refuse(outstanding.reply, Refusal::Busy).await,
+        }
+    }
+
+    /// A stream that says nothing may have stored the message all the same:
+    /// the device submits it again, and it is stored once.
+    async fn give_up(&mut self) -> Result<(), ConnectionClosed> {
+        let now = Instant::now();
+        self.ledger.sweep(now);
+        let mut count = 0;
+        while let Some(overdue) = self.flight.overdue(now) {
+            self.refuse(overdue.reply, Refusal::Busy).await?;
+            count += 1;
+        }
+        if count > 0 {
+            tracing::warn!(count, "streams do not acknowledge what devices submitted");
+        }
+        Ok(())
+    }
+
+    async fn refuse(&self, reply: String, refusal: Refusal) -> Result<(), ConnectionClosed> {
+        tracing::debug!(code = refusal.code(), "refused a submission");
+        let json = PublishAnswer::Refused(refusal).to_json("");
+        let sent = self.devices.publish(reply, json.into()).await;
+        sent.map_err(|_| ConnectionClosed)
+    }
+}
+
+/// How long a stream keeps a message, as NATS ADR-43 writes it.
+fn lifetime(days: u16) -> HeaderValue {
+    HeaderValue::from(u64::from(days) * 24 * 3_600)
+}

@@ -1,0 +1,260 @@
+//! Whether something is taken in, or which limit is in the way.
+
+use std::time::Duration;
+
+use sotto_proto::refusals::{Measure, Refusal};
+use sotto_proto::{DeviceId, RoomAddress, Subject};
+use sotto_service::config::Limits;
+use tokio::time::Instant;
+
+use super::bucket::{Bucket, Buckets};
+use super::usage::{Count, Counted, Usage};
+
+/// What a device's daily quota fills in.
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// The limits of one org, and what is used of them.
+#[derive(Debug)]
+pub struct Ledger {
+    limits: Limits,
+    rate: Buckets,
+    day_messages: Option<Buckets>,
+    day_bytes: Option<Buckets>,
+    usage: Usage,
+}
+
+impl Ledger {
+    /// With nothing used.
+    pub fn new(limits: Limits) -> Self {
+        let day = |size: u64| Buckets::new(Bucket::new(size, DAY));
+        let fills_in = Duration::from_secs(limits.burst) / limits.messages_per_second.max(1);
+        Self {
+            rate: Buckets::new(Bucket::new(limits.burst, fills_in)),
+            day_messages: limits.device_messages_per_day.map(day),
+            day_bytes: limits.device_bytes_per_day.map(day),
+            usage: Usage::default(),
+            limits,
+        }
+    }
+
+    /// Takes a message in, which then counts as sent.
+    ///
+    /// # Errors
+    /// Which limit is in the way.
+    pub fn admit(
+        &mut self,
+        device: DeviceId,
+        subject: &Subject,
+        bytes: u64,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        if let Some(retry_after) = self.rate.wait(device, 1, now) {
+            return Err(Refusal::TooFast { retry_after });
+        }
+        let waits = |buckets: &Option<Buckets>, amount| {
+            let buckets = buckets.as_ref();
+            buckets.is_some_and(|buckets| buckets.wait(device, amount, now).is_some())
+        };
+        if waits(&self.day_messages, 1) {
+            return Err(Refusal::DeviceFull(Measure::Messages));
+        }
+        if waits(&self.day_bytes, bytes) {
+            return Err(Refusal::DeviceFull(Measure::Bytes));
+        }
+        let Limits {
+            org_messages,
+            org_bytes,
+            room_messages,
+            room_bytes,
+            ..
+        } = self.limits;
+        // Who leaves, or is made to, is never kept from it by a quota.
+        if !matches!(subject, Subject::Handshakes(_)) {
+            fits(self.usage.org(), bytes, org_messages, org_bytes).map_err(Refusal::OrgFull)?;
+            if let Some(room) = room_of(subject) {
+                let used = self.usage.room(room.room);
+                fits(used, bytes, room_messages, room_bytes).map_err(Refusal::RoomFull)?;
+            }
+        }
+        self.rate.draw(device, 1, now);
+        for (buckets, amount) in [(&mut self.day_messages, 1), (&mut self.day_bytes, bytes)] {
+            if let Some(buckets) = buckets {
+                buckets.draw(device, amount, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// The room of a message, when it is to be counted now.
+    pub fn count_due<'a>(&mut self, subject: &'a Subject, now: Instant) -> Option<&'a RoomAddress> {
+        self.limits.room_messages.or(self.limits.room_bytes)?;
+        let address = room_of(subject)?;
+        self.usage.touch(address.room, now).then_some(address)
+    }
+
+    /// Notes that a message was stored.
+    pub fn stored(&mut self, subject: &Subject, bytes: u64) {
+        self.usage.stored(subject, bytes);
+    }
+
+    /// Takes in what streams say that they keep.
+    pub fn counted(&mut self, counted: Counted) {
+        self.usage.counted(counted);
+    }
+
+    /// Forgets what needs no remembering.
+    pub fn sweep(&mut self, now: Instant) {
+        self.rate.sweep(now);
+        let days = [&mut self.day_messages, &mut self.day_bytes];
+        for buckets in days.into_iter().flatten() {
+            buckets.sweep(now);
+        }
+        self.usage.sweep(now);
+    }
+}
+
+/// Whether one message more fits.
+fn fits(
+    used: Count,
+    bytes: u64,
+    messages_max: Option<u64>,
+    bytes_max: Option<u64>,
+) -> Result<(), Measure> {
+    if messages_max.is_some_and(|max| used.messages >= max) {
+        return Err(Measure::Messages);
+    }
+    if bytes_max.is_some_and(|max| used.bytes.saturating_add(bytes) > max) {
+        return Err(Measure::Bytes);
+    }
+    Ok(())
+}
+
+fn room_of(subject: &Subject) -> Option<&RoomAddress> {
+    match subject {
+        Subject::Messages(address)
+        | Subject::Handshakes(address)
+        | Subject::Blob { address, .. } => Some(address),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sotto_proto::{RoomId, Shard};
+
+    use super::*;
+
+    fn device() -> DeviceId {
+        DeviceId::try_from(&[1; 16][..]).unwrap()
+    }
+
+    fn room() -> RoomAddress {
+        RoomAddress {
+            shard: Shard(0),
+            project: "field".parse().unwrap(),
+            room: RoomId::try_from(&[3; 16][..]).unwrap(),
+        }
+    }
+
+    /// Stores messages of 100 bytes until one is refused.
+    fn filled(limits: Limits) -> (u64, Refusal) {
+        let mut ledger = Ledger::new(limits);
+        let now = Instant::now();
+        let subject = room().messages();
+        for stored in 0..1_000 {
+            ledger.count_due(&subject, now);
+            if let Err(refusal) = ledger.admit(device(), &subject, 100, now) {
+                let commit = ledger.admit(device(), &room().handshakes(), 100, now);
+                let full = matches!(refusal, Refusal::OrgFull(_) | Refusal::RoomFull(_));
+                assert_eq!(commit.is_ok(), full, "{refusal:?}");
+                return (stored, refusal);
+            }
+            ledger.stored(&subject, 100);
+        }
+        panic!("everything was taken in");
+    }
+
+    #[test]
+    fn each_limit_says_which_it_is() {
+        let limits = Limits::default();
+        let cases = [
+            (
+                Limits {
+                    org_messages: Some(7),
+                    ..limits
+                },
+                (7, Refusal::OrgFull(Measure::Messages)),
+            ),
+            (
+                Limits {
+                    org_bytes: Some(750),
+                    ..limits
+                },
+                (7, Refusal::OrgFull(Measure::Bytes)),
+            ),
+            (
+                Limits {
+                    room_messages: Some(7),
+                    ..limits
+                },
+                (7, Refusal::RoomFull(Measure::Messages)),
+            ),
+            (
+                Limits {
+                    room_bytes: Some(750),
+                    ..limits
+                },
+                (7, Refusal::RoomFull(Measure::Bytes)),
+            ),
+            (
+                Limits {
+                    device_messages_per_day: Some(7),
+                    ..limits
+                },
+                (7, Refusal::DeviceFull(Measure::Messages)),
+            ),
+            (
+                Limits {
+                    device_bytes_per_day: Some(750),
+                    ..limits
+                },
+                (7, Refusal::DeviceFull(Measure::Bytes)),
+            ),
+            (
+                Limits {
+                    messages_per_second: 10,
+                    burst: 7,
+                    ..limits
+                },
+                (
+                    7,
+                    Refusal::TooFast {
+                        retry_after: Duration::from_millis(100),
+                    },
+                ),
+            ),
+        ];
+        for (limits, expected) in cases {
+            assert_eq!(filled(limits), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_deleted_makes_room() {
+        let limits = Limits {
+            org_messages: Some(10),
+            ..Limits::default()
+        };
+        let mut ledger = Ledger::new(limits);
+        let now = Instant::now();
+        let mut admit = |counted: u64| {
+            ledger.counted(Counted::Org(Count {
+                messages: counted,
+                bytes: 0,
+            }));
+            ledger.admit(device(), &room().messages(), 1, now)
+        };
+        assert_eq!(admit(10), Err(Refusal::OrgFull(Measure::Messages)));
+        assert_eq!(admit(9), Ok(()));
+    }
+}
