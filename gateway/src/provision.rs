@@ -13,7 +13,7 @@ use sotto_jwt_accounts::keystore::{KeyStore, KeyStoreError};
 use sotto_jwt_accounts::nsc::{self, NscStore};
 use sotto_jwt_accounts::push_account;
 use sotto_proto::{OrgName, ProjectName};
-use sotto_service::config::{GatewayConfig, KeysConfig, LimitsConfig, NatsConfig};
+use sotto_service::config::{GatewayConfig, KeysConfig, LimitsConfig, NatsConfig, RelayConfig};
 use sotto_service::readiness::Ready;
 use sotto_service::{Layout, OrgConfig, ServerConfig, nats, private_files, tls};
 use zeroize::Zeroizing;
@@ -118,6 +118,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
         nats: NatsConfig {
             listen: args.nats_listen,
         },
+        relay: RelayConfig::default(),
         limits: LimitsConfig::default(),
         orgs: orgs.map(org_config).collect(),
     };

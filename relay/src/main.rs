@@ -11,6 +11,7 @@ mod clock;
 mod cluster;
 mod fetch;
 mod ingest;
+mod metrics;
 mod nats_server;
 mod node;
 mod org;

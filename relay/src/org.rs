@@ -17,6 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::beacons::BeaconService;
 use crate::fetch::{ConnectionClosed, FetchService};
 use crate::ingest::{self, IngestService};
+use crate::metrics::Metrics;
 use crate::streams;
 
 /// An org that is served.
@@ -48,6 +49,7 @@ pub async fn start(
     config: &ServerConfig,
     served: &OrgConfig,
     gateway: VerifyingKey,
+    metrics: &Arc<Metrics>,
 ) -> Result<Started> {
     let (org, shards) = (&served.name, config.shards.get());
     let limits = served.limits.or(&config.limits);
@@ -69,13 +71,20 @@ pub async fn start(
         .await
         .context("the directory cannot be read")?;
     let directory = Arc::new(directory);
-    let fetch = FetchService::start(devices.clone(), client.clone(), Arc::clone(&directory));
+    let fetch = FetchService::start(
+        devices.clone(),
+        client.clone(),
+        Arc::clone(&directory),
+        Arc::clone(metrics),
+    );
     let fetch = fetch.await?;
-    let beacons = BeaconService::start(devices, client.clone(), directory, shards).await?;
+    let counts = Arc::clone(metrics);
+    let beacons = BeaconService::start(devices, client.clone(), directory, shards, counts).await?;
     // Connections of their own: a long upload delays no answer to who catches up.
     let devices = connect(&of_devices, ingest::SUBMISSIONS).await?;
     let storing = connect(&own, ingest::ACKNOWLEDGEMENTS).await?;
-    let ingest = IngestService::start(devices, storing, shards, limits).await?;
+    let ingest =
+        IngestService::start(devices, storing, shards, limits, Arc::clone(metrics)).await?;
     let mut streams = vec![INBOX_STREAM.to_owned(), DIRECTORY_STREAM.to_owned()];
     for shard in (0..shards).map(Shard) {
         streams.extend([mail_stream(shard), blob_stream(shard)]);

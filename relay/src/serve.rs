@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use data_encoding::HEXLOWER_PERMISSIVE;
@@ -16,6 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::fetch::ConnectionClosed;
+use crate::metrics::{Metrics, MetricsServer};
 use crate::nats_server::{ConfigFile, Finding, Health, NatsBinary, Supervisor};
 use crate::node::{Node, Work};
 use crate::org;
@@ -73,8 +75,16 @@ async fn run(
     let Serving {
         health,
         orgs,
+        metrics,
         announcement,
     } = serving;
+    let metrics = async move {
+        match metrics {
+            Some(metrics) => metrics.run().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(metrics);
     let mut services: JoinSet<Result<ConnectionClosed, JoinError>> = JoinSet::new();
     let mut growing = JoinSet::new();
     for org in orgs {
@@ -98,6 +108,9 @@ async fn run(
                 }
                 Finding::Unsuitable(unmet) => break Err(unmet.into()),
             },
+            shown = &mut metrics => {
+                break shown.and_then(|()| bail!("metrics are not shown any more"));
+            }
             Some(ended) = services.join_next() => {
                 break Err(match ended {
                     Ok(Ok(closed)) => closed.into(),
@@ -122,6 +135,7 @@ async fn work_of(node: &mut Option<Node>) -> Result<Work> {
 struct Serving {
     health: Health,
     orgs: Vec<org::Started>,
+    metrics: Option<MetricsServer>,
     announcement: Announcement,
 }
 
@@ -133,15 +147,24 @@ async fn start(
 ) -> Result<Serving> {
     let health = Health::connect(layout, config, is_node).await?;
     health.ready().await?;
+    let counters = Arc::new(Metrics::default());
+    let metrics = match config.relay.metrics {
+        Some(listen) => {
+            let system = health.client().clone();
+            Some(MetricsServer::bind(listen, Arc::clone(&counters), system).await?)
+        }
+        None => None,
+    };
     let mut orgs = Vec::with_capacity(config.orgs.len());
     for served in &config.orgs {
-        let org = org::start(layout, config, served, gateway).await;
+        let org = org::start(layout, config, served, gateway, &counters).await;
         orgs.push(org.with_context(|| format!("the org {} cannot be served", served.name))?);
     }
     let announcement = readiness::announce(&layout.relay_ready(), config.nats_url())?;
     Ok(Serving {
         health,
         orgs,
+        metrics,
         announcement,
     })
 }

@@ -40,6 +40,9 @@ pub struct ServerConfig {
     /// Who sends text messages; without it nobody can prove the factor SMS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sms: Option<SmsConfig>,
+    /// The relay's own.
+    #[serde(default, skip_serializing_if = "RelayConfig::is_default")]
+    pub relay: RelayConfig,
     /// How much orgs may store, and how fast. The same on every node.
     #[serde(default, skip_serializing_if = "LimitsConfig::is_empty")]
     pub limits: LimitsConfig,
@@ -98,6 +101,22 @@ pub struct KeysConfig {
 }
 
 impl KeysConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The relay's part of `server.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayConfig {
+    /// Where `GET /metrics` answers, in clear: a loopback address. Without it
+    /// nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
+}
+
+impl RelayConfig {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -235,6 +254,13 @@ impl ServerConfig {
                 return Err("the files of [sms] must be absolute paths".to_owned());
             }
         }
+        if self
+            .relay
+            .metrics
+            .is_some_and(|listen| !listen.ip().is_loopback())
+        {
+            return Err("`[relay] metrics` must be a loopback address".to_owned());
+        }
         let mut names: Vec<&OrgName> = self.orgs.iter().map(|org| &org.name).collect();
         names.sort_unstable();
         if let Some([twice, _]) = names.array_windows().find(|[a, b]| a == b) {
@@ -323,6 +349,9 @@ mod tests {
             keys: KeysConfig::default(),
             nats: NatsConfig {
                 listen: "0.0.0.0:4222".parse().unwrap(),
+            },
+            relay: RelayConfig {
+                metrics: Some("127.0.0.1:9464".parse().unwrap()),
             },
             limits: LimitsConfig {
                 burst: NonZeroU64::new(7),

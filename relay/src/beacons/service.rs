@@ -18,6 +18,7 @@ use super::confirmed::{Confirmed, Deletable};
 use super::presence::{self, Told};
 use crate::clock::now_ms;
 use crate::fetch::{ConnectionClosed, Reader};
+use crate::metrics::Metrics;
 
 const SUBJECTS: &str = "beacon.*";
 /// Every relay hears every beacon; one of the group tells rooms about it.
@@ -41,6 +42,7 @@ pub struct BeaconService {
     /// What each stream said last of itself: when it was made, and its last
     /// sequence.
     streams: BTreeMap<String, (i128, u64)>,
+    metrics: Arc<Metrics>,
 }
 
 impl BeaconService {
@@ -53,6 +55,7 @@ impl BeaconService {
         org: Client,
         directory: Arc<DirectoryLog>,
         shards: u8,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, ConnectionClosed> {
         let closed = |_| ConnectionClosed;
         let beacons = devices.subscribe(SUBJECTS).await.map_err(closed)?;
@@ -70,6 +73,7 @@ impl BeaconService {
             told: Told::default(),
             confirmed: Confirmed::default(),
             streams: BTreeMap::new(),
+            metrics,
         })
     }
 
@@ -97,6 +101,7 @@ impl BeaconService {
         let Some((device, beacon)) = read(message) else {
             return;
         };
+        self.metrics.beacon();
         let Ok(state) = self.directory.state() else {
             return;
         };
@@ -165,7 +170,7 @@ impl BeaconService {
         let stream = self.jetstream.get_stream(&name).await.ok()?;
         let purge = stream.purge().filter(subject.to_string());
         let purged = purge.sequence(deletable.before).await.ok()?;
-        tracing::debug!(messages = purged.purged, "deleted what every device has");
+        self.metrics.deleted(purged.purged);
         Some(Done::Deleted)
     }
 

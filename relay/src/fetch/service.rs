@@ -19,6 +19,7 @@ use super::direct_get::Reader;
 use super::exchange::{self, Exchange};
 use super::plan::{self, Origin, Plan};
 use crate::clock::now_ms;
+use crate::metrics::Metrics;
 
 /// What every device asks on: the common subjects, and those of gated rooms.
 const SUBJECTS: [&str; 2] = ["fetch.*", "fetch.*.*"];
@@ -48,6 +49,7 @@ struct Answerer {
     reader: Reader,
     directory: Arc<DirectoryLog>,
     active: Semaphore,
+    metrics: Arc<Metrics>,
 }
 
 impl FetchService {
@@ -61,6 +63,7 @@ impl FetchService {
         devices: Client,
         org: Client,
         directory: Arc<DirectoryLog>,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, ConnectionClosed> {
         let mut requests = SelectAll::new();
         for subjects in SUBJECTS {
@@ -73,6 +76,7 @@ impl FetchService {
             reader: Reader::new(org),
             directory,
             active: Semaphore::new(ACTIVE),
+            metrics,
         });
         Ok(Self { requests, answerer })
     }
@@ -148,6 +152,7 @@ impl Answerer {
                 exchange::send(&self.devices, reply, &Answer::refusal(refusal)).await
             }
         };
+        self.metrics.answered(answered.is_ok());
         if let Err(error) = answered {
             // The device notices that the end is missing and asks again.
             tracing::warn!(%device, %error, "a catch-up answer was not sent");

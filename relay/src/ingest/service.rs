@@ -1,6 +1,7 @@
 //! Submissions in, acknowledgements out: one task per org, which waits for
 //! nothing but NATS, so that what comes is never left lying.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::header::NATS_MESSAGE_TTL;
@@ -15,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::flight::{Flight, Outstanding};
 use super::submission::{Addressed, Checked};
 use crate::fetch::ConnectionClosed;
+use crate::metrics::Metrics;
 use crate::quota::{self, Counted, Counter, Ledger};
 
 /// Any one relay of the group takes a submission in: the one on the device's
@@ -38,6 +40,7 @@ pub struct IngestService {
     counted: mpsc::Receiver<Counted>,
     /// How long streams keep messages, as the value of a header.
     kept: Option<HeaderValue>,
+    metrics: Arc<Metrics>,
 }
 
 impl IngestService {
@@ -53,6 +56,7 @@ impl IngestService {
         org: Client,
         shards: u8,
         limits: Limits,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, ConnectionClosed> {
         let closed = |_| ConnectionClosed;
         let inbox = org.new_inbox();
@@ -77,6 +81,7 @@ impl IngestService {
             to_count,
             counted,
             kept: limits.retention_days.map(lifetime),
+            metrics,
         })
     }
 
@@ -88,8 +93,14 @@ impl IngestService {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let done = tokio::select! {
-                // Acknowledgements make room for submissions.
+                // What comes seldom comes first, so that a flood cannot keep it
+                // waiting; acknowledgements make room for submissions.
                 biased;
+                _ = look.tick() => self.give_up().await,
+                Some(counted) = self.counted.recv() => {
+                    self.ledger.counted(counted);
+                    Ok(())
+                }
                 answer = self.acknowledgements.next() => match answer {
                     Some(answer) => self.answered(answer).await,
                     None => return ConnectionClosed,
@@ -98,11 +109,6 @@ impl IngestService {
                     Some(submitted) => self.submitted(submitted).await,
                     None => return ConnectionClosed,
                 },
-                Some(counted) = self.counted.recv() => {
-                    self.ledger.counted(counted);
-                    Ok(())
-                }
-                _ = look.tick() => self.give_up().await,
             };
             if let Err(closed) = done {
                 return closed;
@@ -124,11 +130,12 @@ impl IngestService {
             return self.refuse(reply, Refusal::Busy).await;
         }
         let now = Instant::now();
-        if let Some(room) = self.ledger.count_due(&checked.subject, now)
+        if let Some(room) = self.ledger.count_due(&checked.subject, now) {
             // When too many wait, this one is counted another time.
-            && self.to_count.try_send(room.clone()).is_err()
-        {
-            tracing::debug!("more rooms are to be counted than can be");
+            match self.to_count.try_send(room.clone()) {
+                Ok(()) => self.metrics.room_counted(),
+                Err(_) => tracing::debug!("more rooms are to be counted than can be"),
+            }
         }
         let admitted = self
             .ledger
@@ -139,6 +146,7 @@ impl IngestService {
         if let (Subject::Messages(_), Some(kept)) = (&checked.subject, &self.kept) {
             checked.headers.insert(NATS_MESSAGE_TTL, kept.clone());
         }
+        self.metrics.departed();
         let number = self.flight.depart(Outstanding {
             device,
             reply,
@@ -174,10 +182,12 @@ impl IngestService {
         let Some(outstanding) = self.flight.arrive(number) else {
             return Ok(());
         };
+        self.metrics.arrived();
         match PublishAnswer::from_json(&answer.payload) {
             Some(PublishAnswer::Stored { duplicate, .. }) => {
+                let bytes = outstanding.bytes as u64;
+                self.metrics.stored(bytes, duplicate);
                 if !duplicate {
-                    let bytes = outstanding.bytes as u64;
                     self.ledger.stored(&outstanding.subject, bytes);
                 }
                 let sent = self
@@ -199,10 +209,12 @@ impl IngestService {
         self.ledger.sweep(now);
         let mut count = 0;
         while let Some(overdue) = self.flight.overdue(now) {
+            self.metrics.arrived();
             self.refuse(overdue.reply, Refusal::Busy).await?;
             count += 1;
         }
         if count > 0 {
+            self.metrics.unacknowledged(count);
             tracing::warn!(count, "streams do not acknowledge what devices submitted");
         }
         Ok(())
@@ -210,6 +222,7 @@ impl IngestService {
 
     async fn refuse(&self, reply: String, refusal: Refusal) -> Result<(), ConnectionClosed> {
         tracing::debug!(code = refusal.code(), "refused a submission");
+        self.metrics.refused(&refusal);
         let json = PublishAnswer::Refused(refusal).to_json("");
         let sent = self.devices.publish(reply, json.into()).await;
         sent.map_err(|_| ConnectionClosed)

@@ -15,6 +15,7 @@ mod fetch;
 mod full_disk;
 mod ingest;
 mod life;
+mod metrics;
 mod org;
 mod quota;
 mod server;

@@ -15,7 +15,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use sotto_jwt_accounts::grants::{GATEWAY_INBOX, RELAY_INBOX, Services};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::OrgName;
-use sotto_service::config::{GatewayConfig, KeysConfig, LimitsConfig, NatsConfig, OrgConfig};
+use sotto_service::config::{
+    GatewayConfig, KeysConfig, LimitsConfig, NatsConfig, OrgConfig, RelayConfig,
+};
 use sotto_service::nats::{self, Login};
 use sotto_service::readiness::Ready;
 use sotto_service::{Layout, ServerConfig, private_files, tls};
@@ -60,6 +62,7 @@ impl Server {
             nats: NatsConfig {
                 listen: free_address(),
             },
+            relay: RelayConfig::default(),
             limits: LimitsConfig::default(),
             orgs: vec![OrgConfig {
                 name: org.clone(),
@@ -116,6 +119,14 @@ impl Server {
     pub fn limit(&mut self, limits: LimitsConfig) {
         self.config.limits = limits;
         self.config.save(&self.layout).unwrap();
+    }
+
+    /// Where metrics are shown, from the next start on.
+    pub fn show_metrics(&mut self) -> std::net::SocketAddr {
+        let address = free_address();
+        self.config.relay.metrics = Some(address);
+        self.config.save(&self.layout).unwrap();
+        address
     }
 
     pub fn org(&self) -> OrgName {
