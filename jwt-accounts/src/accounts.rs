@@ -11,7 +11,7 @@
 //! acknowledges to, and the server publishes there without asking for the
 //! sender's permissions; and it obeys headers (`Nats-Rollup`, `Nats-TTL`,
 //! `Nats-Expected-Last-Msg-Id`) that no permission can see. So no device
-//! publishes to a stream (docs/adr/0004, 0010).
+//! publishes to a stream (docs/adr/0004, 0012).
 
 use std::collections::BTreeMap;
 

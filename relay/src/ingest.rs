@@ -11,7 +11,7 @@
 //! JetStream's own words, and never before. Nothing of a device's message
 //! reaches a stream but its payload and two checked headers, and nothing is
 //! answered outside that device's own reply subjects.
-//! docs/adr/0010 says why devices do not publish to streams themselves.
+//! docs/adr/0012 says why devices do not publish to streams themselves.
 
 mod flight;
 mod service;
