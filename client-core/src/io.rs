@@ -486,6 +486,16 @@ pub enum Event {
         /// Why.
         refusal: Refusal,
     },
+    /// Whoever runs the server stepped in, by an entry of the directory's log
+    /// that the gateway signed; said once per entry.
+    Intervened {
+        /// Its place in the log.
+        index: u64,
+        /// When.
+        at: Timestamp,
+        /// What was done, and why.
+        what: wire::OperatorIntervened,
+    },
     /// A stored message could not be used and was passed over.
     Skipped {
         /// The room.

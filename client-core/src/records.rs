@@ -34,6 +34,9 @@ pub(crate) enum Key {
     Account,
     /// `u64`: sequence of the last inbox message that was taken in.
     InboxCursor,
+    /// `u64`: the first entry of the directory's log of which it was not said
+    /// that whoever runs the server stepped in.
+    InterventionsSeen,
     /// The identity key first seen for a user, 32 bytes.
     Contact(UserName),
     /// [`crate::room::RoomRecord`].
@@ -99,6 +102,7 @@ impl Key {
             Self::Format => (0, [b"", b""]),
             Self::Account => (1, [b"", b""]),
             Self::InboxCursor => (2, [b"", b""]),
+            Self::InterventionsSeen => (32, [b"", b""]),
             Self::Contact(user) => (3, [b"", user.as_str().as_bytes()]),
             Self::Room(room) => (4, [room.as_bytes(), b""]),
             Self::Commit(room) => (5, [room.as_bytes(), b""]),
@@ -130,6 +134,7 @@ impl Key {
             0 => Self::Format,
             1 => Self::Account,
             2 => Self::InboxCursor,
+            32 => Self::InterventionsSeen,
             3 => Self::Contact(std::str::from_utf8(rest).ok()?.parse().ok()?),
             4 => Self::Room(room_and_rest()?.0),
             5 => Self::Commit(room_and_rest()?.0),
@@ -210,6 +215,11 @@ impl Records {
     }
 
     /// Loads the state of a device.
+    /// What seals them.
+    pub(crate) fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
     pub(crate) fn load(store: &dyn Store, vault: Vault) -> Result<Self, RecordsError> {
         let mut values = BTreeMap::new();
         for (name, sealed) in store.scan(&[STATE])? {
@@ -412,6 +422,7 @@ mod tests {
             Key::Format,
             Key::Account,
             Key::InboxCursor,
+            Key::InterventionsSeen,
             Key::Contact("alice".parse().unwrap()),
             Key::Room(room),
             Key::Commit(room),

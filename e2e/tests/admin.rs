@@ -9,12 +9,14 @@
 )]
 
 use std::fs;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use sotto_e2e::case::{Case, text};
 use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::person::Person;
+use sotto_e2e::process::binary;
 use totp_rs::Totp;
 
 /// Has alice type `sotto admin …`; what it printed.
@@ -484,4 +486,68 @@ fn a_device_that_was_off_learns_that_its_role_was_taken() {
     case.alice.does(&["room", "invite", "barn", "bob"]).unwrap();
     bob.does(&["sync"]).unwrap();
     bob.does(&["send", "barn", "back again"]).unwrap();
+}
+
+#[test]
+fn who_runs_the_server_lets_an_owner_back_in_and_everybody_knows() {
+    let case = Case::new().unwrap();
+    let bob = bob_of_the_staff(&case);
+    enrol_totp(&case.alice);
+    admin(&case, "policy set org --need totp --within 1m --for manage");
+    let operator = |arguments: &[&str]| {
+        let mut command = Command::new(binary("sotto-gateway").unwrap());
+        command.args(["org", arguments[0], "acme", arguments[1]]);
+        command.args(&arguments[2..]).arg("--dir");
+        command.arg(case.server.layout().root()).output().unwrap()
+    };
+    let lost = "alice lost her phone, called on 555-0100";
+    // Not without saying why.
+    assert!(!operator(&["admit", "alice"]).status.success());
+    assert!(
+        operator(&["admit", "alice", "--reason", lost])
+            .status
+            .success()
+    );
+    let again = operator(&["admit", "alice", "--reason", lost]);
+    let said = String::from_utf8(again.stderr).unwrap();
+    assert!(said.contains("nothing to do"), "{said}");
+
+    for person in [&bob, &case.alice] {
+        let told = person.does(&["sync"]).unwrap();
+        let told = of_kind(&told, "intervened")[0];
+        assert_eq!(
+            (&told["factors_of"], &told["reason"], &told["actor"]),
+            (&"alice".into(), &lost.into(), &Value::Null)
+        );
+        let told_again = person.does(&["sync"]).unwrap();
+        assert!(of_kind(&told_again, "intervened").is_empty());
+    }
+    let factors = case.alice.does(&["factor", "list"]).unwrap();
+    assert!(
+        of_kind(&factors, "factor")
+            .iter()
+            .all(|line| line["factor"] != "totp")
+    );
+    // The password and a new code generator let her in.
+    enrol_totp(&case.alice);
+    let log = admin(&case, "log show");
+    let entries = of_kind(&log, "entry");
+    let kind = "operator_intervened";
+    assert_eq!(
+        entries
+            .iter()
+            .filter(|entry| entry["change"] == kind)
+            .count(),
+        1
+    );
+
+    assert!(
+        operator(&["lift", "org", "--reason", "nobody can"])
+            .status
+            .success()
+    );
+    let policies = admin(&case, "policy show org");
+    assert!(of_kind(&policies, "policy")[0]["policy"].is_null());
+    let told = bob.does(&["sync"]).unwrap();
+    assert_eq!(of_kind(&told, "intervened")[0]["policy_of"], "org");
 }

@@ -9,6 +9,7 @@
 
 mod accounts;
 pub mod accounts_cli;
+pub mod break_glass;
 mod caller;
 mod calls;
 pub mod clock;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use sotto_gateway::accounts_cli::{self, AccountsArgs};
+use sotto_gateway::break_glass::{self, AdmitArgs, LiftArgs};
 use sotto_gateway::provision::{self, InitArgs, OrgAddArgs};
 use sotto_gateway::run;
 use sotto_service::{ServerArgs, logging, tls};
@@ -34,6 +35,10 @@ enum Command {
 enum OrgCommand {
     /// Add an organisation; restart the relay and the gateway to serve it.
     Add(OrgAddArgs),
+    /// Let a user back in who lost their factors. Every member is told.
+    Admit(AdmitArgs),
+    /// End the policy of a level that nobody can meet. Every member is told.
+    Lift(LiftArgs),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +65,14 @@ fn start(command: Command) -> anyhow::Result<()> {
         Command::Org(OrgCommand::Add(args)) => {
             logging::start("warn")?;
             runtime.block_on(provision::add_org(&args))
+        }
+        Command::Org(OrgCommand::Admit(args)) => {
+            logging::start("warn")?;
+            runtime.block_on(break_glass::admit(&args))
+        }
+        Command::Org(OrgCommand::Lift(args)) => {
+            logging::start("warn")?;
+            runtime.block_on(break_glass::lift(&args))
         }
         Command::Accounts(args) => {
             logging::start("warn")?;

@@ -204,6 +204,7 @@ impl From<Rule> for Refusal {
             | Rule::InviteOutlived
             | Rule::UserExpected(_)
             | Rule::IntroductionByAnother
+            | Rule::Intervention
             | Rule::FactorOfGateway => Self::Denied(sentence),
             Rule::OrgOnce
             | Rule::ProjectTaken(_)

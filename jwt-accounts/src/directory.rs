@@ -30,5 +30,7 @@ pub use state::snapshot;
 pub use state::{
     Departure, Device, Group, Invite, Project, RevokedDevice, Room, State, User, UserStatus,
 };
-pub use terms::{Actor, By, ExternalId, ExternalIdError, Holder, Role, Scope, Status, Titled};
+pub use terms::{
+    Actor, By, ExternalId, ExternalIdError, Holder, Intervention, Role, Scope, Status, Titled,
+};
 pub use wire::Malformed;

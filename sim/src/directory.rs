@@ -236,6 +236,7 @@ impl Directory {
             devices: own.map(|(_, signed)| signed.clone()).collect(),
             projects: vec!["field".to_owned()],
             key_packages: self.key_packages.get(&caller.device).map_or(0, Vec::len) as u32,
+            interventions: Vec::new(),
         }
     }
 

@@ -11,12 +11,14 @@ use sotto_client_core::io::{Command, Event};
 use sotto_client_native::clock::Clock;
 use sotto_client_native::home::{Home, Opened};
 use sotto_client_native::session::{Notice, Session};
-use sotto_proto::{DeviceId, RoomId, UserName};
+use sotto_proto::wire::directory_event::Body;
+use sotto_proto::{DeviceId, RoomId, UserName, wire};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::advice;
 use crate::arguments::Global;
+use crate::commands::admin::entry;
 use crate::output::Output;
 use crate::secrets::Secret;
 
@@ -304,6 +306,19 @@ impl Reports {
                 self.output.note(format_args!(
                     "message {sequence} of room {room} cannot be shown: {reason}"
                 ));
+            }
+            Event::Intervened { index, at, what } => {
+                let entry = wire::DirectoryEvent {
+                    index,
+                    at_ms: at.0,
+                    body: Some(Body::OperatorIntervened(what)),
+                    ..wire::DirectoryEvent::default()
+                };
+                let mut json = entry::fields(&entry);
+                json.insert("event".to_owned(), "intervened".into());
+                let what = entry::line(&entry);
+                self.output
+                    .say(&json.into(), format_args!("WARNING: {what}"))?;
             }
             Event::Joined { room } => {
                 self.output

@@ -3,13 +3,17 @@
 use bytes::Bytes;
 use prost::Message;
 use sotto_proto::api::Call;
+use sotto_proto::wire::directory_event::Body;
 use sotto_proto::{DeviceId, RoomAddress, RoomId, UserName, limits, signed, wire};
 
 use super::{Engine, Goal};
-use crate::io::{CallFailure, CallId, Output, Timestamp};
+use crate::io::{CallFailure, CallId, Event, Output, Timestamp};
 use crate::leaf::new_key_package;
 use crate::records::Key;
 use crate::room::Room;
+
+/// Interventions that are looked at in one answer; a gateway names eight.
+const INTERVENTIONS: usize = 64;
 
 /// What an outstanding call is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +120,7 @@ impl Engine {
             return;
         };
         self.link.me_due = false;
+        self.note_interventions(&me.interventions);
         let own = self.own_member();
         let device = |certificate: &wire::Signed| {
             let certificate = signed::DeviceCertificate::verify(certificate).ok()?;
@@ -136,6 +141,36 @@ impl Engine {
         }
         if me.key_packages < limits::KEY_PACKAGES / 2 {
             self.upload_key_packages(me.key_packages, now);
+        }
+    }
+
+    /// Says of each entry once that whoever runs the server stepped in.
+    fn note_interventions(&mut self, entries: &[wire::Signed]) {
+        let records = self.provider.records();
+        let mut seen: u64 = records
+            .get(&Key::InterventionsSeen)
+            .ok()
+            .flatten()
+            .unwrap_or(0);
+        let before = seen;
+        for signed in entries.iter().take(INTERVENTIONS) {
+            let entry = signed::verify(signed, &self.account.gateway_key);
+            let Ok(entry): Result<wire::DirectoryEvent, _> = entry else {
+                continue;
+            };
+            let index = entry.index;
+            let at = Timestamp(entry.at_ms);
+            let Some(Body::OperatorIntervened(what)) = entry.body else {
+                continue;
+            };
+            if index >= seen {
+                seen = index.saturating_add(1);
+                let event = Event::Intervened { index, at, what };
+                self.effects.push(Output::Event(event));
+            }
+        }
+        if seen > before {
+            records.put(Key::InterventionsSeen, &seen);
         }
     }
 

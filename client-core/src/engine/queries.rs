@@ -3,8 +3,10 @@
 use std::ops::Range;
 
 use prost::Message;
+use rand::{CryptoRng, RngCore};
 use sotto_proto::wire::{self, JoinRule};
 use sotto_proto::{DeviceId, RoomAddress, RoomId, UserName};
+use zeroize::Zeroizing;
 
 use super::Engine;
 use crate::account::{Account, safety_number};
@@ -13,6 +15,7 @@ use crate::io::{Recall, Recalled};
 use crate::records::{Key, RecordsError};
 use crate::room::{Phase, Room};
 use crate::store::Store;
+use crate::vault::VaultError;
 
 /// Entries that are recalled at a time.
 const RECALL: usize = 1_024;
@@ -234,10 +237,39 @@ impl Engine {
         !self.link.me_due && !self.link.lost_due && self.link.calls.is_empty() && rooms_settled
     }
 
+    /// Seals a file that the shell keeps beside the store, under what it is
+    /// called.
+    ///
+    /// # Errors
+    /// [`VaultError`], when it is too long to be sealed.
+    pub fn seal_file(
+        &self,
+        name: &str,
+        content: &[u8],
+        rng: &mut (impl RngCore + CryptoRng),
+    ) -> Result<Vec<u8>, VaultError> {
+        let records = self.provider.records();
+        let sealed = records.vault().seal(&file_key(name), None, content, rng)?;
+        Ok(sealed.value)
+    }
+
+    /// Opens what [`Engine::seal_file`] sealed on this device under this name.
+    pub fn open_file(&self, name: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let key = file_key(name);
+        let vault = self.provider.records().vault();
+        let (_, content) = vault.open(&vault.name(&key), sealed).ok()?;
+        Some(content)
+    }
+
     /// The digits by which people compare a user's identity key, if it is known.
     pub fn safety_number(&self, user: &UserName) -> Option<String> {
         Some(safety_number(user, &self.known_identity(user)?))
     }
+}
+
+/// No record's key begins so.
+fn file_key(name: &str) -> Vec<u8> {
+    [b"file ", name.as_bytes()].concat()
 }
 
 impl std::fmt::Debug for Engine {

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use prost::Message;
 use sotto_jwt_accounts::directory::{Scope, State};
 use sotto_jwt_accounts::policy;
-use sotto_proto::wire::{self, Jwt, JwtRequest, Me, MeRequest, UserRequest, WithheldRoom};
+use sotto_proto::wire::{self, Jwt, JwtRequest, Me, MeRequest, Signed, UserRequest, WithheldRoom};
 use sotto_proto::{UserName, signed};
 
 use crate::caller::EnrolledDevice;
@@ -17,7 +18,7 @@ use crate::refusal::Refusal;
 impl Serve for MeRequest {
     type Caller = EnrolledDevice;
 
-    async fn serve(self, _: &Gateway, caller: EnrolledDevice) -> Result<Me, Refusal> {
+    async fn serve(self, gateway: &Gateway, caller: EnrolledDevice) -> Result<Me, Refusal> {
         let EnrolledDevice {
             org, user, device, ..
         } = caller;
@@ -25,6 +26,14 @@ impl Serve for MeRequest {
         let packages: Option<KeyPackagesRecord> =
             buckets.key_packages.get(&device.to_string()).await?;
         let state = org.state()?;
+        let log = org.directory().log();
+        let mut interventions = Vec::new();
+        for index in state.interventions(gateway.now_ms()) {
+            let entry = log.entries(index, 0).await.map_err(Refusal::unavailable)?;
+            let entry = entry.first().ok_or(Refusal::Unavailable)?;
+            let entry = Signed::decode(entry.as_ref()).map_err(Refusal::unavailable)?;
+            interventions.push(entry);
+        }
         let rooms = state.rooms_of(&user);
         let projects = state.projects().map(|(project, _)| project);
         let projects = projects.filter(|project| {
@@ -38,6 +47,7 @@ impl Serve for MeRequest {
             devices: describe(&state, &user)?.devices,
             projects: projects.map(ToString::to_string).collect(),
             key_packages: packages.map_or(0, |packages| packages.count()),
+            interventions,
         })
     }
 }

@@ -12,7 +12,7 @@ use sotto_proto::{DeviceId, FactorId, GroupName, OrgName, ProjectName, RoomId, T
 use super::event::{Change, Event, InviteHash};
 use super::rule::Rule;
 use super::state::State;
-use super::terms::{By, ExternalId, Holder, Role, Scope, Status, Titled};
+use super::terms::{By, ExternalId, Holder, Intervention, Role, Scope, Status, Titled};
 use crate::policy::{self, BadPolicy, Denied, Factor, LevelPolicy, LockedOut};
 
 /// Commands in one [`Command::All`].
@@ -224,6 +224,15 @@ pub enum Command {
         /// Which one.
         id: FactorId,
     },
+    /// Steps in for an owner who cannot get in any more. The gateway only, for
+    /// whoever runs the server; every member is told. Changes nothing when there
+    /// is nothing to reset or to lift.
+    Intervene {
+        /// How.
+        what: Intervention,
+        /// Why, for every member to read.
+        reason: Title,
+    },
     /// Does all of these in order or none, each decided on what those before
     /// have changed. At most [`COMMANDS_MAX`], none of them another `All`.
     All(Vec<Command>),
@@ -427,7 +436,8 @@ impl Command {
             | Change::DeviceAdded { .. }
             | Change::RoomCreated { .. }
             | Change::FactorEnrolled { .. }
-            | Change::FactorRemoved { .. } => return None,
+            | Change::FactorRemoved { .. }
+            | Change::Intervened { .. } => return None,
         })
     }
 }

@@ -11,7 +11,7 @@ use sotto_proto::{
     UserName,
 };
 
-use super::terms::{Actor, ExternalId, Holder, Role, Scope, Status, Titled};
+use super::terms::{Actor, ExternalId, Holder, Intervention, Role, Scope, Status, Titled};
 use crate::policy::{Factor, LevelPolicy};
 
 /// One entry of the log.
@@ -224,6 +224,13 @@ pub enum Change {
         user: UserName,
         /// Which one.
         id: FactorId,
+    },
+    /// Whoever runs the server stepped in; the gateway's own only.
+    Intervened {
+        /// How.
+        what: Intervention,
+        /// Why, for every member to read.
+        reason: Title,
     },
 }
 

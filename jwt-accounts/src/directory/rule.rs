@@ -79,6 +79,9 @@ pub enum Rule {
     /// It has this status, or this place, already.
     #[error("it is so already")]
     Unchanged,
+    /// Nobody in the org can.
+    #[error("only whoever runs the server can step in for an owner")]
+    Intervention,
     /// Invites are unique.
     #[error("this invite was already issued: issue a new one")]
     InviteTaken,

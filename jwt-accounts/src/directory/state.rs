@@ -4,6 +4,7 @@
 //! between copies, because each decision is tried on a copy.
 
 mod groups;
+mod interventions;
 mod invites;
 mod looks;
 mod policies;
@@ -33,6 +34,7 @@ pub use taken::Departure;
 pub(super) use users::FACTORS_MAX;
 pub use users::{Device, RevokedDevice, User, UserStatus};
 
+use interventions::Intervened;
 use looks::Looks;
 use policies::LevelSetting;
 use taken::Restriction;
@@ -69,6 +71,7 @@ pub struct State {
     group_looks: Looks<GroupName>,
     departures: Vector<Arc<Departure>>,
     restrictions: Vector<Arc<Restriction>>,
+    interventions: Vector<Intervened>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,6 +215,7 @@ impl State {
             }
             Change::FactorEnrolled { user, factor, id } => self.enrol_factor(user, *factor, *id),
             Change::FactorRemoved { user, id } => self.remove_factor(user, *id, event.at_ms),
+            Change::Intervened { what, .. } => self.intervene(what, event),
         }
     }
 

@@ -64,6 +64,17 @@ pub enum Holder {
     Group(GroupName),
 }
 
+/// What whoever runs the server can do to an org beside serving it: let an
+/// owner back in. Nothing of it reads or writes a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Intervention {
+    /// Every factor of this user is forgotten; they prove their password and
+    /// enrol new ones.
+    FactorsReset(UserName),
+    /// What this level demands of its own is lifted.
+    PolicyLifted(Scope),
+}
+
 /// What can have a title.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Titled {

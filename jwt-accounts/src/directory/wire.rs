@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sotto_proto::signed::{self, DeviceCertificate, SignedError};
+use sotto_proto::wire::operator_intervened::What;
 use sotto_proto::wire::{self, directory_command::Ask, directory_event::Body};
 use sotto_proto::{
     DeviceId, FactorId, GroupName, IdError, NameError, RoomId, Shard, TitleError, UserName,
@@ -13,7 +14,7 @@ use sotto_proto::{
 
 use super::command::Command;
 use super::event::{Change, Event, InviteHash};
-use super::terms::{Actor, ExternalIdError, Holder};
+use super::terms::{Actor, ExternalIdError, Holder, Intervention};
 use crate::policy::{BadPolicy, Factor, LevelPolicy, UnknownFactor};
 
 /// An event or a command that does not read, or is of a kind that this version
@@ -208,6 +209,13 @@ impl TryFrom<Body> for Change {
                 user: body.user.parse()?,
                 id: FactorId::try_from(&body.id)?,
             },
+            Body::OperatorIntervened(body) => Self::Intervened {
+                reason: body.reason.parse()?,
+                what: match body.what.ok_or(Malformed::Part("intervention"))? {
+                    What::FactorsOf(user) => Intervention::FactorsReset(user.parse()?),
+                    What::PolicyOf(scope) => Intervention::PolicyLifted(Some(scope).try_into()?),
+                },
+            },
         })
     }
 }
@@ -369,6 +377,15 @@ impl From<&Change> for Body {
                 user: user.to_string(),
                 id: id.to_bytes(),
             }),
+            Change::Intervened { what, reason } => {
+                Self::OperatorIntervened(wire::OperatorIntervened {
+                    what: Some(match what {
+                        Intervention::FactorsReset(user) => What::FactorsOf(user.to_string()),
+                        Intervention::PolicyLifted(scope) => What::PolicyOf(scope.into()),
+                    }),
+                    reason: reason.to_string(),
+                })
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 
 mod change;
 mod directory;
-mod entry;
+pub mod entry;
 mod export;
 mod group;
 mod ldap;

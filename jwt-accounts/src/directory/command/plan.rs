@@ -11,7 +11,7 @@ use sotto_proto::{FactorId, ProjectName, RoomId, Shard, UserName};
 use super::super::event::{Change, InviteHash};
 use super::super::rule::Rule;
 use super::super::state::{Invite, State, UserStatus};
-use super::super::terms::{Actor, By, Holder, Role, Scope, Status, Titled};
+use super::super::terms::{Actor, By, Holder, Intervention, Role, Scope, Status, Titled};
 use super::{Command, Refusal};
 use crate::policy::{self, Factor};
 
@@ -226,6 +226,16 @@ pub(super) fn plan(
             }
             let enrolled = state.known_user(&user)?.factors().any(|(of, _)| of == id);
             Ok(change_if(enrolled, Change::FactorRemoved { user, id }))
+        }
+        Command::Intervene { what, reason } => {
+            policy::check_gateway(actor, "step in for an owner")?;
+            let needed = match &what {
+                Intervention::FactorsReset(user) => {
+                    state.known_user(user)?.factors().next().is_some()
+                }
+                Intervention::PolicyLifted(scope) => state.policy(scope).is_some(),
+            };
+            Ok(change_if(needed, Change::Intervened { what, reason }))
         }
     }
 }

@@ -5,6 +5,7 @@ use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 use sotto_proto::signed::DeviceCertificate;
 use sotto_proto::wire::directory_event::Body;
+use sotto_proto::wire::operator_intervened::What;
 use sotto_proto::wire::{self, title_set};
 use sotto_proto::{DeviceId, FactorId, RoomId};
 
@@ -183,7 +184,29 @@ fn described(event: &wire::DirectoryEvent) -> (&'static str, Value, String) {
             json!({ "user": of.user, "id": factor(&of.id) }),
             format!("removed a factor of {}", of.user),
         ),
+        Body::OperatorIntervened(of) => intervened(of),
     }
+}
+
+fn intervened(of: &wire::OperatorIntervened) -> (&'static str, Value, String) {
+    let (fields, what) = match &of.what {
+        Some(What::FactorsOf(user)) => (
+            json!({ "factors_of": user, "reason": of.reason }),
+            format!("forgot every factor of {user}"),
+        ),
+        Some(What::PolicyOf(scope)) => {
+            let place = place_of(Some(scope));
+            let fields = json!({ "policy_of": place, "reason": of.reason });
+            (fields, format!("lifted the policy of {place}"))
+        }
+        None => (
+            json!({ "reason": of.reason }),
+            "did what this version of sotto does not know".to_owned(),
+        ),
+    };
+    let reason = &of.reason;
+    let text = format!("{what} for whoever runs the server, who says: {reason}");
+    ("operator_intervened", fields, text)
 }
 
 fn title_set(of: &wire::TitleSet) -> (&'static str, Value, String) {

@@ -3,7 +3,7 @@
 use sotto_proto::wire;
 
 use super::super::super::state::UserStatus;
-use super::super::super::terms::{ExternalId, Status, Titled};
+use super::super::super::terms::{ExternalId, Intervention, Status, Titled};
 use super::*;
 use crate::policy::{Factor, Proven};
 
@@ -609,4 +609,62 @@ fn an_ask_on_the_wire_is_the_event_it_asks_for() {
     let why = command(Ask::AddUser(unreadable)).unwrap_err().to_string();
     assert!(why.contains("U+202E"), "{why}");
     assert!(Command::try_from(wire::DirectoryCommand::default()).is_err());
+}
+
+#[test]
+fn only_who_runs_the_server_steps_in_and_it_is_remembered() {
+    let mut org = Org::new();
+    let id = |number: u8| FactorId::try_from(&[number; 16][..]).unwrap();
+    let (one, other) = (id(1), id(2));
+    org.enrol("alice", Factor::Totp, one);
+    let reset = |reason: &str| Command::Intervene {
+        what: Intervention::FactorsReset(name("alice")),
+        reason: reason.parse().unwrap(),
+    };
+    let lift = Command::Intervene {
+        what: Intervention::PolicyLifted(Scope::Org),
+        reason: "a typo".parse().unwrap(),
+    };
+    for who in ["alice", "bob"] {
+        for command in [reset("mine"), lift.clone()] {
+            let refused = org.try_to(&user(who), command);
+            assert!(matches!(refused, Err(Refusal::Denied(_))), "{refused:?}");
+        }
+    }
+    // Not even by an entry that says so.
+    let forged = Event {
+        index: 0,
+        previous: None,
+        at_ms: NOW_MS,
+        actor: user("alice"),
+        change: Change::Intervened {
+            what: Intervention::FactorsReset(name("alice")),
+            reason: "mine".parse().unwrap(),
+        },
+    };
+    assert_eq!(org.state.clone().apply(&forged), Err(Rule::Intervention));
+
+    assert_eq!(org.try_to(GATEWAY, lift), Ok(0), "there is no policy");
+    assert_eq!(org.try_to(GATEWAY, reset("lost")), Ok(1));
+    let alice = org.state.user(&name("alice")).unwrap();
+    assert_eq!(alice.factors().count(), 0);
+    assert_eq!(org.try_to(GATEWAY, reset("again")), Ok(0));
+    assert_eq!(org.state.interventions(NOW_MS).count(), 1);
+    let later = NOW_MS + 91 * 24 * 3_600_000;
+    assert_eq!(org.state.interventions(later).count(), 0);
+    org.enrol("alice", Factor::Totp, other);
+    for _ in 0..10 {
+        org.run(GATEWAY, reset("lost again"));
+        org.enrol("alice", Factor::Totp, other);
+    }
+    assert_eq!(org.state.interventions(NOW_MS).count(), 8);
+    let mut snapshot = Vec::new();
+    crate::directory::snapshot::write(&org.state, &mut snapshot).unwrap();
+    let acme = "acme".parse().unwrap();
+    let key = key(200).verifying_key();
+    let read = crate::directory::snapshot::read(&snapshot[..], &acme, &key).unwrap();
+    assert!(
+        read.interventions(NOW_MS)
+            .eq(org.state.interventions(NOW_MS))
+    );
 }

@@ -11,7 +11,7 @@ use crate::directory::Actor;
 /// One record.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Record {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub kind: Option<Kind>,
 }
 
@@ -39,6 +39,16 @@ pub(super) enum Kind {
     Departure(DepartureRecord),
     #[prost(message, tag = "10")]
     Restriction(RestrictionRecord),
+    #[prost(message, tag = "11")]
+    Intervention(InterventionRecord),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct InterventionRecord {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    #[prost(int64, tag = "2")]
+    pub at_ms: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -214,7 +224,8 @@ pub(super) fn records(state: &State) -> Option<impl Iterator<Item = Record>> {
         .chain(invites(state))
         .chain(policies(state))
         .chain(departures(state))
-        .chain(restrictions(state));
+        .chain(restrictions(state))
+        .chain(interventions(state));
     Some(kinds.map(|kind| Record { kind: Some(kind) }))
 }
 
@@ -352,6 +363,15 @@ fn restrictions(state: &State) -> impl Iterator<Item = Kind> {
             Covered::IntroducedBy(user) => record.introduced_by = user.to_string(),
         }
         Kind::Restriction(record)
+    })
+}
+
+fn interventions(state: &State) -> impl Iterator<Item = Kind> {
+    state.interventions.iter().map(|intervened| {
+        Kind::Intervention(InterventionRecord {
+            index: intervened.index,
+            at_ms: intervened.at_ms,
+        })
     })
 }
 

@@ -7,13 +7,14 @@ use sotto_proto::signed;
 use sotto_proto::wire;
 use sotto_proto::{DeviceId, GroupName, RoomAddress, RoomId, UserName};
 
+use super::super::interventions::Intervened;
 use super::super::policies::LevelSetting;
 use super::super::taken::{Covered, Departure, Restriction};
 use super::super::users::{RevokedDevice, User, user_key_bytes};
 use super::super::{Group, Invite, Org, Project, Room, State, UserStatus};
 use super::record::{
-    DepartureRecord, GroupRecord, InviteRecord, Kind, OrgRecord, PolicyRecord, ProjectRecord,
-    Record, RestrictionRecord, RevokedDeviceRecord, RoomRecord,
+    DepartureRecord, GroupRecord, InterventionRecord, InviteRecord, Kind, OrgRecord, PolicyRecord,
+    ProjectRecord, Record, RestrictionRecord, RevokedDeviceRecord, RoomRecord,
 };
 use crate::directory::chain::Head;
 use crate::directory::event::Change;
@@ -72,6 +73,12 @@ impl Restored {
             Kind::Policy(record) => self.policy(record),
             Kind::Departure(record) => self.departure(&record),
             Kind::Restriction(record) => self.restriction(record),
+            Kind::Intervention(record) => {
+                let InterventionRecord { index, at_ms } = record;
+                let intervened = Intervened { index, at_ms };
+                self.state.interventions.push_back(intervened);
+                Ok(())
+            }
         }
     }
 
