@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `key` | the storage key, wrapped by the passphrase; its presence means that the account is complete |
 //! | `store/` | everything else, sealed |
+//! | `directory` | what an admin has verified of the org's directory, sealed; may be deleted |
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -171,6 +172,11 @@ impl Home {
         fs::remove_file(self.key_file()).map_err(|error| self.folder(error))?;
         let Opened { mut store, .. } = opened;
         Ok(store.wipe()?)
+    }
+
+    /// Where an admin's device keeps what it has verified of the directory.
+    pub fn kept_directory(&self) -> PathBuf {
+        self.directory.join("directory")
     }
 
     pub(crate) fn store(&self) -> PathBuf {

@@ -48,7 +48,10 @@ pub async fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let url = format!("https://{}:{port}", host(&config));
     tracing::info!(%url, orgs = config.orgs.len(), "serving");
     let _announcement = readiness::announce(&layout.gateway_ready(), url)?;
-    server::serve(listener, tls, gateway, stop).await?;
+    server::serve(listener, tls, Arc::clone(&gateway), stop).await?;
+    for org in gateway.orgs() {
+        org.directory().log().keep().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -13,7 +13,7 @@ pub mod plan;
 mod connection;
 mod dn;
 mod mapping;
-mod messages;
+pub mod messages;
 mod names;
 
 pub use dn::{BadDn, Dn};

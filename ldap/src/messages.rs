@@ -50,9 +50,12 @@ pub enum BadMessage {
     Disconnection,
 }
 
-/// Length of the message that `bytes` begin with; `None` when there are too few
-/// of them to tell.
-pub(crate) fn length(bytes: &[u8]) -> Result<Option<usize>, BadMessage> {
+/// Length of the message that `bytes` begin with, in bytes; `None` when there
+/// are too few of them to tell.
+///
+/// # Errors
+/// [`BadMessage`], when no message begins so or it is too long.
+pub fn length(bytes: &[u8]) -> Result<Option<usize>, BadMessage> {
     match *bytes {
         [] => Ok(None),
         [SEQUENCE] => Ok(None),
@@ -68,8 +71,11 @@ pub(crate) fn length(bytes: &[u8]) -> Result<Option<usize>, BadMessage> {
 }
 
 /// Refuses a message that ldap3 must not see: it answers the bind with
-/// [`BIND_ID`], or a search.
-pub(crate) fn check_answer(message: &[u8]) -> Result<(), BadMessage> {
+/// the id 1, or a search.
+///
+/// # Errors
+/// [`BadMessage`].
+pub fn check_answer(message: &[u8]) -> Result<(), BadMessage> {
     check(message, |answer, id| match id {
         0 => Err(BadMessage::Disconnection),
         BIND_ID => answer.result(BIND_RESPONSE).map(drop),

@@ -28,6 +28,8 @@ pub struct Started {
     pub client: Client,
     /// Its streams.
     pub streams: Vec<String>,
+    /// Its directory.
+    pub directory: Arc<DirectoryLog>,
     /// What the relay does for it.
     pub service: OrgService,
 }
@@ -79,7 +81,8 @@ pub async fn start(
     );
     let fetch = fetch.await?;
     let counts = Arc::clone(metrics);
-    let beacons = BeaconService::start(devices, client.clone(), directory, shards, counts).await?;
+    let followed = Arc::clone(&directory);
+    let beacons = BeaconService::start(devices, client.clone(), followed, shards, counts).await?;
     // Connections of their own: a long upload delays no answer to who catches up.
     let devices = connect(&of_devices, ingest::SUBMISSIONS).await?;
     let storing = connect(&own, ingest::ACKNOWLEDGEMENTS).await?;
@@ -93,6 +96,7 @@ pub async fn start(
         name: org.clone(),
         client,
         streams,
+        directory,
         service: OrgService {
             fetch,
             ingest,

@@ -87,7 +87,9 @@ async fn run(
     tokio::pin!(metrics);
     let mut services: JoinSet<Result<ConnectionClosed, JoinError>> = JoinSet::new();
     let mut growing = JoinSet::new();
+    let mut directories = Vec::with_capacity(orgs.len());
     for org in orgs {
+        directories.push(org.directory);
         if let Some(node) = node {
             growing.spawn(node.growth().look_after(org.name, org.client, org.streams));
         }
@@ -120,6 +122,9 @@ async fn run(
         }
     };
     drop(announcement);
+    for directory in directories {
+        directory.keep().await;
+    }
     ended
 }
 

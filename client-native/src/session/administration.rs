@@ -1,15 +1,24 @@
 //! The directory: commands for it, and reading its log. Nothing that the
 //! gateway says about the log is believed before it is verified.
 
+use std::fs;
+use std::io;
+use std::path::Path;
+
 use ed25519_dalek::VerifyingKey;
-use sotto_jwt_accounts::directory::{ChainError, State};
+use rand::rngs::OsRng;
+use sotto_jwt_accounts::directory::{ChainError, State, snapshot};
 use sotto_proto::{limits, wire};
+use zeroize::Zeroizing;
 
 use super::{CommandError, Session};
 use crate::gateway::GatewayError;
 
 /// Bytes of entries asked for at a time: an answer fits into one HTTP body.
 const PAGE: u32 = limits::HTTP_BODY as u32 / 2;
+
+/// What the kept directory is sealed as.
+const KEPT: &str = "directory";
 
 /// Why the log was not read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +41,11 @@ pub enum DirectoryReadError {
         "the server holds back entry {0} of the directory: try again, and tell whoever runs it if it stays so"
     )]
     HeldBack(u64),
+    /// The log is shorter than it was.
+    #[error(
+        "the server's directory has {1} entries, and this device has verified {0}: it was taken back; tell whoever runs the server, and trust nothing that it says until then"
+    )]
+    CutShort(u64, u64),
     /// Whoever takes the entries refused one.
     #[error("the entries cannot be kept: {0}")]
     Sink(#[from] std::io::Error),
@@ -65,6 +79,29 @@ impl Session {
         &self,
         sink: impl FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<State, DirectoryReadError> {
+        self.read_on(State::default(), sink).await
+    }
+
+    /// What the directory's log adds up to, of which only what is new is read:
+    /// what was verified before is kept in the file `kept`, sealed.
+    ///
+    /// # Errors
+    /// [`DirectoryReadError`].
+    pub async fn directory(&self, kept: &Path) -> Result<State, DirectoryReadError> {
+        let known = self.known_directory(kept).await?.unwrap_or_default();
+        let before = known.head().length;
+        let state = self.read_on(known, |_| Ok(())).await?;
+        if state.head().length > before {
+            self.keep_directory(&state, kept).await?;
+        }
+        Ok(state)
+    }
+
+    async fn read_on(
+        &self,
+        known: State,
+        sink: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<State, DirectoryReadError> {
         let gateway_key = self.look(|engine, _| engine.account().gateway_key).await?;
         let page = async |from| {
             let request = wire::DirectoryRead {
@@ -73,20 +110,56 @@ impl Session {
             };
             self.call(&request).await
         };
-        read(&gateway_key, page, sink).await
+        read(&gateway_key, known, page, sink).await
+    }
+
+    /// What is kept, when it is whole and of this org. It is only worth time.
+    async fn known_directory(&self, kept: &Path) -> Result<Option<State>, CommandError> {
+        let Ok(sealed) = fs::read(kept) else {
+            return Ok(None);
+        };
+        let opened = self.look(move |engine, _| {
+            let account = engine.account();
+            let opened = engine.open_file(KEPT, &sealed)?;
+            snapshot::read(opened.as_slice(), &account.org, &account.gateway_key).ok()
+        });
+        opened.await
+    }
+
+    /// Keeps a state; a disk that does not take it costs time next time.
+    async fn keep_directory(&self, state: &State, kept: &Path) -> Result<(), CommandError> {
+        let mut content = Zeroizing::new(Vec::new());
+        if snapshot::write(state, &mut *content).is_err() {
+            return Ok(());
+        }
+        let sealed = self.look(move |engine, _| engine.seal_file(KEPT, &content, &mut OsRng));
+        let new = kept.with_extension("new");
+        let written = sealed.await?.map_err(io::Error::other).and_then(|sealed| {
+            fs::write(&new, sealed)?;
+            fs::rename(&new, kept)
+        });
+        if let Err(error) = written {
+            tracing::warn!(%error, "the directory will be read from its beginning again");
+        }
+        Ok(())
     }
 }
 
-/// Reads a log that comes page by page, each from an index on.
+/// Reads a log that comes page by page, each from an index on, after what is
+/// known of it.
 async fn read(
     gateway_key: &VerifyingKey,
+    known: State,
     mut page: impl AsyncFnMut(u64) -> Result<wire::DirectoryEntries, GatewayError>,
     mut sink: impl FnMut(&[u8]) -> std::io::Result<()>,
 ) -> Result<State, DirectoryReadError> {
-    let mut state = State::default();
+    let mut state = known;
     loop {
         let from = state.head().length;
         let wire::DirectoryEntries { entries, length } = page(from).await?;
+        if length < from {
+            return Err(DirectoryReadError::CutShort(from, length));
+        }
         // Many signatures take a moment.
         tokio::task::block_in_place(|| {
             entries.iter().try_for_each(|entry| {
@@ -170,7 +243,7 @@ mod tests {
             kept.push(entry.to_vec());
             Ok(())
         };
-        (read(&key, page, sink).await, kept)
+        (read(&key, State::default(), page, sink).await, kept)
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -208,6 +281,36 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_known_is_not_read_again_and_must_still_be_there() {
+        let key = gateway().verifying_key();
+        let (long, short) = (log(9), log(4));
+        let (known, _) = read_from(&short, short.len()).await;
+        let known = known.unwrap();
+        let ask = async |from: u64, log: &[Bytes]| {
+            assert!(from >= known.head().length, "{from} is known");
+            Ok(wire::DirectoryEntries {
+                entries: log.iter().skip(from as usize).cloned().collect(),
+                length: log.len() as u64,
+            })
+        };
+        let page = async |from| ask(from, &long).await;
+        let grown = read(&key, known.clone(), page, |_| Ok(())).await.unwrap();
+        assert_eq!(grown.head().length, long.len() as u64);
+        // A log that is another one from where it was known on.
+        let mut other = long.clone();
+        other[5] = other[6].clone();
+        let page = async |from| ask(from, &other).await;
+        let broken = read(&key, known.clone(), page, |_| Ok(())).await;
+        assert!(matches!(
+            broken,
+            Err(DirectoryReadError::Entry { index: 5, .. })
+        ));
+        let page = async |from| ask(from, &short[..2]).await;
+        let cut = read(&key, known.clone(), page, |_| Ok(())).await;
+        assert!(matches!(cut, Err(DirectoryReadError::CutShort(5, 2))));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_full_disk_ends_the_reading() {
         let log = log(1);
         let page = async |_| {
@@ -215,7 +318,8 @@ mod tests {
             Ok(wire::DirectoryEntries { entries, length })
         };
         let full = |_: &[u8]| Err(io::Error::from(io::ErrorKind::StorageFull));
-        let read = read(&gateway().verifying_key(), page, full).await;
+        let key = gateway().verifying_key();
+        let read = read(&key, State::default(), page, full).await;
         assert!(matches!(read, Err(DirectoryReadError::Sink(_))));
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use sotto_jwt_accounts::policy::{self, Read};
+use sotto_jwt_accounts::directory::{Device, Scope};
+use sotto_jwt_accounts::policy::{self, Invite, Read};
 use sotto_proto::wire::{
     ClaimedKeyPackage, KeyPackagesClaim, KeyPackagesClaimed, KeyPackagesUpload, KeyPackagesUploaded,
 };
@@ -46,7 +47,8 @@ impl Serve for KeyPackagesUpload {
 impl Serve for KeyPackagesClaim {
     type Caller = EnrolledDevice;
 
-    /// A device that is not enrolled, whose user has no role in the room, or
+    /// Judged with what the caller has proven: they read the room, and to add
+    /// another's device they may invite there. A device that is not enrolled, whose user has no role in the room, or
     /// that has left nothing here, is not in the answer.
     async fn serve(
         self,
@@ -62,19 +64,28 @@ impl Serve for KeyPackagesClaim {
         let devices: BTreeSet<DeviceId> = devices.collect::<Result<_, _>>()?;
         let state = org.newest().await?;
         let now_ms = gateway.now_ms();
-        let _may_add = policy::check(&state, caller.asking(now_ms), Read, &room)?;
-        let mut grants = Vec::with_capacity(devices.len());
-        for device in devices {
-            // What a member proves is asked when they want to read.
-            let permitted = state.device(device).and_then(|found| {
-                let user = &found.certificate.user;
-                let permit = policy::standing(&state, user, now_ms, Read, &room);
-                Some((permit.ok()?, found))
-            });
-            if let Some((permit, found)) = permitted {
-                let signed = grant::join(&state, &permit, found, gateway.key(), now_ms)?;
-                grants.push((device, signed));
-            }
+        let asking = caller.asking(now_ms);
+        let may_read = policy::check(&state, asking, Read, &room)?;
+        let found = devices.into_iter().filter_map(|id| state.device(id));
+        let found: Vec<&Device> = found.collect();
+        let is_own = |device: &Device| device.certificate.user == caller.user;
+        if !found.iter().all(|device| is_own(device)) {
+            let _may_add = policy::check(&state, asking, Invite, &Scope::Room(room))?;
+        }
+        let mut grants = Vec::with_capacity(found.len());
+        for device in found {
+            let permit = if is_own(device) {
+                may_read.clone()
+            } else {
+                // What they have proven counts when they want to read.
+                let user = &device.certificate.user;
+                let Ok(permit) = policy::standing(&state, user, now_ms, Read, &room) else {
+                    continue;
+                };
+                permit
+            };
+            let signed = grant::join(&state, &permit, device, gateway.key(), now_ms)?;
+            grants.push((device.certificate.device, signed));
         }
         let claims = grants.into_iter().map(async |(device, grant)| {
             let package = take(org, device).await?;

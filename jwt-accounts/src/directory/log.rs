@@ -29,6 +29,8 @@ use super::chain::ChainError;
 use super::state::State;
 use crate::grants;
 
+use kept::Kept;
+
 /// How long a change may go unnoticed when the message about it is lost.
 const POLL: Duration = Duration::from_secs(5);
 
@@ -68,6 +70,7 @@ pub type Known = Result<Arc<State>, LogError>;
 /// An org's directory, kept current for reading. Dropping it stops that.
 pub struct DirectoryLog {
     replica: Arc<Replica>,
+    kept: Option<Arc<Kept>>,
     /// Aborts its tasks when dropped.
     _tail: JoinSet<()>,
 }
@@ -97,7 +100,7 @@ impl DirectoryLog {
             None => None,
         };
         let kept = kept.unwrap_or_default();
-        let written = kept.head().length;
+        let snapshot = snapshot.map(|path| Arc::new(Kept::new(path, kept.head().length)));
         let replica = Arc::new(Replica {
             client,
             org,
@@ -108,11 +111,12 @@ impl DirectoryLog {
         replica.refresh().await?;
         let mut tail = JoinSet::new();
         tail.spawn(follow(Arc::clone(&replica), live));
-        if let Some(path) = snapshot {
-            tail.spawn(kept::keep(path, written, replica.known.subscribe()));
+        if let Some(kept) = &snapshot {
+            tail.spawn(Arc::clone(kept).follow(replica.known.subscribe()));
         }
         Ok(Self {
             replica,
+            kept: snapshot,
             _tail: tail,
         })
     }
@@ -123,6 +127,14 @@ impl DirectoryLog {
     /// [`LogError::Broken`] or [`LogError::OtherOrg`].
     pub fn state(&self) -> Known {
         self.replica.state()
+    }
+
+    /// Writes the snapshot, if there is one to keep and it is not of just this
+    /// state, so that starting again reads nothing twice. For a clean stop.
+    pub async fn keep(&self) {
+        if let (Some(kept), Ok(state)) = (&self.kept, self.state()) {
+            kept.write(state, 1).await;
+        }
     }
 
     /// The state, as it changes.

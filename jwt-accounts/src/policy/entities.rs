@@ -13,11 +13,26 @@ use crate::directory::Scope;
 /// The user, with their groups and roles, and the object's chain.
 pub(super) fn entities(model: &Model, facts: &Facts<'_>) -> Result<Entities, Broken> {
     let mut entities = Vec::with_capacity(facts.levels.len() + 1);
-    let mut held: HashSet<EntityUid> = HashSet::new();
     let mut above: Option<EntityUid> = None;
     for level in &facts.levels {
-        entities.push(level_entity(model, facts, level, above, &mut held)?);
+        entities.push(level_entity(model, facts, level, above)?);
         above = Some(level_uid(model, facts, level));
+    }
+    entities.push(user_entity(model, facts)?);
+    Entities::from_entities(entities, None).map_err(Broken::new)
+}
+
+/// The user alone, for policies that do not look into the object.
+pub(super) fn user(model: &Model, facts: &Facts<'_>) -> Result<Entities, Broken> {
+    Entities::from_entities([user_entity(model, facts)?], None).map_err(Broken::new)
+}
+
+fn user_entity(model: &Model, facts: &Facts<'_>) -> Result<Entity, Broken> {
+    let mut held: HashSet<EntityUid> = HashSet::new();
+    for level in &facts.levels {
+        let (owners, members) = roles(model, level);
+        held.extend(level.owner.then_some(owners));
+        held.extend(level.member.then_some(members));
     }
     let groups = facts.groups.iter();
     held.extend(groups.map(|group| model.uid(model::Entity::Group, group.as_str())));
@@ -26,8 +41,16 @@ pub(super) fn entities(model: &Model, facts: &Facts<'_>) -> Result<Entities, Bro
         ("guest".to_owned(), Value::new_bool(facts.guest)),
     ]);
     let user = model.uid(model::Entity::User, facts.user);
-    entities.push(Entity::new(user, attributes, held).map_err(Broken::new)?);
-    Entities::from_entities(entities, None).map_err(Broken::new)
+    Entity::new(user, attributes, held).map_err(Broken::new)
+}
+
+/// What the owners and the members of a level are called.
+fn roles(model: &Model, level: &Level<'_>) -> (EntityUid, EntityUid) {
+    let role = |name: &str| {
+        let id = format!("{name} of {}", level.scope);
+        model.uid(model::Entity::Role, &id)
+    };
+    (role("owners"), role("members"))
 }
 
 /// What a level is called.
@@ -39,25 +62,14 @@ pub(super) fn level_uid(model: &Model, facts: &Facts<'_>, level: &Level<'_>) -> 
     }
 }
 
-/// One level; the roles that the user holds there are added to `held`.
+/// One level.
 fn level_entity(
     model: &Model,
     facts: &Facts<'_>,
     level: &Level<'_>,
     above: Option<EntityUid>,
-    held: &mut HashSet<EntityUid>,
 ) -> Result<Entity, Broken> {
-    let role = |name: &str| {
-        let id = format!("{name} of {}", level.scope);
-        model.uid(model::Entity::Role, &id)
-    };
-    let (owners, members) = (role("owners"), role("members"));
-    if level.owner {
-        held.insert(owners.clone());
-    }
-    if level.member {
-        held.insert(members.clone());
-    }
+    let (owners, members) = roles(model, level);
     let mut attributes = HashMap::from([
         ("owners".to_owned(), Value::new_entity_uid(owners)),
         ("members".to_owned(), Value::new_entity_uid(members)),

@@ -6,6 +6,7 @@
 use std::sync::OnceLock;
 
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet};
+use serde_json::Value as Json;
 use sotto_proto::wire;
 
 use super::demand::{BadDemand, Demand};
@@ -34,8 +35,10 @@ pub struct LevelPolicy {
 #[derive(Clone)]
 pub(super) struct Compiled {
     pub(super) policies: PolicySet,
-    /// Whether it looks into the user or the object: entities cost to make.
-    pub(super) asks_entities: bool,
+    /// Whether it looks into the user, or into the object and what is above it:
+    /// entities cost to make.
+    pub(super) asks_user: bool,
+    pub(super) asks_object: bool,
     /// Whether the text speaks of the time; it costs to tell.
     pub(super) asks_now: bool,
     /// Whether it speaks of introductions.
@@ -140,7 +143,8 @@ impl LevelPolicy {
             policies.add(policy).map_err(|error| syntax(&error))?;
         }
         Ok(Compiled {
-            asks_entities: own.policies().any(looks_into_entities),
+            asks_user: own.policies().any(|policy| looks_into(policy, "principal")),
+            asks_object: own.policies().any(|policy| looks_into(policy, "resource")),
             asks_now: speaks_of(&own, "now"),
             asks_introductions: speaks_of(&policies, "introductions"),
             policies,
@@ -169,19 +173,35 @@ fn demand_id(index: usize) -> String {
     format!("demand-{}", index + 1)
 }
 
-/// Whether more of a policy's user and object counts than which they are. Too
-/// often yes does no harm, and a wrong no would only forbid.
-fn looks_into_entities(policy: &Policy) -> bool {
+/// Whether more of a policy's `principal` or `resource` counts than which it
+/// is. Too often yes does no harm, and a wrong no would only forbid.
+fn looks_into(policy: &Policy, variable: &str) -> bool {
     let Ok(json) = policy.to_json() else {
         return true;
     };
-    let part = |name: &str| json.get(name).map(ToString::to_string).unwrap_or_default();
-    let conditions = part("conditions");
-    let names = ["\"principal\"", "\"resource\"", "\"__entity\""];
-    names.iter().any(|name| conditions.contains(name))
-        || ["principal", "resource"]
-            .iter()
-            .any(|of| part(of).contains("\"in\""))
+    let scope = json.get(variable).map(ToString::to_string);
+    scope.is_some_and(|scope| scope.contains("\"in\""))
+        || json
+            .get("conditions")
+            .is_none_or(|of| speaks_into(of, variable))
+}
+
+/// Whether an expression speaks of a variable, or looks into an entity that it
+/// names itself; of those only objects are worth naming.
+fn speaks_into(json: &Json, variable: &str) -> bool {
+    let names_entity = |of: &Json| variable == "resource" && of.to_string().contains("__entity");
+    match json {
+        Json::String(text) => text == variable,
+        Json::Array(parts) => parts.iter().any(|part| speaks_into(part, variable)),
+        Json::Object(parts) => parts.iter().any(|(operator, part)| {
+            let looks = [".", "has", "getTag", "hasTag"].contains(&operator.as_str());
+            let left = part.get("left").unwrap_or(part);
+            // What stands left of `in` is looked into for what it is in.
+            let looks = looks || operator == "in";
+            speaks_into(part, variable) || (looks && names_entity(left))
+        }),
+        _ => false,
+    }
 }
 
 /// Whether a name stands anywhere in the policies, however it is written.

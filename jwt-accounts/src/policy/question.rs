@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::Asking;
 use super::demand::{ActionKind, INTRODUCTIONS_WINDOW};
 use super::denied::Why;
-use super::entities::{entities, level_uid};
+use super::entities::{self, level_uid};
 use super::factor::{Factor, Proven};
 use super::facts::{Facts, Level};
 use super::level::Compiled;
@@ -26,6 +26,7 @@ pub(super) struct Question<'a> {
     action: EntityUid,
     resource: EntityUid,
     entities: OnceCell<Result<Entities, Broken>>,
+    user: OnceCell<Result<Entities, Broken>>,
 }
 
 /// What is the case beside the directory, or is supposed to be.
@@ -84,6 +85,7 @@ impl<'a> Question<'a> {
             action: model.action(kind),
             resource: level_uid(model, facts, object),
             entities: OnceCell::new(),
+            user: OnceCell::new(),
         })
     }
 
@@ -95,9 +97,10 @@ impl<'a> Question<'a> {
             let compiled = policy.compiled().map_err(Broken::new)?;
             let context = self.context(compiled, level, world)?;
             let nothing = Entities::empty();
-            let entities = match compiled.asks_entities {
-                true => self.entities()?,
-                false => &nothing,
+            let entities = match (compiled.asks_user, compiled.asks_object) {
+                (_, true) => self.entities()?,
+                (true, false) => self.user()?,
+                (false, false) => &nothing,
             };
             let response = self.ask(&compiled.policies, context, entities)?;
             let diagnostics = response.diagnostics();
@@ -148,7 +151,15 @@ impl<'a> Question<'a> {
     pub(super) fn entities(&self) -> Result<&Entities, Broken> {
         let made = self
             .entities
-            .get_or_init(|| entities(self.model, self.facts));
+            .get_or_init(|| entities::entities(self.model, self.facts));
+        made.as_ref().map_err(Broken::clone)
+    }
+
+    /// Of these, the user.
+    fn user(&self) -> Result<&Entities, Broken> {
+        let made = self
+            .user
+            .get_or_init(|| entities::user(self.model, self.facts));
         made.as_ref().map_err(Broken::clone)
     }
 

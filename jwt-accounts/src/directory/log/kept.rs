@@ -10,7 +10,7 @@ use async_nats::Client;
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256};
 use sotto_proto::OrgName;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::super::state::State;
 use super::super::state::snapshot::{self, BadSnapshot};
@@ -51,25 +51,48 @@ pub(super) async fn load(
     Ok(Some(state))
 }
 
-/// Writes the file anew whenever the log has grown enough since `written`.
-pub(super) async fn keep(path: PathBuf, mut written: u64, mut known: watch::Receiver<Known>) {
-    loop {
-        let grown = |known: &Known| {
-            let length = known.as_ref().map(|state| state.head().length);
-            length.is_ok_and(|length| length >= written.saturating_add(ENTRIES))
-        };
-        let Ok(Ok(state)) = known.wait_for(grown).await.map(|known| known.clone()) else {
+/// The file, and how much of the log it holds.
+pub(super) struct Kept {
+    path: PathBuf,
+    written: Mutex<u64>,
+}
+
+impl Kept {
+    /// A file that holds so many entries.
+    pub(super) fn new(path: PathBuf, written: u64) -> Self {
+        let written = Mutex::new(written);
+        Self { path, written }
+    }
+
+    /// Writes the file anew whenever the log has grown enough.
+    pub(super) async fn follow(self: Arc<Self>, mut known: watch::Receiver<Known>) {
+        loop {
+            let enough = self.written.lock().await.saturating_add(ENTRIES);
+            let grown = |known: &Known| {
+                let length = known.as_ref().map(|state| state.head().length);
+                length.is_ok_and(|length| length >= enough)
+            };
+            let Ok(Ok(state)) = known.wait_for(grown).await.map(|known| known.clone()) else {
+                return;
+            };
+            self.write(state, ENTRIES).await;
+        }
+    }
+
+    /// Writes the file anew if that adds so many entries; a failure costs the
+    /// next start some time, and is not tried again before there is more.
+    pub(super) async fn write(&self, state: Arc<State>, entries: u64) {
+        let mut written = self.written.lock().await;
+        let length = state.head().length;
+        if length < written.saturating_add(entries) {
             return;
-        };
-        written = state.head().length;
-        let file = path.clone();
-        let done = tokio::task::spawn_blocking(move || replace(&file, &state));
-        match done.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(%error, path = %path.display(), "starting again will take longer");
-            }
-            Err(_) => return,
+        }
+        *written = length;
+        let file = self.path.clone();
+        let done = tokio::task::spawn_blocking(move || replace(&file, &state)).await;
+        if let Ok(Err(error)) = done {
+            let path = self.path.display();
+            tracing::warn!(%error, %path, "starting again will take longer");
         }
     }
 }

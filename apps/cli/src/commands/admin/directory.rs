@@ -7,12 +7,19 @@ use sotto_jwt_accounts::directory::State;
 
 use crate::device::{Context, Device};
 
-/// What the log adds up to now.
+/// What takes a moment.
+const READING: &str = "Reading and verifying the directory";
+
+/// What the log adds up to now. What this device has verified before is not
+/// read again.
 ///
 /// # Errors
 /// When the server refuses or is away, or an entry does not verify.
 pub async fn state(context: &Context) -> anyhow::Result<State> {
-    read(context, |_| Ok(())).await
+    let device = context.open()?;
+    let state = state_at(context, &device).await?;
+    device.session.stop().await;
+    Ok(state)
 }
 
 /// The same on a device at work.
@@ -20,7 +27,9 @@ pub async fn state(context: &Context) -> anyhow::Result<State> {
 /// # Errors
 /// As [`state`].
 pub async fn state_at(context: &Context, device: &Device) -> anyhow::Result<State> {
-    read_at(context, device, |_| Ok(())).await
+    let kept = context.home.kept_directory();
+    let reading = device.session.directory(&kept);
+    Ok(context.output.patiently(READING, reading).await?)
 }
 
 /// Gives every entry to `sink`, in order and verified; what they add up to.
@@ -32,17 +41,8 @@ pub async fn read(
     sink: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> anyhow::Result<State> {
     let device = context.open()?;
-    let state = read_at(context, &device, sink).await?;
+    let reading = device.session.read_directory(sink);
+    let state = context.output.patiently(READING, reading).await?;
     device.session.stop().await;
     Ok(state)
-}
-
-async fn read_at(
-    context: &Context,
-    device: &Device,
-    sink: impl FnMut(&[u8]) -> io::Result<()>,
-) -> anyhow::Result<State> {
-    let reading = device.session.read_directory(sink);
-    let what = "Reading and verifying the directory";
-    Ok(context.output.patiently(what, reading).await?)
 }
