@@ -227,6 +227,8 @@ impl Actor {
             // Messages were dropped, perhaps the last ones, so that no gap
             // would show: the next connection catches up.
             Event::SlowConsumer(_) => true,
+            // The server is about to stop: others may be there.
+            Event::LameDuckMode => true,
             Event::ServerError(ServerError::Other(error)) => {
                 match denied_publish(error) {
                     Some(subject) => self.denied(subject),

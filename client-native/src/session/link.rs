@@ -63,6 +63,28 @@ struct Joined {
     refresh_at: Instant,
 }
 
+/// What the gateway said last: with it any server lets this device in for as
+/// long as the JWT is good, whether the gateway is there or not.
+struct Pass {
+    urls: Vec<String>,
+    jwt: String,
+    grants: Grants,
+    got: Instant,
+    /// How long it is good, by this machine's monotonic clock, so that its idea
+    /// of the time does not matter.
+    lifetime: Duration,
+}
+
+impl Pass {
+    fn is_good(&self) -> bool {
+        self.got.elapsed() < self.lifetime
+    }
+
+    fn refresh_at(&self) -> Instant {
+        self.got + (self.lifetime / 4 * 3).max(REFRESH_MIN)
+    }
+}
+
 impl Link {
     /// Runs until nobody listens to the events.
     pub(super) async fn keep(self) {
@@ -70,9 +92,10 @@ impl Link {
         let mut patience = Patience::new();
         // The connection in force, also while its successor is being made.
         let mut current: Option<Connection> = None;
+        let mut pass = None;
         loop {
             let began = Instant::now();
-            let (event, next) = match self.join(&mut patience).await {
+            let (event, next) = match self.join(&mut patience, &mut pass, current.is_none()).await {
                 Ok(joined) => {
                     let Joined {
                         connection,
@@ -133,24 +156,35 @@ impl Link {
         self.events.send(event).await.is_ok()
     }
 
-    async fn join(&self, patience: &mut Patience) -> Result<Joined, JoinError> {
-        let began = Instant::now();
-        let info = self.access.server_info().await?;
-        let jwt = self.access.call(&wire::JwtRequest {}).await?;
-        patience.answered_after(began.elapsed());
-        let lifetime = u64::try_from(jwt.expires_ms.saturating_sub(jwt.now_ms)).unwrap_or_default();
-        // By this machine's monotonic clock, so that its idea of the time does
-        // not matter.
-        let refresh_in = Duration::from_millis(lifetime / 4 * 3).max(REFRESH_MIN);
-        let refresh_at = Instant::now() + refresh_in;
-        let grants = Grants::of(&jwt);
+    /// Connects with a new pass; with the last one when the gateway is away
+    /// and this device `is_cut_off`.
+    async fn join(
+        &self,
+        patience: &mut Patience,
+        pass: &mut Option<Pass>,
+        is_cut_off: bool,
+    ) -> Result<Joined, JoinError> {
+        match self.ask(patience).await {
+            Ok(new) => *pass = Some(new),
+            Err(error) => {
+                let away = matches!(error, GatewayError::Unreachable { .. });
+                let good = pass.as_ref().is_some_and(Pass::is_good);
+                if !(away && is_cut_off && good) {
+                    return Err(error.into());
+                }
+                tracing::info!("the gateway is away: the last JWT is used again");
+            }
+        }
+        let Some(known) = &*pass else {
+            return Err(ConnectError::Refused.into());
+        };
         let settings = Settings {
-            urls: info.nats_urls,
+            urls: known.urls.clone(),
             tls: self.tls.clone(),
             device: self.device,
-            jwt: jwt.jwt,
-            rooms: grants.rooms.clone(),
-            gated: grants.gated.clone(),
+            jwt: known.jwt.clone(),
+            rooms: known.grants.rooms.clone(),
+            gated: known.grants.gated.clone(),
             patience: patience.duration(),
         };
         let keys = self.access.keys().clone();
@@ -158,11 +192,36 @@ impl Link {
         let began = Instant::now();
         let (live, presence) = (self.live.clone(), self.presence.clone());
         let opened = Connection::open(settings, sign, live, presence).await;
-        let connection = opened.inspect_err(|_| patience.failed_after(began.elapsed()))?;
+        let connection = match opened {
+            Ok(connection) => connection,
+            Err(error) => {
+                patience.failed_after(began.elapsed());
+                if error == ConnectError::Refused {
+                    *pass = None;
+                }
+                return Err(error.into());
+            }
+        };
         Ok(Joined {
             connection,
-            grants,
-            refresh_at,
+            grants: known.grants.clone(),
+            refresh_at: known.refresh_at().max(Instant::now() + REFRESH_MIN),
+        })
+    }
+
+    /// Asks the gateway for a pass.
+    async fn ask(&self, patience: &mut Patience) -> Result<Pass, GatewayError> {
+        let began = Instant::now();
+        let info = self.access.server_info().await?;
+        let jwt = self.access.call(&wire::JwtRequest {}).await?;
+        patience.answered_after(began.elapsed());
+        let lifetime = u64::try_from(jwt.expires_ms.saturating_sub(jwt.now_ms)).unwrap_or_default();
+        Ok(Pass {
+            urls: info.nats_urls,
+            grants: Grants::of(&jwt),
+            jwt: jwt.jwt,
+            got: Instant::now(),
+            lifetime: Duration::from_millis(lifetime),
         })
     }
 }
