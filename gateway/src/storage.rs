@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::context::CreateKeyValueError;
+use async_nats::jetstream::context::{CreateKeyValueError, CreateKeyValueErrorKind};
 use async_nats::jetstream::kv::{Config, Operation, Store, UpdateErrorKind};
-use async_nats::jetstream::stream::StorageType;
+use async_nats::jetstream::stream::{self, StorageType};
 use bytes::Bytes;
 use prost::Message;
 use sotto_proto::limits;
@@ -135,11 +135,29 @@ pub struct Bucket {
 
 impl Bucket {
     async fn open(jetstream: &Context, config: Config) -> Result<Self, CreateKeyValueError> {
+        let bucket = config.bucket.clone();
         // On how many nodes it is kept may have changed since it was made.
-        let store = match jetstream.get_key_value(&config.bucket).await {
+        let store = match jetstream.get_key_value(&bucket).await {
             Ok(store) => store,
             Err(_) => jetstream.create_key_value(config).await?,
         };
+        let stream = store.stream.cached_info().config.clone();
+        if !stream.allow_direct {
+            return Ok(Self { store });
+        }
+        // A copy on another node may be some moments behind, and who has
+        // written must read what was written: only the leader is asked.
+        let unusable = |error: async_nats::Error| {
+            CreateKeyValueError::with_source(CreateKeyValueErrorKind::BucketCreate, error)
+        };
+        let stream = stream::Config {
+            allow_direct: false,
+            ..stream
+        };
+        let updated = jetstream.update_stream(stream).await;
+        updated.map_err(|error| unusable(error.into()))?;
+        let store = jetstream.get_key_value(&bucket).await;
+        let store = store.map_err(|error| unusable(error.into()))?;
         Ok(Self { store })
     }
 

@@ -34,6 +34,10 @@ use kept::Kept;
 /// How long a change may go unnoticed when the message about it is lost.
 const POLL: Duration = Duration::from_secs(5);
 
+/// How often, and after which pause, what was told of is read again.
+const BEHIND: usize = 100;
+const CATCHING_UP: Duration = Duration::from_millis(20);
+
 /// Largest entry, in bytes; a policy is the largest thing in one.
 const ENTRY_MAX: i32 = 32 * 1024;
 
@@ -199,6 +203,20 @@ impl Replica {
         }
     }
 
+    /// Reads to the end of the stream, and again for a while until that is at
+    /// least `length`: the copy that answers may not have yet what another
+    /// node's told of.
+    async fn read_to(&self, length: u64) -> Result<(), LogError> {
+        for _ in 0..BEHIND {
+            self.refresh().await?;
+            if self.state()?.head().length >= length {
+                break;
+            }
+            tokio::time::sleep(CATCHING_UP).await;
+        }
+        Ok(())
+    }
+
     /// Takes in entries with their stream sequences; those known already are
     /// passed over.
     fn take(&self, entries: &[(u64, bytes::Bytes)]) -> Result<(), LogError> {
@@ -244,12 +262,13 @@ impl Replica {
 /// anyway, because such a message can be lost.
 async fn follow(replica: Arc<Replica>, mut live: async_nats::Subscriber) {
     loop {
-        match tokio::time::timeout(POLL, live.next()).await {
+        let heard = match tokio::time::timeout(POLL, live.next()).await {
             Ok(None) => return,
             Ok(Some(message)) if is_known(&replica, &message) => continue,
-            Ok(Some(_)) | Err(_) => {}
-        }
-        match replica.refresh().await {
+            Ok(Some(message)) => batch::number(&message, header::NATS_SEQUENCE),
+            Err(_) => None,
+        };
+        match replica.read_to(heard.unwrap_or_default()).await {
             Ok(()) => {}
             Err(error @ LogError::Unavailable(_)) => {
                 tracing::warn!(%error, "the directory may be out of date");
