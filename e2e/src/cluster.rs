@@ -15,6 +15,7 @@ use serde_json::Value;
 use sotto_jwt_accounts::grants::{GATEWAY_INBOX, RELAY_INBOX};
 use sotto_proto::{DIRECTORY_STREAM, GatewayAddress, INBOX_STREAM, OrgName, Shard};
 use sotto_proto::{blob_stream, mail_stream};
+use sotto_service::cluster::Members;
 use sotto_service::nats::{self, Login};
 use sotto_service::readiness::Ready;
 use sotto_service::{Layout, ServerConfig, private_files, replicas, tls};
@@ -62,7 +63,6 @@ impl Cluster {
     /// # Errors
     /// When it does not serve in the end.
     pub fn alone(dir: &Path, org: &str, project: &str) -> anyhow::Result<Self> {
-        tls::install_provider();
         let root = dir.join("n1");
         let (gateway, nats) = (free_address()?, free_address()?);
         let mut init = Command::new(binary("sotto-gateway")?);
@@ -70,10 +70,19 @@ impl Cluster {
             .arg(&root)
             .args(["--gateway-listen", &gateway, "--nats-listen", &nats]);
         finish(init)?;
+        Self::bootstrap(&root, org)
+    }
+
+    /// Makes a stopped server the first node and starts it.
+    ///
+    /// # Errors
+    /// When it does not serve in the end.
+    pub fn bootstrap(root: &Path, org: &str) -> anyhow::Result<Self> {
+        tls::install_provider();
         let mut bootstrap = Command::new(binary("sotto-relay")?);
         bootstrap
             .args(["bootstrap", "--name", "n1", "--dir"])
-            .arg(&root)
+            .arg(root)
             .args(["--routes-listen", &free_address()?])
             .args(["--admission-listen", &free_address()?]);
         finish(bootstrap)?;
@@ -95,10 +104,18 @@ impl Cluster {
     /// # Errors
     /// When it is not let in or does not serve in the end.
     pub fn join(&mut self, dir: &Path, gateway: bool) -> anyhow::Result<usize> {
-        let number = self.nodes.len();
         let (address, token) = self.token(gateway)?;
-        let name = format!("n{}", number + 1);
+        let name = format!("n{}", self.nodes.len() + 1);
         join(dir, &name, &address, &token)?.success()?;
+        self.add(dir)
+    }
+
+    /// Starts a machine that has joined; its number.
+    ///
+    /// # Errors
+    /// When it does not serve in the end.
+    pub fn add(&mut self, dir: &Path) -> anyhow::Result<usize> {
+        let number = self.nodes.len();
         self.nodes.push(Node {
             layout: Layout::new(dir),
             relay: None,
@@ -121,6 +138,32 @@ impl Cluster {
         }
         let made = finish(command)?;
         Ok((text(&made, "address")?, text(&made, "token")?))
+    }
+
+    /// What `sotto-relay cluster status` says on a node.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn status(&self, number: usize) -> anyhow::Result<Value> {
+        let node = self.nodes.get(number).context("no such node")?;
+        let mut command = Command::new(binary("sotto-relay")?);
+        command
+            .args(["cluster", "status", "--json", "--dir"])
+            .arg(node.layout.root());
+        finish(command)?.pop().context("it says nothing")
+    }
+
+    /// Takes a node out that does not run.
+    ///
+    /// # Errors
+    /// When the others do not agree.
+    pub fn remove(&mut self, number: usize) -> anyhow::Result<()> {
+        let name = format!("n{}", number + 1);
+        let mut command = Command::new(binary("sotto-relay")?);
+        command
+            .args(["cluster", "remove", &name, "--dir"])
+            .arg(self.first()?.layout.root());
+        finish(command).map(drop)
     }
 
     /// The nodes, by number from 0.
@@ -248,7 +291,7 @@ impl Cluster {
         let running = self.nodes.iter().filter(|node| node.relay.is_some());
         let layout = running.map(|node| &node.layout).next();
         let layout = layout.context("no node runs")?;
-        let wanted = if self.nodes.len() >= 3 { 3 } else { 1 };
+        let wanted = Members::load(layout)?.replicas();
         runtime.block_on(async {
             let relay = self.relay_client(layout).await?;
             let gateway = self.gateway_client().await?;
@@ -359,7 +402,7 @@ pub fn join(dir: &Path, name: &str, address: &str, token: &str) -> anyhow::Resul
     command
         .args(["join", address, "--token", token, "--name", name, "--dir"])
         .arg(dir)
-        .args(["--public-host", "127.0.0.1"])
+        .args(["--public-host", "127.0.0.1", "--wait", "30"])
         .args(["--nats-listen", &free_address()?])
         .args(["--gateway-listen", &free_address()?])
         .args(["--routes-listen", &free_address()?])

@@ -122,9 +122,11 @@ pub fn gateway(buckets: &[&str]) -> Rights {
 }
 
 /// What whoever runs the server may do in the system account: push accounts,
-/// ask for the servers' state. A relay watches its nats-server with it.
+/// ask for the servers' state, take a server out of a cluster. A relay watches
+/// its nats-server with it.
 pub fn admin() -> Rights {
-    let publish = vec!["$SYS.REQ.>".to_owned()];
+    let publish = ["$SYS.REQ.>", "$JS.API.SERVER.REMOVE"].map(str::to_owned);
+    let publish = publish.to_vec();
     let subscribe = vec!["$SYS.>".to_owned(), format!("{SYSTEM_INBOX}.>")];
     rights(publish, subscribe, SERVICE_SUBSCRIPTIONS)
 }

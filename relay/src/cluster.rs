@@ -8,15 +8,19 @@
 //! gets that joins as a gateway.
 
 mod admission;
-mod adoption;
+pub mod adoption;
 mod bootstrap;
 mod bundle;
 mod commands;
 mod exchange;
 mod group;
 mod growth;
+pub mod hold_back;
 mod join;
 mod membership;
+mod remove;
+mod status;
+mod streams;
 mod sync;
 mod tokens;
 

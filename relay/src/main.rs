@@ -68,7 +68,7 @@ async fn main() -> Result<()> {
         }
         Command::Bootstrap(args) => {
             logging::start("warn")?;
-            cluster::bootstrap(&args)
+            cluster::bootstrap(&args).await
         }
         Command::Join(args) => {
             logging::start("warn")?;

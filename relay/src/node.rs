@@ -6,7 +6,9 @@ use anyhow::Result;
 use sotto_service::cluster::{Cluster, Members};
 use sotto_service::{Layout, ServerConfig};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
+use crate::cluster::hold_back;
 use crate::cluster::{Group, Growth, Membership};
 use crate::nats_server::{ConfigFile, NatsAccounts, NatsBinary, Supervisor};
 use crate::nats_server::{peer_state, write_witness};
@@ -22,6 +24,8 @@ pub struct Node {
     /// Another nats-server on this machine, without streams, while there is no
     /// other node.
     witness: Option<Supervisor>,
+    /// What it keeps may be behind what it said that it keeps.
+    held: bool,
 }
 
 /// What is to be done to nats-server.
@@ -62,7 +66,30 @@ impl Node {
             group: membership.group(),
             membership,
             witness,
+            held: false,
         })
+    }
+
+    /// Returns when nothing speaks against letting clients in, or at `stop`.
+    ///
+    /// # Errors
+    /// When nats-server does not run or is not what is demanded of it.
+    pub async fn hold_back(&mut self, binary: &NatsBinary, stop: &CancellationToken) -> Result<()> {
+        // With nobody else there, nobody has more.
+        if !hold_back::begin(&self.layout)? || self.witness.is_some() {
+            return hold_back::caught_up(&self.layout);
+        }
+        self.held = true;
+        if let Some(cluster) = Cluster::load(&self.layout)? {
+            hold_back::until_current(&self.layout, &self.config, &cluster, binary, stop).await?;
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            self.held = false;
+            self.file
+                .write(&self.layout, &self.config, Some(&cluster))?;
+        }
+        hold_back::caught_up(&self.layout)
     }
 
     /// Waits until something is to be done to nats-server. May be dropped at
@@ -104,6 +131,11 @@ impl Node {
         }
         if let Some(witness) = self.witness {
             witness.stop().await;
+        }
+        if !self.held
+            && let Err(error) = hold_back::end(&self.layout)
+        {
+            tracing::warn!("that this node was stopped is not noted: {error:#}");
         }
     }
 

@@ -16,6 +16,7 @@ use sotto_service::{Layout, ServerConfig};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::adoption;
 use crate::fetch::ConnectionClosed;
 use crate::metrics::{Metrics, MetricsServer};
 use crate::nats_server::{ConfigFile, Finding, Health, NatsBinary, Supervisor};
@@ -38,12 +39,16 @@ pub async fn serve(
     let binary = NatsBinary::find(nats_server)?;
     tracing::info!(version = binary.version, "found nats-server");
     let cluster = Cluster::load(layout)?;
+    adoption::put_back(layout)?;
     let file = ConfigFile::new(layout)?;
     file.write(layout, config, cluster.as_ref())?;
     let mut node = match cluster {
         Some(cluster) => Some(Node::start(layout, config, cluster, file, &binary).await?),
         None => None,
     };
+    if let Some(node) = &mut node {
+        node.hold_back(&binary, &stop).await?;
+    }
     let mut supervisor = Supervisor::start(&binary, layout).await?;
     let served = run(layout, config, gateway, &mut supervisor, &mut node, stop).await;
     match node {

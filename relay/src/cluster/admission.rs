@@ -129,8 +129,7 @@ impl Admission {
 
     async fn admit(&self, join: &Join, from: SocketAddr) -> Answer {
         let _one = self.admitting.lock().await;
-        let members = self.members.borrow().clone();
-        if let Err(no) = self.could_join(join, &members) {
+        if let Err(no) = self.could_join(join, &self.members.borrow().clone()) {
             return no;
         }
         let permitted = match tokens::consume(&self.layout, &join.secret, now_ms()) {
@@ -144,7 +143,7 @@ impl Admission {
                 return Answer::Refused(error.to_string());
             }
         };
-        match self.let_in(join, members, permitted.gateway) {
+        match self.let_in(join, permitted.gateway) {
             Ok(admitted) => {
                 tracing::info!(node = %join.name, %from, "a node was let in");
                 Answer::Admitted(Box::new(admitted))
@@ -186,30 +185,33 @@ impl Admission {
         }
     }
 
-    fn let_in(&self, join: &Join, members: Members, gateway: bool) -> Result<Admitted> {
+    fn let_in(&self, join: &Join, gateway: bool) -> Result<Admitted> {
         let layout = &self.layout;
         let read = |path: &std::path::Path| private_files::read_text(path, FILE_MAX);
-        let node = cluster::admit(layout, &join.node_key, join.routes.host(), gateway)?;
+        let key = cluster::admit(layout, &join.node_key, join.routes.host(), gateway)?;
         let server_certificate = tls::certify_server(layout, &join.server_key, &join.hosts)?;
         let keys = match gateway {
             true => Some(KeeperFiles::read(layout)?),
             false => None,
         };
-        let members = members.with(Member {
+        let node = Member {
             name: join.name.clone(),
             nats_url: format!("tls://{}", join.clients),
             routes: join.routes.clone(),
             admission: join.admission.clone(),
-            key: node.key,
-            certificate: node.fingerprint,
+            key: key.key,
+            certificate: key.fingerprint,
             keeps_keys: gateway,
-        });
+        };
+        // A command may be changing the list.
+        let _locked = private_files::lock(&layout.cluster())?;
+        let members = Members::load(layout)?.with(node);
         let admitted = Admitted {
             config: read(&layout.config())?,
             authority: read(&layout.authority())?,
             cluster_authority: read(&layout.cluster_authority())?,
             server_certificate,
-            node_certificate: node.certificate,
+            node_certificate: key.certificate,
             bundle: Bundle::read(layout)?,
             keys,
             members: members.clone(),

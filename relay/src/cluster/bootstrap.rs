@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use sotto_service::cluster::{self, Endpoint, Member, Members, Node, NodeName};
+use sotto_service::cluster::{self, Cluster, Endpoint, Member, Members, Node, NodeName};
 use sotto_service::{Layout, ServerConfig, private_files};
 
 use super::adoption;
-use crate::nats_server::{NatsAccounts, peer_state};
+use crate::nats_server::{NatsAccounts, NatsBinary, peer_state};
 use crate::serve;
 
 /// Where nats-servers listen for each other by custom, and relays by ours.
@@ -48,6 +48,10 @@ pub struct BootstrapArgs {
 
     #[command(flatten)]
     places: Places,
+
+    /// The nats-server to run, instead of the one that is found.
+    #[arg(long, env = "SOTTO_NATS_SERVER", value_name = "FILE")]
+    nats_server: Option<PathBuf>,
 }
 
 impl Places {
@@ -83,7 +87,7 @@ impl Places {
 /// # Errors
 /// When it runs, is a node already, or what it stored cannot be taken over;
 /// then it is as it was.
-pub fn bootstrap(args: &BootstrapArgs) -> Result<()> {
+pub async fn bootstrap(args: &BootstrapArgs) -> Result<()> {
     let config = ServerConfig::load(&Layout::new(&args.dir))?;
     let root = std::fs::canonicalize(&args.dir)
         .with_context(|| format!("cannot find {}", args.dir.display()))?;
@@ -117,13 +121,18 @@ pub fn bootstrap(args: &BootstrapArgs) -> Result<()> {
     };
     members.save(&layout)?;
     let system = NatsAccounts::read(&layout)?.system;
-    ensure!(
-        !adoption::has_streams(&layout, &system)?,
-        "{} has messages already: only a server that never ran can be bootstrapped",
-        layout.root().display()
-    );
-    peer_state::forget(&layout, &system)?;
-    peer_state::write_first(&layout, &system, [&node.name])?;
+    let cluster = Cluster {
+        node: node.clone(),
+        members,
+    };
+    adoption::put_back(&layout)?;
+    if adoption::has_streams(&layout, &system)? {
+        let binary = NatsBinary::find(args.nats_server.as_deref())?;
+        adoption::adopt(&layout, &config, &cluster, &system, &binary).await?;
+    } else {
+        peer_state::forget(&layout, &system)?;
+        peer_state::write_first(&layout, &system, [&node.name])?;
+    }
     node.save(&layout)?;
     Ok(())
 }

@@ -47,6 +47,7 @@ pub struct KeeperFiles {
     authority_key: String,
     cluster_authority_key: String,
     gateway_key: String,
+    gateway_system: String,
     opaque_setup: String,
     /// The gateway's credentials in the system account.
     system: String,
@@ -132,6 +133,7 @@ impl KeeperFiles {
             authority_key: file(&layout.authority_key())?,
             cluster_authority_key: file(&layout.cluster_authority_key())?,
             gateway_key: file(&layout.gateway_key())?,
+            gateway_system: file(&layout.gateway_system_creds())?,
             opaque_setup: file(&layout.opaque_setup())?,
             system: file(&layout.gateway_system_creds())?,
             gateways: gateways.collect::<Result<_>>()?,
@@ -148,6 +150,7 @@ impl KeeperFiles {
         write(&layout.authority_key(), &self.authority_key)?;
         write(&layout.cluster_authority_key(), &self.cluster_authority_key)?;
         write(&layout.gateway_key(), &self.gateway_key)?;
+        write(&layout.gateway_system_creds(), &self.gateway_system)?;
         write(&layout.opaque_setup(), &self.opaque_setup)?;
         write(&layout.gateway_system_creds(), &self.system)?;
         for (org, credentials) in &self.gateways {

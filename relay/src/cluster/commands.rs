@@ -4,9 +4,14 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use sotto_service::Layout;
-use sotto_service::cluster::{self, Cluster};
+use async_nats::Client;
+use sotto_jwt_accounts::grants::SYSTEM_INBOX;
+use sotto_service::cluster::{self, Cluster, NodeName};
+use sotto_service::nats::{self, Login};
+use sotto_service::{Layout, ServerConfig};
 
+use super::remove;
+use super::status::Status;
 use super::tokens::{self, Permitted};
 
 /// Longest life of a token, in hours.
@@ -45,6 +50,17 @@ enum ClusterCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Show the nodes, who leads each stream, and who is behind.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a node out for good that was stopped or lost.
+    Remove {
+        /// The node.
+        node: NodeName,
+    },
 }
 
 /// Does one command.
@@ -65,7 +81,46 @@ pub async fn run(args: &ClusterArgs) -> Result<()> {
             hours,
             json,
         } => token(&layout, &cluster, *gateway, *hours, *json),
+        ClusterCommand::Status { json } => {
+            let status = Status::ask(&cluster, &system(&layout).await?).await?;
+            show(&status, *json)
+        }
+        ClusterCommand::Remove { node } => {
+            let config = ServerConfig::load(&layout)?;
+            let system = system(&layout).await?;
+            remove::remove(&layout, &config, &cluster, &system, node).await?;
+            advise(node);
+            Ok(())
+        }
     }
+}
+
+async fn system(layout: &Layout) -> Result<Client> {
+    let login = Login {
+        name: "sotto-relay cluster",
+        credentials: &layout.system_creds(),
+        inbox_prefix: SYSTEM_INBOX,
+    };
+    let config = ServerConfig::load(layout)?;
+    Ok(nats::connect_to_any(layout, &config, login).await?)
+}
+
+#[expect(clippy::print_stdout, reason = "the status is what was asked for")]
+fn show(status: &Status, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(status)?);
+    } else {
+        status.print();
+    }
+    Ok(())
+}
+
+/// A route from it is refused, but its files hold credentials of relays.
+#[expect(clippy::print_stderr, reason = "what to do next")]
+fn advise(node: &NodeName) {
+    eprintln!(
+        "{node} is no node any more. If others can read its disk, rotate the keys: `sotto-gateway accounts rotate`."
+    );
 }
 
 #[expect(clippy::print_stdout, reason = "the token is what was asked for")]

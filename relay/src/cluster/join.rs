@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use rustls_pki_types::ServerName;
 use sotto_service::cluster::{self, Endpoint, KEEPER, NodeKey};
-use sotto_service::config::{self, GatewayConfig, NatsConfig};
+use sotto_service::config;
 use sotto_service::{Layout, ServerConfig, private_files, tls};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -151,13 +151,8 @@ fn own_config(args: &JoinArgs, keepers: &str) -> Result<ServerConfig> {
     let mut config: ServerConfig =
         toml::from_str(keepers).context("the configuration that was sent does not read")?;
     config.public_host.clone_from(&args.public_host);
-    config.nats = NatsConfig {
-        listen: args.nats_listen,
-    };
-    config.gateway = GatewayConfig {
-        listen: args.gateway_listen,
-        origin: config.gateway.origin.take(),
-    };
+    config.nats.listen = args.nats_listen;
+    config.gateway.listen = args.gateway_listen;
     Ok(config)
 }
 

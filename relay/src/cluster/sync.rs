@@ -23,7 +23,13 @@ const INTERVAL: Duration = Duration::from_secs(3);
 pub async fn keep_current(layout: Layout, members: Arc<watch::Sender<Members>>) {
     loop {
         match Cluster::load(&layout) {
-            Ok(Some(cluster)) => sync(&layout, &cluster, &members).await,
+            Ok(Some(cluster)) => {
+                // A command may have changed the list on this machine.
+                if cluster.members.serial > members.borrow().serial {
+                    members.send_replace(cluster.members.clone());
+                }
+                sync(&layout, &cluster, &members).await;
+            }
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "the cluster's files do not read"),
         }
@@ -49,7 +55,7 @@ async fn sync(layout: &Layout, cluster: &Cluster, members: &watch::Sender<Member
     }
 }
 
-/// Another process may have changed the list on this machine.
+/// The list is what is on disk now.
 fn tell(layout: &Layout, members: &watch::Sender<Members>) {
     match Members::load(layout) {
         Ok(new) => drop(members.send_replace(new)),

@@ -22,7 +22,20 @@ pub(super) struct Varz {
     #[serde(default)]
     tls_required: bool,
     #[serde(default)]
+    cluster: Routes,
+    #[serde(default)]
     jetstream: Jetstream,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Routes {
+    /// Empty on a server that takes no routes.
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    tls_required: bool,
+    #[serde(default)]
+    tls_verify: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -47,7 +60,7 @@ pub struct Unmet(String);
 ///
 /// # Errors
 /// The first demand that is not met.
-pub(super) fn check(varz: &Varz, store: &Path) -> Result<(), Unmet> {
+pub(super) fn check(varz: &Varz, store: &Path, is_node: bool) -> Result<(), Unmet> {
     let unmet = |what: &str| Err(Unmet(what.to_owned()));
     if !is_new_enough(&varz.version) {
         return Err(Unmet(format!("version {}, which is too old", varz.version)));
@@ -68,6 +81,15 @@ pub(super) fn check(varz: &Varz, store: &Path) -> Result<(), Unmet> {
     }
     if !varz.tls_required {
         return unmet("that connections need no TLS");
+    }
+    if is_node && varz.cluster.name.is_empty() {
+        return unmet("that it is no node of a cluster");
+    }
+    if is_node && !(varz.cluster.tls_required && varz.cluster.tls_verify) {
+        return unmet("routes that need no certificate, so that any server could be a node");
+    }
+    if !is_node && !varz.cluster.name.is_empty() {
+        return unmet("that it takes routes of other servers");
     }
     if varz.max_payload < MAX_PAYLOAD || varz.max_control_line < MAX_CONTROL_LINE {
         return unmet("a smaller max_payload or max_control_line");
@@ -91,7 +113,28 @@ mod tests {
 
     fn check(varz: Value) -> Result<(), Unmet> {
         let varz = serde_json::from_value(varz).unwrap();
-        super::check(&varz, Path::new("/d/nats/jetstream"))
+        super::check(&varz, Path::new("/d/nats/jetstream"), false)
+    }
+
+    #[test]
+    fn a_node_takes_routes_by_certificate_only_and_others_take_none() {
+        let check = |routes: Value, is_node| {
+            let mut varz = good();
+            varz["cluster"] = routes;
+            let varz = serde_json::from_value(varz).unwrap();
+            super::check(&varz, Path::new("/d/nats/jetstream"), is_node)
+        };
+        let secure = json!({"name": "sotto", "tls_required": true, "tls_verify": true});
+        assert_eq!(check(secure.clone(), true), Ok(()));
+        assert!(check(secure, false).is_err());
+        assert!(check(json!({}), true).is_err());
+        for open in [
+            json!({"name": "sotto", "tls_required": true}),
+            json!({"name": "sotto", "tls_verify": true}),
+        ] {
+            let error = check(open, true).unwrap_err().to_string();
+            assert!(error.contains("certificate"), "{error}");
+        }
     }
 
     #[test]

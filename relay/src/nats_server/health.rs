@@ -173,7 +173,7 @@ impl Health {
         let Some(varz) = self.ask::<Varz>("VARZ").await else {
             return Answered::Nothing;
         };
-        if let Err(unmet) = demands::check(&varz, &self.store) {
+        if let Err(unmet) = demands::check(&varz, &self.store, self.is_node) {
             return Answered::Unsuitable(unmet);
         }
         match self.ask::<Healthz>("HEALTHZ").await {

@@ -1,0 +1,120 @@
+//! `sotto-relay cluster status`: the nodes, and where everything is kept.
+
+use anyhow::Result;
+use async_nats::Client;
+use serde::Serialize;
+use sotto_service::cluster::Cluster;
+
+use super::group::{self, Group};
+use super::streams::{self, Stream};
+
+/// What is shown.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// The node that leads the group of servers; none while there is no
+    /// majority.
+    leader: Option<String>,
+    nodes: Vec<NodeStatus>,
+    streams: Vec<Stream>,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeStatus {
+    name: String,
+    nats_url: String,
+    keeps_keys: bool,
+    state: NodeState,
+    /// Entries of the group that it is behind.
+    lag: u64,
+}
+
+/// How a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum NodeState {
+    /// It has everything that the group agreed on.
+    Current,
+    /// It is catching up.
+    Behind,
+    /// It does not answer.
+    Away,
+    /// It was let in and has not come yet.
+    Expected,
+    /// Nobody leads, so that nobody knows.
+    Unknown,
+}
+
+impl Status {
+    /// Asks the servers.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub async fn ask(cluster: &Cluster, system: &Client) -> Result<Self> {
+        let group = group::ask(system).await;
+        let nodes = cluster.members.nodes.iter().map(|node| {
+            let (state, lag) = state(group.as_ref(), node.name.as_str());
+            NodeStatus {
+                name: node.name.to_string(),
+                nats_url: node.nats_url.clone(),
+                keeps_keys: node.keeps_keys,
+                state,
+                lag,
+            }
+        });
+        Ok(Self {
+            nodes: nodes.collect(),
+            streams: streams::all(system).await?,
+            leader: group.map(|group| group.leader),
+        })
+    }
+
+    /// For people.
+    #[expect(clippy::print_stdout, reason = "the status is what was asked for")]
+    pub fn print(&self) {
+        println!("{:<16} {:<10} {:>8}  clients", "node", "state", "behind");
+        for node in &self.nodes {
+            let mut state = format!("{:?}", node.state).to_lowercase();
+            if self.leader.as_ref() == Some(&node.name) {
+                state.push_str(", leads");
+            }
+            let keys = if node.keeps_keys {
+                " (keeps the keys)"
+            } else {
+                ""
+            };
+            println!(
+                "{:<16} {state:<15} {:>3}  {}{keys}",
+                node.name, node.lag, node.nats_url
+            );
+        }
+        println!(
+            "\n{:<12} {:<18} {:>6}  {:<16} behind",
+            "org", "stream", "copies", "leader"
+        );
+        for stream in &self.streams {
+            let leader = stream.leader.as_deref().unwrap_or("nobody");
+            println!(
+                "{:<12} {:<18} {:>6}  {leader:<16} {}",
+                stream.account,
+                stream.name,
+                stream.copies,
+                stream.behind.join(", ")
+            );
+        }
+    }
+}
+
+fn state(group: Option<&Group>, name: &str) -> (NodeState, u64) {
+    let Some(group) = group else {
+        return (NodeState::Unknown, 0);
+    };
+    if group.leader == name {
+        return (NodeState::Current, 0);
+    }
+    match group.followers.iter().find(|node| node.name == name) {
+        None => (NodeState::Expected, 0),
+        Some(node) if node.offline => (NodeState::Away, node.lag),
+        Some(node) if node.current => (NodeState::Current, node.lag),
+        Some(node) => (NodeState::Behind, node.lag),
+    }
+}
