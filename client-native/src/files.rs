@@ -3,6 +3,7 @@
 mod download;
 mod name;
 mod upload;
+mod window;
 
 use std::io;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::path::Path;
 use sotto_client_core::files;
 use sotto_proto::refusals::Refusal;
 
-pub use download::download;
+pub use download::{download, download_range};
 pub use name::safe_name;
 pub use upload::Upload;
 
@@ -44,6 +45,12 @@ pub enum TransferError {
     /// The server's disk or a quota.
     #[error("{0}; `sotto sync` goes on where this ended")]
     Refused(Refusal),
+    /// It is shorter than what was asked for.
+    #[error("the file has {0} bytes: ask for a range within them")]
+    BeyondTheEnd(u64),
+    /// What was got cannot be written.
+    #[error("what was got cannot be written: {0}")]
+    Output(io::Error),
     /// Not all of it is on the server.
     #[error(
         "the server does not have this file, or not all of it: it may be too old; ask its sender to send it again"

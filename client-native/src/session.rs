@@ -17,6 +17,7 @@ use sotto_client_core::store::Store;
 use sotto_proto::api::Call;
 use sotto_proto::refusals::Refusal;
 use sotto_proto::{FileId, RoomId};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::access::Access;
@@ -108,6 +109,21 @@ impl Running {
         match self.updates.recv().await {
             Some(update) => update,
             None => Err(CommandError::Stopped),
+        }
+    }
+
+    /// Whether it has ended; does not wait.
+    ///
+    /// # Errors
+    /// [`CommandError`], when that is how it ended.
+    pub fn has_ended(&mut self) -> Result<bool, CommandError> {
+        loop {
+            match self.updates.try_recv() {
+                Ok(Ok(Progress::Done { .. })) | Err(TryRecvError::Disconnected) => return Ok(true),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(TryRecvError::Empty) => return Ok(false),
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use sotto_proto::{
 
 use crate::commands::admin::Admin;
 use crate::commands::factor::Factor;
+use crate::commands::files::ByteRange;
 
 /// Sotto: messages and files that only their readers can read, over a server
 /// of your own.
@@ -19,7 +20,8 @@ use crate::commands::factor::Factor;
     version,
     after_help = "\
 Exit codes: 0 done (also: queued on this device, to be sent with the next command), \
-1 not done, 2 wrong usage, 3 the server could not be reached.\n\
+1 not done, 2 wrong usage, 3 the server could not be reached, 4 something must be proven first, \
+5 the server does not take it for now.\n\
 With --json every line on standard output is one JSON object with an `event`."
 )]
 pub struct Arguments {
@@ -233,6 +235,9 @@ pub enum Files {
         /// Where to; without it, under its own name in this folder.
         #[arg(short, long, value_name = "PATH")]
         output: Option<PathBuf>,
+        /// Only these bytes, from 0: to PATH, else to standard output.
+        #[arg(long, value_name = "FIRST-LAST")]
+        range: Option<ByteRange>,
     },
 }
 

@@ -51,9 +51,12 @@ pub async fn run(arguments: Arguments, output: Output) -> anyhow::Result<()> {
         Command::Recv { room, follow, all } => recv::run(context, &room, follow, all).await,
         Command::Sync => sync::run(context).await,
         Command::Files(Files::List { room }) => files::list(context, &room).await,
-        Command::Files(Files::Get { room, file, output }) => {
-            files::get(context, &room, &file, output).await
-        }
+        Command::Files(Files::Get {
+            room,
+            file,
+            output,
+            range,
+        }) => files::get(context, &room, &file, output, range).await,
         Command::Factor(command) => factor::run(context, command).await,
         Command::Admin(command) => admin::run(context, command).await,
         Command::Safety { user } => safety::run(context, user).await,

@@ -22,20 +22,18 @@ use sotto_client_core::io::{Command, NewUpload, PublishFailure};
 use sotto_proto::refusals::Refusal;
 use sotto_proto::{FileId, RoomAddress, RoomId, limits};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::TransferError;
+use super::window::Window;
 use crate::nats::{Connection, Message};
-use crate::session::{CommandError, Progress, Session};
+use crate::session::{CommandError, Progress, Running, Session};
 
 /// Chunks that are published and not acknowledged at most.
-const WINDOW: usize = 4;
+const WINDOW: usize = 16;
 
 /// The pause when the server has too much to do.
 const BUSY: Duration = Duration::from_secs(2);
-
-/// After so many chunks the progress is made durable.
-const CHECKPOINT: u32 = 8;
 
 /// A file to send that is remembered on this device.
 pub struct Upload {
@@ -149,34 +147,41 @@ impl Upload {
         // Sealed and not known to be stored, oldest first.
         let mut sealed: VecDeque<Bytes> = VecDeque::new();
         let mut stored = self.progress.next;
-        let mut durable = stored;
+        let mut window = Window::new(WINDOW);
+        // The progress that is being made durable.
+        let mut noting: Option<Running> = None;
         while stored < chunks {
             let connection = session.connection().await?;
             // After a broken connection these are published again, under the
             // same message ids.
-            let mut answers: VecDeque<Answer> = (stored..)
+            let mut answers: VecDeque<(Instant, Answer)> = (stored..)
                 .zip(&sealed)
                 .map(|(index, chunk)| self.publish(&connection, index, chunk))
                 .collect();
             loop {
-                while answers.len() < WINDOW && self.progress.next < chunks {
+                while answers.len() < window.size() && self.progress.next < chunks {
                     let chunk = self.seal_next(session).await?;
                     let index = self.progress.next;
                     answers.push_back(self.publish(&connection, index, &chunk));
                     sealed.push_back(chunk);
                     self.progress.next += 1;
                 }
-                let Some(oldest) = answers.pop_front() else {
+                let Some((published, oldest)) = answers.pop_front() else {
                     break;
                 };
                 match oldest.await.unwrap_or(Err(PublishFailure::Lost)) {
-                    Ok(_) => {}
-                    Err(PublishFailure::Lost) => break,
+                    Ok(_) => window.answered(published.elapsed()),
+                    Err(PublishFailure::Lost) => {
+                        window.failed();
+                        break;
+                    }
                     Err(PublishFailure::Refused(Refusal::TooFast { retry_after })) => {
+                        window.failed();
                         sleep(retry_after).await;
                         break;
                     }
                     Err(PublishFailure::Refused(Refusal::Busy)) => {
+                        window.failed();
                         sleep(BUSY).await;
                         break;
                     }
@@ -190,9 +195,13 @@ impl Upload {
                 sealed.pop_front();
                 stored += 1;
                 report(self.size().min(u64::from(stored) * limits::CHUNK as u64));
-                if stored >= durable + CHECKPOINT && stored < chunks {
-                    durable = stored;
-                    advance(session, file, stored).await.done().await?;
+                // One write at a time: on a slow disk it is of several chunks.
+                let noted = match &mut noting {
+                    Some(running) => running.has_ended()?,
+                    None => true,
+                };
+                if noted && stored < chunks {
+                    noting = Some(advance(session, file, stored).await);
                 }
             }
         }
@@ -221,14 +230,15 @@ impl Upload {
         Ok(sealed.await??)
     }
 
-    fn publish(&self, connection: &Connection, index: u32, chunk: &Bytes) -> Answer {
+    fn publish(&self, connection: &Connection, index: u32, chunk: &Bytes) -> (Instant, Answer) {
         let file = self.progress.file;
-        tokio::spawn(connection.publish(Message {
+        let answer = connection.publish(Message {
             subject: self.address.blob(file, index),
             message_id: format!("{file}.{index}"),
             expected_last_sequence: None,
             payload: chunk.clone(),
-        }))
+        });
+        (Instant::now(), tokio::spawn(answer))
     }
 }
 
@@ -241,7 +251,7 @@ async fn cancel(session: &Session, upload: &UploadProgress) -> TransferError {
     }
 }
 
-async fn advance(session: &Session, file: FileId, next: u32) -> crate::session::Running {
+async fn advance(session: &Session, file: FileId, next: u32) -> Running {
     let command = Command::AdvanceUpload { file, next };
     session.command(command).await
 }

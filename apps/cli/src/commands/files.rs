@@ -1,5 +1,6 @@
 //! `sotto files`: the files that were sent to a room.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -7,8 +8,8 @@ use data_encoding::HEXLOWER;
 use serde_json::json;
 use sotto_client_core::engine::RoomSummary;
 use sotto_client_core::history::{Content, HistoryRecord};
-use sotto_client_native::files::{download, safe_name};
-use sotto_proto::{FileId, RoomId, wire};
+use sotto_client_native::files::{download, download_range, safe_name};
+use sotto_proto::{FileId, RoomAddress, RoomId, wire};
 
 use crate::device::{Context, Device};
 use crate::times;
@@ -52,10 +53,12 @@ pub async fn get(
     room: &str,
     name: &str,
     target: Option<PathBuf>,
+    range: Option<ByteRange>,
 ) -> anyhow::Result<()> {
     let mut device = context.open()?;
     let room = device.room(room).await?;
     let file = find(&device, &room, name).await?;
+    let output = target.clone();
     let target = match target {
         Some(path) if path.is_dir() => path.join(safe_name(&file.name)),
         Some(path) => path,
@@ -65,6 +68,14 @@ pub async fn get(
         .address
         .as_ref()
         .context("the room is not on the server yet")?;
+    if let Some(range) = range {
+        if output.is_none() && context.global.json {
+            bail!("bytes and JSON lines do not go together: name a file with -o");
+        }
+        part(&mut device, address, &file, range, output).await?;
+        device.session.stop().await;
+        return Ok(());
+    }
 
     device.session.go_online().await;
     let bar = context.output.transfer(&file.name, file.size);
@@ -79,6 +90,59 @@ pub async fn get(
     got??;
     say_saved(context, &file, &target)?;
     device.session.stop().await;
+    Ok(())
+}
+
+/// Bytes of a file, the last left out.
+#[derive(Debug, Clone, Copy)]
+pub struct ByteRange {
+    first: u64,
+    /// Without it, to the end.
+    end: Option<u64>,
+}
+
+impl std::str::FromStr for ByteRange {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = "a range is FIRST- or FIRST-LAST, in bytes from 0, like 0-1023";
+        let (first, last) = text.split_once('-').ok_or(wrong)?;
+        let first: u64 = first.parse().map_err(|_| wrong)?;
+        if last.is_empty() {
+            return Ok(Self { first, end: None });
+        }
+        let last: u64 = last.parse().map_err(|_| wrong)?;
+        let end = last
+            .checked_add(1)
+            .filter(|end| *end > first)
+            .ok_or(wrong)?;
+        let end = Some(end);
+        Ok(Self { first, end })
+    }
+}
+
+/// Writes part of a file, to a new file or to standard output.
+async fn part(
+    device: &mut Device,
+    address: &RoomAddress,
+    file: &wire::File,
+    range: ByteRange,
+    target: Option<PathBuf>,
+) -> anyhow::Result<()> {
+    let output: Box<dyn Write> = match &target {
+        Some(path) => Box::new(
+            std::fs::File::create_new(path)
+                .with_context(|| format!("{}: choose another name with -o", path.display()))?,
+        ),
+        None => Box::new(std::io::stdout().lock()),
+    };
+    device.session.go_online().await;
+    let range = range.first..range.end.unwrap_or(file.size);
+    let Device {
+        session, reports, ..
+    } = &mut *device;
+    let got = download_range(session, address, file, range, output);
+    reports.meanwhile(got).await??;
     Ok(())
 }
 
