@@ -57,8 +57,12 @@ enum ServerCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Hand every account to the NATS servers again.
-    Push,
+    /// Hand every account to the NATS servers again, and show who has it.
+    Push {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Say anew what relays and gateways may do: after an update, or when
     /// `shards` in server.toml grew, before the relay is started.
     Refresh,
@@ -122,12 +126,12 @@ async fn of_server(layout: &Layout, command: &ServerCommand) -> anyhow::Result<(
             let system = system(layout, &config).await?;
             show::status(&keys, &system, *json).await
         }
-        ServerCommand::Push => {
-            let jwts = keys
-                .resolver_preload()?
-                .into_iter()
-                .map(|account| account.jwt);
-            push(layout, &config, jwts).await
+        ServerCommand::Push { json } => {
+            let accounts = keys.resolver_preload()?.into_iter();
+            let jwts: Vec<String> = accounts.map(|account| account.jwt).collect();
+            let system = system(layout, &config).await?;
+            push_all(&system, jwts).await?;
+            show::status(&keys, &system, *json).await
         }
         ServerCommand::Limits {
             org,

@@ -1,5 +1,6 @@
 //! The calls of the API, one file per subject.
 
+mod accounts;
 mod ceremonies;
 mod devices;
 mod directory;
@@ -25,6 +26,7 @@ use crate::http::route;
 /// Adds every call of [`sotto_proto::api`].
 pub fn routes(router: Router<Arc<Gateway>>) -> Router<Arc<Gateway>> {
     let router = route::<wire::ServerInfoRequest>(router);
+    let router = route::<wire::AccountsRequest>(router);
     let router = route::<wire::SignupStart>(router);
     let router = route::<wire::SignupFinish>(router);
     let router = route::<wire::LoginStart>(router);

@@ -14,6 +14,7 @@ use crate::org::Org;
 use crate::passwords::Passwords;
 use crate::provable::Provable;
 use crate::refusal::Refusal;
+use crate::revocations::Revocations;
 use crate::throttle::Throttle;
 use crate::totp::Totps;
 
@@ -47,6 +48,7 @@ pub struct Gateway {
     throttle: Throttle,
     provable: Provable,
     orgs: Vec<Arc<Org>>,
+    accounts: Arc<Revocations>,
     clock: Arc<dyn Clock>,
     limiter: Limiter,
     body_memory: Semaphore,
@@ -62,9 +64,11 @@ impl Gateway {
         orgs: Vec<Arc<Org>>,
         clock: Arc<dyn Clock>,
         provable: Provable,
+        accounts: Arc<Revocations>,
     ) -> Self {
         Self {
             server,
+            accounts,
             totps: Totps::new(&key),
             throttle: Throttle::new(&key),
             provable,
@@ -101,6 +105,11 @@ impl Gateway {
     /// Which factors can be proven here.
     pub fn provable(&self) -> &Provable {
         &self.provable
+    }
+
+    /// The NATS accounts of the orgs.
+    pub fn accounts(&self) -> &Revocations {
+        &self.accounts
     }
 
     /// Counts what may be tried so and so often.

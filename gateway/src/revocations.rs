@@ -8,15 +8,18 @@
 //!
 //! Several gateways may share one key store: the store locks itself, and what
 //! was pushed is compared with it afterwards, so that an older JWT that comes
-//! late does not stay. Gateways with key stores of their own undo each other's
-//! revocations: that must not be set up.
+//! late does not stay. Gateways with key stores of their own each void what the
+//! directory says, and take over what else the others change (`signing`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sotto_jwt_accounts::claims::{Account, Claims};
 use sotto_jwt_accounts::keystore::{KeyStore, KeyStoreError};
-use sotto_jwt_accounts::{PushError, policy, push_account};
+use sotto_jwt_accounts::{
+    AccountVersion, HeldAccount, PushError, held_accounts, policy, push_account,
+};
 use sotto_proto::OrgName;
 
 use crate::clock::Clock;
@@ -29,6 +32,18 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub struct Revocations {
     keys: Arc<KeyStore>,
     system: async_nats::Client,
+}
+
+/// What is in force of one account, and what is stored.
+pub struct Standing {
+    /// Its public key.
+    pub id: String,
+    /// As it calls itself.
+    pub name: String,
+    /// The version in the key store.
+    pub stored: AccountVersion,
+    /// The versions that the servers have, by the servers' names.
+    pub held: Vec<HeldAccount>,
 }
 
 /// Why a revocation may not be in force.
@@ -105,6 +120,31 @@ impl Revocations {
             push_account(&self.system, &stored).await?;
             pushed = Some(stored);
         }
+    }
+
+    /// Which version of an org's accounts each nats-server has in force.
+    ///
+    /// # Errors
+    /// [`RevocationError`].
+    pub async fn standing(&self, org: &OrgName) -> Result<Vec<Standing>, RevocationError> {
+        let (keys, org) = (Arc::clone(&self.keys), org.clone());
+        let reading = tokio::task::spawn_blocking(move || keys.account_jwts(&org)).await;
+        let jwts = reading.map_err(|_| RevocationError::Stopped)??;
+        let mut standing = Vec::new();
+        for jwt in jwts {
+            let account = Claims::<Account>::verify(&jwt).map_err(KeyStoreError::from)?;
+            let Claims { subject, name, .. } = account.claims;
+            standing.push(Standing {
+                held: held_accounts(&self.system, &subject).await?,
+                id: subject,
+                name,
+                stored: AccountVersion {
+                    issued_s: account.issued_s,
+                    hash: AccountVersion::hash_of(&jwt),
+                },
+            });
+        }
+        Ok(standing)
     }
 
     /// Away from the threads that serve: it waits for the disk.

@@ -120,9 +120,13 @@ pub async fn open(
         tasks.spawn(async move { invite.withdraw_when_used(&org).await });
     }
     let keys = Arc::new(keys);
-    let revocations = Arc::new(Revocations::new(Arc::clone(&keys), system));
+    let revocations = Arc::new(Revocations::new(Arc::clone(&keys), system.clone()));
     for org in &orgs {
-        tasks.spawn(signing::follow(Arc::clone(org), Arc::clone(&keys)));
+        tasks.spawn(signing::follow(
+            Arc::clone(org),
+            Arc::clone(&keys),
+            system.clone(),
+        ));
         let following = Arc::clone(&revocations).follow(Arc::clone(org), Arc::clone(&clock));
         tasks.spawn(following);
         let in_force = org.is_in_force(org.state()?.head().length).await;
@@ -143,7 +147,7 @@ pub async fn open(
         },
         webauthn: RelyingParty::new(&key, &config.origin(port)),
     };
-    let gateway = Gateway::new(server, key, passwords, orgs, clock, provable);
+    let gateway = Gateway::new(server, key, passwords, orgs, clock, provable, revocations);
     Ok(Opened {
         gateway: Arc::new(gateway),
         _tasks: tasks,

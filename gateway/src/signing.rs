@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sotto_jwt_accounts::grants::Services;
 use sotto_jwt_accounts::keystore::{KeyStore, KeyStoreError};
-use sotto_jwt_accounts::push_account;
+use sotto_jwt_accounts::{held_accounts, push_account};
 use sotto_proto::OrgName;
 
 use crate::org::Org;
@@ -19,19 +19,38 @@ use crate::org::Org;
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Has an org's devices signed by the keys that are in the store, as they
-/// change.
-pub async fn follow(org: Arc<Org>, keys: Arc<KeyStore>) {
+/// change; and takes into the store what another gateway, with a store of its
+/// own, has changed in the accounts, so that this one does not undo it.
+pub async fn follow(org: Arc<Org>, keys: Arc<KeyStore>, system: async_nats::Client) {
     loop {
         tokio::time::sleep(INTERVAL).await;
+        let newer = in_force(&org, &system).await;
         let (store, name) = (Arc::clone(&keys), org.name().clone());
-        // Away from the threads that serve: it reads files.
-        let read = tokio::task::spawn_blocking(move || store.account_signer(&name)).await;
-        match read {
+        // Away from the threads that serve: it reads and writes files.
+        let read = tokio::task::spawn_blocking(move || {
+            for jwt in newer {
+                store.take_newer(&name, &jwt)?;
+            }
+            store.account_signer(&name)
+        });
+        match read.await {
             Ok(Ok(signer)) => org.set_signer(signer),
             Ok(Err(error)) => tracing::warn!(%error, "the signing keys do not read"),
             Err(_) => return,
         }
     }
+}
+
+/// The JWTs of an org's accounts that servers have; none from who is away.
+async fn in_force(org: &Org, system: &async_nats::Client) -> Vec<String> {
+    let signer = org.signer();
+    let mut jwts = Vec::new();
+    for account in [signer.account(), signer.device_account()] {
+        let held = held_accounts(system, account).await.unwrap_or_default();
+        jwts.extend(held.into_iter().filter_map(|held| held.jwt));
+    }
+    jwts.dedup();
+    jwts
 }
 
 /// Puts in force what an org's relays and gateways may do, if that is not what

@@ -30,6 +30,8 @@ pub struct HeldAccount {
     /// The version; nothing when the server has had no use for the account yet
     /// and will read it from its resolver.
     pub version: Option<AccountVersion>,
+    /// The JWT itself.
+    pub jwt: Option<String>,
 }
 
 /// A version of an account's JWT.
@@ -52,9 +54,15 @@ impl AccountVersion {
     /// The version of a JWT; nothing when it is no account's.
     pub fn of(jwt: &str) -> Option<Self> {
         let issued_s = Claims::<Account>::verify(jwt).ok()?.issued_s;
+        let hash = Self::hash_of(jwt);
+        Some(Self { issued_s, hash })
+    }
+
+    /// What tells a JWT from others.
+    pub fn hash_of(jwt: &str) -> String {
         let mut hash = HEXLOWER.encode(&Sha256::digest(jwt));
         hash.truncate(16);
-        Some(Self { issued_s, hash })
+        hash
     }
 }
 
@@ -71,7 +79,8 @@ pub async fn held_accounts(system: &Client, account: &str) -> Result<Vec<HeldAcc
         HeldAccount {
             server: answer.server.name,
             server_id: answer.server.id,
-            version: jwt.and_then(|jwt| AccountVersion::of(&jwt)),
+            version: jwt.as_deref().and_then(AccountVersion::of),
+            jwt,
         }
     });
     Ok(held.collect())

@@ -244,6 +244,47 @@ fn a_revocation_is_remembered() {
 }
 
 #[test]
+fn a_second_store_takes_what_is_newer_from_the_first() {
+    let case = Case::new();
+    let copy = case.path.with_file_name("copy");
+    let unlock = case.path.with_file_name("unlock");
+    for file in case.tree().0 {
+        let to = copy.join(file.strip_prefix(&case.path).unwrap());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(file, to).unwrap();
+    }
+    let second = KeyStore::open(&copy).unwrap();
+    let second = second.with_passphrase_file(Some(unlock));
+    let [old, _] = second.account_jwts(&case.org).unwrap();
+    let accounts = Accounts::Org(&case.org);
+    let rotated = case
+        .keys
+        .rotate(accounts, SERVICES, NOW_MS + 1_000)
+        .unwrap();
+    let [own, devices] = rotated.try_into().unwrap();
+    second.take_newer(&case.org, &own).unwrap();
+    second.take_newer(&case.org, &devices).unwrap();
+    // A revocation there leaves the new keys.
+    let revoked = [("key".to_owned(), NOW_S)].into();
+    let jwt = second.revoke(&case.org, &revoked, NOW_MS + 1_000).unwrap();
+    let account = Claims::<Account>::verify(&jwt).unwrap().claims.nats;
+    assert_eq!(account.signing_keys.len(), 4);
+    assert_eq!(account.revocations, revoked);
+    second.account_signer(&case.org).unwrap();
+
+    // Neither what is older nor another operator's.
+    second.take_newer(&case.org, &old).unwrap();
+    let mut forged = Claims::<Account>::verify(&own).unwrap().claims;
+    forged.nats.signing_keys.clear();
+    let stranger = nkeys::KeyPair::new_operator();
+    let forged = forged.sign(&stranger, NOW_S + 10).unwrap();
+    for jwt in [forged.as_str(), "no JWT"] {
+        second.take_newer(&case.org, jwt).unwrap();
+    }
+    assert_eq!(second.account_jwts(&case.org).unwrap(), [own, jwt]);
+}
+
+#[test]
 fn revocations_of_several_processes_are_all_kept() {
     let case = Case::new();
     std::thread::scope(|scope| {

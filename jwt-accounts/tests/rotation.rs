@@ -10,14 +10,15 @@ mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use async_nats::{Client, HeaderMap, jetstream};
-use server::{Directory, Person, Probe, SERVICES, Server, now_ms, store_submissions, submission};
+use async_nats::{Client, ConnectOptions, HeaderMap, jetstream};
+use server::{
+    Cluster, Directory, Person, Probe, SERVICES, Server, now_ms, store_submissions, submission,
+};
 use sotto_jwt_accounts::claims::Limit;
-use sotto_jwt_accounts::grants;
-use sotto_jwt_accounts::held_accounts;
-use sotto_jwt_accounts::keystore::{Accounts, StorageLimits};
+use sotto_jwt_accounts::keystore::{Accounts, Identity, KeyStore, StorageLimits};
+use sotto_jwt_accounts::{connections_by, grants, held_accounts, push_account, trusted_operators};
 use sotto_proto::{Shard, mail_stream, reply_prefix};
 
 /// How long a writer waits before it says the same once more, as devices do:
@@ -139,4 +140,207 @@ async fn an_org_stores_no_more_than_it_may_and_status_tells_who_knows() {
         ..Default::default()
     });
     assert!(another.await.is_err(), "a second stream was made");
+}
+
+/// Stores values for as long as it is told to, from whichever node is there, and
+/// says each again until it is acknowledged.
+struct Writer {
+    task: tokio::task::JoinHandle<Written>,
+    stop: Arc<AtomicBool>,
+}
+
+struct Written {
+    values: u64,
+    connections: u64,
+    longest: Duration,
+}
+
+impl Writer {
+    async fn start(urls: &[String], credentials: &sotto_jwt_accounts::Credentials) -> Self {
+        let client = ConnectOptions::with_credentials(credentials.expose())
+            .unwrap()
+            .custom_inbox_prefix(grants::GATEWAY_INBOX)
+            .reconnect_delay_callback(|_| Duration::from_millis(50))
+            .connect(urls)
+            .await
+            .unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let task = tokio::spawn(async move {
+            let (mut values, mut longest) = (0, Duration::ZERO);
+            while !stopped.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                while !stores(&client, values).await {}
+                longest = longest.max(begun.elapsed());
+                values += 1;
+            }
+            Written {
+                values,
+                connections: client.statistics().connects.load(Ordering::Relaxed),
+                longest,
+            }
+        });
+        Self { task, stop }
+    }
+
+    async fn finish(self) -> Written {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap()
+    }
+}
+
+/// Whether a value is acknowledged.
+async fn stores(client: &Client, number: u64) -> bool {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", number.to_string());
+    let subject = format!("$KV.sessions.{number}");
+    let stored = client.request_with_headers(subject, headers, "x".into());
+    match tokio::time::timeout(PATIENCE, stored).await {
+        Ok(Ok(ack)) => std::str::from_utf8(&ack.payload)
+            .unwrap()
+            .contains("\"seq\""),
+        _ => false,
+    }
+}
+
+async fn sessions(client: Client) -> jetstream::kv::Store {
+    let config = jetstream::kv::Config {
+        bucket: "sessions".to_owned(),
+        num_replicas: 3,
+        limit_markers: Some(Duration::from_secs(1)),
+        ..Default::default()
+    };
+    jetstream::new(client)
+        .create_key_value(config)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_key_above_an_org_changes_on_three_nodes_while_gateways_write() {
+    let mut cluster = Cluster::start().await;
+    let gateway = cluster.signer.gateway(now_ms()).unwrap();
+    let client = cluster.service(0, &gateway, grants::GATEWAY_INBOX).await;
+    let bucket = sessions(client).await;
+    let writer = Writer::start(&cluster.urls(), &gateway).await;
+
+    // A server takes no other operator while it runs.
+    let before = cluster.keys.operator_jwt().to_owned();
+    let prepared = cluster.keys.prepare_operator(Identity::Draw, now_ms());
+    let prepared = prepared.unwrap();
+    let next = cluster.keys.next_operator_key().unwrap().unwrap();
+    let answer = cluster.reload_with_new_keys(0).await;
+    assert!(
+        answer.contains("not supported for TrustedOperators"),
+        "{answer}"
+    );
+    let system = cluster.system(1).await;
+    for trust in trusted_operators(&system).await.unwrap() {
+        assert!(trust.is(&before) && !trust.has(&next), "{}", trust.server);
+    }
+    // Started anew, one after the other, they trust both.
+    for node in 0..3 {
+        cluster.update(node).await;
+    }
+    let system = cluster.system(1).await;
+    let trust = trusted_operators(&system).await.unwrap();
+    assert_eq!(trust.len(), 3);
+    for trust in trust {
+        assert!(trust.is(&prepared) && trust.has(&next), "{}", trust.server);
+    }
+    let taken = cluster.keys.take_next_key(now_ms()).unwrap();
+    for jwt in &taken {
+        push_account(&system, jwt).await.unwrap();
+    }
+    let own = cluster.signer.account();
+    for held in held_accounts(&system, own).await.unwrap() {
+        assert!(held.version.is_none() || held.is(&taken[1]), "{held:?}");
+    }
+    let alone = cluster.keys.drop_old_operator_keys(now_ms()).unwrap();
+    for node in 0..3 {
+        cluster.update(node).await;
+    }
+    let system = cluster.system(2).await;
+    for trust in trusted_operators(&system).await.unwrap() {
+        assert!(trust.is(&alone), "{}", trust.server);
+    }
+
+    // The system account's keys, which need no restart.
+    let old = cluster.keys.system_credentials(now_ms()).unwrap();
+    let mut commanding =
+        Probe::with_credentials(&cluster.urls()[0], &old, grants::SYSTEM_INBOX).await;
+    for jwt in cluster
+        .keys
+        .rotate(Accounts::System, SERVICES, now_ms())
+        .unwrap()
+    {
+        push_account(&system, &jwt).await.unwrap();
+    }
+    let old = cluster.keys.old_keys(Accounts::System).unwrap().unwrap();
+    let by_old = connections_by(&system, &old.accounts[0], &old.keys).await;
+    assert!(
+        !by_old.unwrap().is_empty(),
+        "nobody is connected by an old key"
+    );
+    let system = cluster.system(1).await;
+    for jwt in cluster
+        .keys
+        .drop_old_keys(Accounts::System, now_ms())
+        .unwrap()
+    {
+        push_account(&system, &jwt).await.unwrap();
+    }
+    let refusal = commanding.refusal().await;
+    assert!(refusal.to_lowercase().contains("auth"), "{refusal}");
+    let by_old = connections_by(&system, &old.accounts[0], &old.keys).await;
+    assert_eq!(by_old.unwrap(), []);
+
+    let written = writer.finish().await;
+    let stored = bucket.status().await.unwrap().values();
+    println!(
+        "{} values, {} connections, the longest took {:?}",
+        written.values, written.connections, written.longest
+    );
+    assert!(written.values > 100);
+    assert_eq!(stored, written.values, "each is stored once");
+    // The first, and one for each time that its node was started anew.
+    assert!(written.connections <= 1 + 6, "{}", written.connections);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_which_of_three_nodes_is_behind() {
+    let mut cluster = Cluster::start().await;
+    let own = cluster.signer.account().to_owned();
+    cluster.kill(2);
+    let limits = StorageLimits {
+        bytes: Limit::AtMost(64 * 1024 * 1024),
+        streams: Limit::AtMost(8),
+    };
+    // Newer by the second, so that no server takes the older one for it.
+    let keys = KeyStore::open(&cluster.accounts()).unwrap();
+    let jwt = keys.limit_storage(&cluster.org, limits, now_ms() + 1_000);
+    let jwt = jwt.unwrap();
+    let system = cluster.system(0).await;
+    push_account(&system, &jwt).await.unwrap();
+    let held = held_accounts(&system, &own).await.unwrap();
+    let names: Vec<&str> = held.iter().map(|held| held.server.as_str()).collect();
+    assert_eq!(names, ["n0", "n1"], "the third is away");
+    assert!(held.iter().all(|held| held.is(&jwt)), "{held:?}");
+
+    cluster.restart(2).await;
+    // Somebody uses the account there, from what the node has kept.
+    let _relay = cluster.relay(2).await;
+    let behind = loop {
+        let held = held_accounts(&system, &own).await.unwrap();
+        if let [_, _, third] = held.as_slice()
+            && third.version.is_some()
+        {
+            assert!(held[0].is(&jwt) && held[1].is(&jwt));
+            break third.clone();
+        }
+    };
+    assert!(!behind.is(&jwt), "it cannot know");
+    push_account(&system, &jwt).await.unwrap();
+    let held = held_accounts(&system, &own).await.unwrap();
+    assert!(held.iter().all(|held| held.is(&jwt)), "{held:?}");
 }

@@ -65,6 +65,7 @@ calls! {
     FactorsRequest -> Factors, "/v1/factors", true;
     DirectoryChange -> DirectoryChanged, "/v1/directory/change", true;
     DirectoryRead -> DirectoryEntries, "/v1/directory/read", true;
+    AccountsRequest -> Accounts, "/v1/accounts", true;
     LinkPut -> LinkStored, "/v1/link/put", false;
     LinkGet -> LinkBody, "/v1/link/get", false;
 }

@@ -69,6 +69,14 @@ impl Session {
             .await
     }
 
+    /// Which version of the org's NATS accounts each nats-server has in force.
+    ///
+    /// # Errors
+    /// Every kind of [`GatewayError`].
+    pub async fn nats_accounts(&self) -> Result<wire::Accounts, GatewayError> {
+        self.call(&wire::AccountsRequest {}).await
+    }
+
     /// Reads the directory's whole log, verifies every entry with the key that
     /// this device keeps of its gateway, and gives each to `sink`, as it is
     /// stored, before the next.

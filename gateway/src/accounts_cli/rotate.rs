@@ -3,6 +3,8 @@
 //! Two steps each: first the new keys, beside the old ones; later `--finish`,
 //! which drops the old ones and refuses while somebody depends on them.
 
+use std::time::{Duration, Instant};
+
 use anyhow::bail;
 use sotto_jwt_accounts::keystore::{Accounts, Identity, KeyStore};
 use sotto_jwt_accounts::{connections_by, held_accounts, trusted_operators};
@@ -11,6 +13,9 @@ use sotto_service::{Layout, ServerConfig};
 
 use super::{push_all, system};
 use crate::provision;
+
+/// How long all servers together may take to have what was pushed.
+const PUSHED: Duration = Duration::from_secs(5);
 
 /// Whose keys.
 #[derive(Debug, clap::Subcommand)]
@@ -160,22 +165,33 @@ impl Rotation<'_> {
         if !force {
             refuse(&self.accounts_behind(&system).await?)?;
         }
-        self.keys.drop_old_operator_keys(self.now_ms)?;
-        println!("Restart the relay of every node once more: until then it trusts the old key.");
+        let jwt = self.keys.drop_old_operator_keys(self.now_ms)?;
+        match jwt == self.keys.operator_jwt() {
+            true => println!("There is no old key."),
+            false => println!(
+                "Restart the relay of every node once more: until then it trusts the old key."
+            ),
+        }
         Ok(())
     }
 
-    /// Where an account is not yet as the new key of the operator signed it.
+    /// Where an account is not as the new key of the operator signed it, even
+    /// after a while.
     async fn accounts_behind(&self, system: &async_nats::Client) -> anyhow::Result<Vec<String>> {
-        let mut behind = Vec::new();
-        for account in self.keys.resolver_preload()? {
-            for held in held_accounts(system, &account.id).await? {
-                if held.version.is_some() && !held.is(&account.jwt) {
-                    behind.push(format!("{} has an older {}", held.server, account.id));
+        let begun = Instant::now();
+        loop {
+            let mut behind = Vec::new();
+            for account in self.keys.resolver_preload()? {
+                for held in held_accounts(system, &account.id).await? {
+                    if held.version.is_some() && !held.is(&account.jwt) {
+                        behind.push(format!("{} has an older {}", held.server, account.id));
+                    }
                 }
             }
+            if behind.is_empty() || begun.elapsed() > PUSHED {
+                return Ok(behind);
+            }
         }
-        Ok(behind)
     }
 }
 

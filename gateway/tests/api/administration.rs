@@ -4,9 +4,9 @@ use sotto_gateway::clock::Clock;
 use sotto_jwt_accounts::directory::State;
 use sotto_proto::wire::directory_command::Ask;
 use sotto_proto::wire::{
-    ApiErrorCode, DirectoryChange, DirectoryCommand, DirectoryEntries, DirectoryRead, JoinRule,
-    MeRequest, ProjectCreated, Role, RoleGranted, Scope, UserAdded, UserRevoked, directory_event,
-    scope::Place,
+    Accounts, AccountsRequest, ApiErrorCode, DirectoryChange, DirectoryCommand, DirectoryEntries,
+    DirectoryRead, JoinRule, MeRequest, ProjectCreated, Role, RoleGranted, Scope, UserAdded,
+    UserRevoked, directory_event, scope::Place,
 };
 
 use super::person::Person;
@@ -63,6 +63,28 @@ async fn read_log(server: &Server, person: &Person, max_bytes: u32) -> (State, u
         let bytes: usize = entries.iter().map(bytes::Bytes::len).sum();
         assert!(entries.len() == 1 || bytes <= max_bytes as usize, "{bytes}");
     }
+}
+
+#[tokio::test]
+async fn an_owner_sees_which_version_of_the_accounts_each_server_has() {
+    let server = Server::start().await;
+    let alice = Person::first(&server, "acme", "alice").await;
+    let bob = alice.invite_new(&server, "bob").await;
+    // A device's connection has the devices' account loaded, too.
+    let _online = Online::connect(&server, &alice).await;
+    let Accounts { accounts } = alice.call(&server, &AccountsRequest {}).await.unwrap();
+    let names: Vec<&str> = accounts
+        .iter()
+        .map(|account| account.name.as_str())
+        .collect();
+    assert_eq!(names, ["acme", "acme devices"]);
+    for account in accounts {
+        assert!(account.account.starts_with('A'));
+        assert_eq!(account.held.len(), 1, "{:?}", account.held);
+        assert_eq!(account.held[0].version, account.stored);
+    }
+    let refused = bob.call(&server, &AccountsRequest {}).await;
+    assert_eq!(code(refused), ApiErrorCode::Denied);
 }
 
 #[tokio::test]

@@ -88,6 +88,31 @@ impl KeyStore {
         Ok([set(&own)?, set(&devices)?])
     }
 
+    /// Takes the JWT of one of an org's accounts that another key store of the
+    /// same operator has made, if it is newer than the one here: several
+    /// gateways may each have a store.
+    ///
+    /// # Errors
+    /// When there is no such org, or its files do not read or write.
+    pub fn take_newer(&self, org: &OrgName, jwt: &str) -> Result<(), KeyStoreError> {
+        let Ok(new) = Claims::<Account>::verify(jwt) else {
+            return Ok(());
+        };
+        for folder in self.org_folders(org)? {
+            let dir = self.dir.join(&folder.path);
+            let _locked = files::lock(&dir)?;
+            let operator = self.operator_now()?;
+            let stored = read_account(&dir, &operator)?;
+            if stored.id == new.claims.subject
+                && operator.signs_with(&new.issuer)
+                && stored.issued_s < new.issued_s
+            {
+                files::replace(&dir.join(ACCOUNT_JWT), jwt)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Stores an account as `change` leaves it and returns its JWT: the same
     /// one when that changes nothing. Others wait meanwhile.
     pub(super) fn change_account(

@@ -7,6 +7,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions, jetstream};
+use futures::StreamExt;
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_jwt_accounts::{AccountSigner, Credentials, grants};
 use sotto_proto::{
@@ -24,6 +25,7 @@ pub struct Cluster {
     pub keys: KeyStore,
     pub org: OrgName,
     pub signer: AccountSigner,
+    routes: [u16; 3],
     dir: tempfile::TempDir,
 }
 
@@ -61,6 +63,7 @@ impl Cluster {
             keys,
             org,
             signer,
+            routes,
             dir,
         };
         cluster.elected().await;
@@ -82,6 +85,77 @@ impl Cluster {
         let listen = node.url.strip_prefix("nats://").unwrap();
         let (child, _) = spawn(&dir, &node.configuration, listen).await;
         node.child = Some(child);
+    }
+
+    /// Stops a node as an operator does and starts it again with the keys as
+    /// they are now; returns when it has all that the others have.
+    pub async fn update(&mut self, number: usize) {
+        let keys = KeyStore::open(&self.dir.path().join("accounts")).unwrap();
+        let dir = self.dir.path().join(format!("n{number}"));
+        let node = &mut self.nodes[number];
+        let mut child = node.child.take().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        child.wait().unwrap();
+        node.configuration = configuration(&dir, number, &self.routes, &keys);
+        self.restart(number).await;
+        self.keys = keys;
+        self.current().await;
+    }
+
+    /// Where the key store is.
+    pub fn accounts(&self) -> std::path::PathBuf {
+        self.dir.path().join("accounts")
+    }
+
+    /// Writes a node's configuration with the keys as they are now and tells the
+    /// server to read it; its answer.
+    pub async fn reload_with_new_keys(&self, number: usize) -> String {
+        let keys = KeyStore::open(&self.accounts()).unwrap();
+        let dir = self.dir.path().join(format!("n{number}"));
+        let url = self.nodes[number].url.strip_prefix("nats://").unwrap();
+        let text = configuration(&dir, number, &self.routes, &keys);
+        super::write_configuration(&dir, &text, url);
+        let system = self.system(number).await;
+        let server = system.server_info().server_id;
+        let reload = format!("$SYS.REQ.SERVER.{server}.RELOAD");
+        let answer = system.request(reload, "".into()).await.unwrap();
+        String::from_utf8_lossy(&answer.payload).into_owned()
+    }
+
+    /// Waits until every node has all that is stored in the cluster.
+    async fn current(&self) {
+        let system = self.system(0).await;
+        let deadline = Instant::now() + ELECTIONS;
+        while !self.is_current(&system).await {
+            assert!(Instant::now() < deadline, "a node stays behind");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn is_current(&self, system: &Client) -> bool {
+        let inbox = system.new_inbox();
+        let mut answers = system.subscribe(inbox.clone()).await.unwrap();
+        system
+            .publish_with_reply("$SYS.REQ.SERVER.PING.HEALTHZ", inbox, "".into())
+            .await
+            .unwrap();
+        let mut healthy = 0;
+        let patience = Duration::from_secs(1);
+        while let Ok(Some(answer)) = tokio::time::timeout(patience, answers.next()).await {
+            let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+            healthy += usize::from(answer["data"]["status"] == "ok");
+            if healthy == self.nodes.len() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Where clients may connect, in this order.
+    pub fn urls(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.url.clone()).collect()
     }
 
     /// A client of the system account on one node.

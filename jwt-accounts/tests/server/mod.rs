@@ -273,14 +273,19 @@ async fn launch(dir: &Path, keys: &KeyStore, listen: &str) -> (Child, String) {
     spawn(dir, &accounts_configuration(dir, keys), listen).await
 }
 
-/// Starts a nats-server that keeps its files in `dir` and says where it listens.
-async fn spawn(dir: &Path, configuration: &str, listen: &str) -> (Child, String) {
+fn write_configuration(dir: &Path, configuration: &str, listen: &str) -> PathBuf {
     let config = dir.join("nats.conf");
     let text = format!(
         "listen: \"{listen}\"\nports_file_dir: \"{}\"\n{configuration}",
         dir.display()
     );
     fs::write(&config, text).unwrap();
+    config
+}
+
+/// Starts a nats-server that keeps its files in `dir` and says where it listens.
+async fn spawn(dir: &Path, configuration: &str, listen: &str) -> (Child, String) {
+    let config = write_configuration(dir, configuration, listen);
     let child = Command::new(binary())
         .arg("--config")
         .arg(&config)

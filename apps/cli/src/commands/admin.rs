@@ -4,6 +4,7 @@
 //! Who may do what is the server's to judge. Lists are made of the directory's
 //! log, which this device verifies itself.
 
+mod accounts;
 mod change;
 mod directory;
 pub mod entry;
@@ -52,6 +53,9 @@ pub enum Admin {
     /// The log that all of this is: signed, and only ever appended to.
     #[command(subcommand)]
     Log(log::Log),
+    /// The organisation's NATS accounts.
+    #[command(subcommand)]
+    Accounts(accounts::Accounts),
     /// Users and groups from an LDAP server.
     #[command(subcommand)]
     Ldap(ldap::Ldap),
@@ -69,6 +73,7 @@ pub async fn run(context: &Context, command: Admin) -> anyhow::Result<()> {
         Admin::Role(command) => role::run(context, command).await,
         Admin::Policy(command) => policy::run(context, command).await,
         Admin::Log(command) => log::run(context, command).await,
+        Admin::Accounts(command) => accounts::run(context, command).await,
         Admin::Ldap(command) => ldap::run(context, command).await,
         Admin::Export(command) => export::run(context, command).await,
     }
