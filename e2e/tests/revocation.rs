@@ -240,8 +240,8 @@ async fn connect_everywhere(person: &Person) -> Vec<Connection> {
                 .sign_nats_nonce(&nonce);
             async move { signed.ok() }
         };
-        let (live, _) = mpsc::channel(1);
-        let connection = Connection::open(settings, sign, live);
+        let ((live, _), (presence, _)) = (mpsc::channel(1), mpsc::channel(1));
+        let connection = Connection::open(settings, sign, live, presence);
         connections.push(connection.await.unwrap());
     }
     connections

@@ -3,7 +3,7 @@
 pub mod admin;
 mod devices;
 pub mod factor;
-mod files;
+pub mod files;
 mod invite;
 mod link;
 mod login;
