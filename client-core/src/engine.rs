@@ -301,8 +301,9 @@ impl Engine {
         };
         if let Some(needed) = self.link.withheld.get(&id).cloned() {
             let reason = needed.sentence.clone();
-            // A room that was just made is there, closed or not.
-            let made = room.record.phase == Phase::Member;
+            // A room that this device makes is there, closed or not; the
+            // grants may even know of it before the call is answered.
+            let made = matches!(room.record.phase, Phase::Creating | Phase::Member);
             let is_closed = |goal: &Goal| !(made && matches!(goal, Goal::Member));
             self.end_waiting(id, &reason, Some(needed), None, is_closed);
         }

@@ -63,7 +63,7 @@ fn rotate_all(case: &Case) -> anyhow::Result<()> {
     let why = refused(case, &finish)?;
     ensure!(why.contains("more minutes"), "{why}");
     // Relay and gateway have taken theirs by themselves.
-    ensure!(!why.contains("sotto-"), "{why}");
+    ensure!(!why.contains("of sotto-"), "{why}");
     accounts(case, &[&finish[..], &["--force"]].concat())?;
 
     accounts(case, &["rotate", "system"])?;

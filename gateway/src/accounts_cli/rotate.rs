@@ -124,8 +124,10 @@ impl Rotation<'_> {
             for server in connections_by(system, account, &old.keys).await? {
                 for (who, connections) in server.connections {
                     let server = &server.server;
+                    // Devices give no name.
+                    let who = if who.is_empty() { "devices" } else { &who };
                     waiting.push(format!(
-                        "{connections} connections of `{who}` on {server} are by an old key"
+                        "connections by an old key on {server}: {connections} of {who}"
                     ));
                 }
             }

@@ -25,10 +25,13 @@ use super::server::{Directory, Server, code};
 
 const NUMBER: &str = "+4930123456";
 
+/// The bearer and the body of a request.
+type Taken = (Option<String>, Value);
+
 /// Somebody who sends text messages, or does not.
 #[derive(Clone)]
 struct Provider {
-    taken: Arc<Mutex<Vec<(Option<String>, Value)>>>,
+    taken: Arc<Mutex<Vec<Taken>>>,
     answers: Arc<Mutex<StatusCode>>,
 }
 

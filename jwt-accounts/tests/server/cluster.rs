@@ -109,21 +109,6 @@ impl Cluster {
         self.dir.path().join("accounts")
     }
 
-    /// Writes a node's configuration with the keys as they are now and tells the
-    /// server to read it; its answer.
-    pub async fn reload_with_new_keys(&self, number: usize) -> String {
-        let keys = KeyStore::open(&self.accounts()).unwrap();
-        let dir = self.dir.path().join(format!("n{number}"));
-        let url = self.nodes[number].url.strip_prefix("nats://").unwrap();
-        let text = configuration(&dir, number, &self.routes, &keys);
-        super::write_configuration(&dir, &text, url);
-        let system = self.system(number).await;
-        let server = system.server_info().server_id;
-        let reload = format!("$SYS.REQ.SERVER.{server}.RELOAD");
-        let answer = system.request(reload, "".into()).await.unwrap();
-        String::from_utf8_lossy(&answer.payload).into_owned()
-    }
-
     /// Waits until every node has all that is stored in the cluster.
     async fn current(&self) {
         let system = self.system(0).await;

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// How often the group is asked after.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// A node that has not answered the leader for so long is away: it is asked
+/// every second.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// The group of nats-servers that agree on streams.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,18 +29,44 @@ pub struct Group {
 
 /// A node that does not lead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Peer")]
 pub struct Follower {
     /// Its name.
     pub name: String,
     /// Whether it has all that the leader has.
-    #[serde(default)]
     pub current: bool,
     /// Whether it is away.
-    #[serde(default)]
     pub offline: bool,
     /// How many entries it is behind.
-    #[serde(default)]
     pub lag: u64,
+}
+
+/// What nats-server says of one, or another relay.
+#[derive(Deserialize)]
+struct Peer {
+    name: String,
+    #[serde(default)]
+    current: bool,
+    #[serde(default)]
+    offline: bool,
+    /// How long it has not answered the leader, in ns.
+    #[serde(default)]
+    active: u64,
+    #[serde(default)]
+    lag: u64,
+}
+
+impl From<Peer> for Follower {
+    fn from(peer: Peer) -> Self {
+        // nats-server itself calls one that was killed offline after minutes.
+        let silent = Duration::from_nanos(peer.active) > SILENCE;
+        Self {
+            name: peer.name,
+            current: peer.current && !silent,
+            offline: peer.offline || silent,
+            lag: peer.lag,
+        }
+    }
 }
 
 impl Group {
@@ -111,6 +139,17 @@ struct Meta {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_been_silent_for_long_is_away() {
+        let follower = |active: u64| -> Follower {
+            let json = format!(r#"{{"name":"b","current":true,"active":{active},"lag":4}}"#);
+            serde_json::from_str(&json).unwrap()
+        };
+        assert!(!follower(1_500_000_000).offline);
+        assert!(follower(15_000_000_001).offline);
+        assert!(!follower(15_000_000_001).current);
+    }
 
     #[test]
     fn membership_waits_for_whoever_is_away_or_behind() {

@@ -136,7 +136,8 @@ fn write_streams(jsz: &Jsz, page: &mut Page) {
         "What the streams take on this node's disk.",
         jsz.storage,
     );
-    let of_state: [(&str, &str, fn(&State) -> u64); 3] = [
+    type Field = fn(&State) -> u64;
+    let of_state: [(&str, &str, Field); 3] = [
         ("stream_messages", "Messages of a stream.", |s| s.messages),
         ("stream_bytes", "Bytes of a stream.", |s| s.bytes),
         ("stream_last_sequence", "Last sequence of a stream.", |s| {
