@@ -34,9 +34,11 @@ fn every_key_changes_while_people_write() {
             while !stop.load(Ordering::Relaxed) {
                 let text = format!("said {}", said.len());
                 let begun = Instant::now();
-                // Not sent while the server restarts is queued and sent later.
-                case.alice.run(&["send", room, &text]).unwrap();
+                // What is not sent while the server restarts is queued, and sent later.
+                let sent = case.alice.run(&["send", room, &text]).unwrap();
                 longest = longest.max(begun.elapsed());
+                let queued = sent.lines.iter().any(|line| line["event"] == "queued");
+                assert!(queued, "{text}: {}", sent.stderr);
                 said.push(text);
             }
             println!("{} messages, the longest took {longest:?}", said.len());
