@@ -38,7 +38,11 @@ fn every_key_changes_while_people_write() {
                 let sent = case.alice.run(&["send", room, &text]).unwrap();
                 longest = longest.max(begun.elapsed());
                 let queued = sent.lines.iter().any(|line| line["event"] == "queued");
-                assert!(queued, "{text}: {}", sent.stderr);
+                if !queued {
+                    // She is asking for the accounts' status meanwhile.
+                    assert!(sent.stderr.contains("already using"), "{}", sent.stderr);
+                    continue;
+                }
                 said.push(text);
             }
             println!("{} messages, the longest took {longest:?}", said.len());
