@@ -1,5 +1,4 @@
-//! Passkeys and security keys: a real browser and a software key, against the
-//! real programs.
+//! Passkeys in a real browser, against the real programs.
 
 #![allow(
     clippy::unwrap_used,
