@@ -31,8 +31,7 @@ pub(crate) fn budget() -> anyhow::Result<()> {
     step("budget", test.env("SOTTO_BUDGET_WRITE", "yes"))
 }
 
-/// Has everything go wrong, from a seed on, for as many seconds on one node and
-/// as many on three.
+/// Has everything go wrong on one node, from a seed on, for as many seconds.
 pub(crate) fn faults(arguments: &[String]) -> anyhow::Result<()> {
     let mut seconds = 600;
     let mut seed = 1;
