@@ -10,6 +10,7 @@ mod key_packages;
 mod linking;
 mod login;
 mod me;
+mod proving;
 mod rooms;
 mod server;
 mod signup;

@@ -9,7 +9,7 @@ use sotto_proto::wire::{
 };
 
 use crate::caller::EnrolledDevice;
-use crate::calls::login;
+use crate::calls::{login, proving::Proving};
 use crate::factors::{self, NewFactor};
 use crate::gateway::Gateway;
 use crate::http::Serve;
@@ -17,9 +17,6 @@ use crate::proofs::{self, Proofs, Which};
 use crate::records::FactorsRecord;
 use crate::refusal::Refusal;
 use crate::throttle::{PASSWORD, Subject};
-
-/// Longest code that is looked at, in bytes.
-const CODE: usize = 16;
 
 impl Serve for TotpEnrol {
     type Caller = EnrolledDevice;
@@ -43,48 +40,19 @@ impl Serve for TotpEnrol {
 impl Serve for TotpProve {
     type Caller = EnrolledDevice;
 
-    /// The code is used up first: whatever fails after that, it counts at most
-    /// once.
     async fn serve(
         self,
         gateway: &Gateway,
         caller: EnrolledDevice,
     ) -> Result<FactorProven, Refusal> {
-        if self.code.len() > CODE {
-            return Err(Refusal::malformed("length of the code"));
-        }
-        let only = match self.id.as_ref() {
-            [] => None,
-            id => Some(FactorId::try_from(id)?),
-        };
         let now_ms = gateway.now_ms();
+        let asked = (self.id.as_ref(), self.code.as_str());
+        let proving = Proving::begin(&caller, Factor::Totp, asked, now_ms)?;
         let (org, user) = (&caller.org, &caller.user);
-        // An enrolment that may not be completed uses up no code.
-        let complete = |id| Command::EnrolFactor {
-            factor: Factor::Totp,
-            id,
-        };
-        if let Some(id) = only
-            && !is_enrolled(&caller, id)?
-        {
-            directory::decide(&*org.state()?, &caller.by(), complete(id), now_ms)?;
-        }
-        let code = (only, self.code.as_str());
+        let code = (proving.only, self.code.as_str());
         let id = factors::use_code(org, gateway.totps(), user, code, now_ms).await?;
-        if !is_enrolled(&caller, id)? {
-            org.append(&caller.by(), complete(id), now_ms).await?;
-        }
-        proofs::remember(org, caller.device, Which::Factor(Factor::Totp, id), now_ms).await?;
-        Ok(FactorProven { proven_ms: now_ms })
+        proving.complete(id).await
     }
-}
-
-/// Whether a user has that factor.
-///
-/// # Errors
-/// [`Refusal::Unavailable`].
-pub fn is_enrolled(caller: &EnrolledDevice, id: FactorId) -> Result<bool, Refusal> {
-    Ok(factors::is_enrolled(&caller.org, &caller.user)?(id))
 }
 
 impl FactorsRecord {
