@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
+use sotto_faults::Disk;
 
 use crate::network::Network;
 use crate::person::Person;
@@ -37,11 +38,20 @@ pub(super) struct Member {
     next: AtomicU64,
     /// What runs now.
     process: Mutex<Option<Pid>>,
+    /// What the device keeps everything on; none where FUSE is not allowed.
+    disk: Option<Disk>,
+    /// What runs was the last thing before its power was cut.
+    power_is_cut: AtomicBool,
 }
 
 impl Member {
     /// The person behind the network.
-    pub(super) fn new(person: Person, name: &'static str, network: Network) -> Self {
+    pub(super) fn new(
+        person: Person,
+        name: &'static str,
+        network: Network,
+        disk: Option<Disk>,
+    ) -> Self {
         Self {
             person: person.behind(&network),
             name,
@@ -49,6 +59,8 @@ impl Member {
             clock: AtomicI64::new(0),
             next: AtomicU64::new(0),
             process: Mutex::new(None),
+            disk,
+            power_is_cut: AtomicBool::new(false),
         }
     }
 
@@ -64,6 +76,13 @@ impl Member {
             // An error says that it has ended.
             let _ = kill_process(pid, Signal::KILL);
         }
+    }
+
+    /// Kills what runs, and what was not synced is lost before the next
+    /// command.
+    pub(super) fn cut_power(&self) {
+        self.power_is_cut.store(true, Ordering::Relaxed);
+        self.kill();
     }
 
     /// Sends and reads until it is over; what was said.
@@ -118,6 +137,11 @@ impl Member {
         let running: Running = person.starts(arguments, Some(input.unwrap_or_default()))?;
         *self.running() = Some(running.pid()?);
         let outcome = running.finish_unreaped(|| *self.running() = None)?;
+        if self.power_is_cut.swap(false, Ordering::Relaxed)
+            && let Some(disk) = &self.disk
+        {
+            disk.cut_power();
+        }
         Ok(outcome.lines)
     }
 
