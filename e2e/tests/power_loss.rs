@@ -48,7 +48,7 @@ fn a_server_that_loses_power_has_every_text_that_was_ticked() {
         }
         server.kill_all().unwrap();
         // At least what its log said.
-        assert!(disk.cut_power() > 0, "it syncs everything?");
+        assert!(disk.cut_power(|| false) > 0, "it syncs everything?");
         server.start().unwrap();
     }
     bob.does(&["sync"]).unwrap();
@@ -78,7 +78,7 @@ fn a_device_that_loses_power_has_every_text_that_it_has_queued() {
         // Somewhere between the outbox and the last tick.
         thread::sleep(Duration::from_millis(40 * round));
         sending.kill().unwrap();
-        disk.cut_power();
+        disk.cut_power(|| false);
         expected.extend(texts);
     }
     alice.does(&["sync"]).unwrap();
@@ -145,7 +145,7 @@ async fn left_of_100(folder: &Path, setting: &str) -> u64 {
         acknowledged.await.unwrap();
     }
     kill(&mut server);
-    disk.cut_power();
+    disk.cut_power(|| false);
 
     let mut server = start(&path);
     let js = jetstream::new(connect(&listen).await);

@@ -73,9 +73,10 @@ impl Disk {
         })
     }
 
-    /// Drops what was not synced; how many files and folders that changed.
-    pub fn cut_power(&self) -> usize {
-        lock(&self.tree).drop_unsynced()
+    /// Drops what was not synced; how many files and folders that changed. Of
+    /// each write that was not, `survives` says whether it is there all the same.
+    pub fn cut_power(&self, survives: impl FnMut() -> bool) -> usize {
+        lock(&self.tree).cut_power(survives)
     }
 }
 

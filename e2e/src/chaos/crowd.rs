@@ -11,6 +11,7 @@ use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use sotto_faults::Disk;
 
+use super::machines::Survivors;
 use crate::network::Network;
 use crate::person::Person;
 use crate::process::Running;
@@ -40,8 +41,8 @@ pub(super) struct Member {
     process: Mutex<Option<Pid>>,
     /// What the device keeps everything on; none where FUSE is not allowed.
     disk: Option<Disk>,
-    /// What runs was the last thing before its power was cut.
-    power_is_cut: AtomicBool,
+    /// What runs was the last thing before its power was cut; what survives.
+    power_is_cut: Mutex<Option<Survivors>>,
 }
 
 impl Member {
@@ -60,7 +61,7 @@ impl Member {
             next: AtomicU64::new(0),
             process: Mutex::new(None),
             disk,
-            power_is_cut: AtomicBool::new(false),
+            power_is_cut: Mutex::new(None),
         }
     }
 
@@ -80,8 +81,8 @@ impl Member {
 
     /// Kills what runs, and what was not synced is lost before the next
     /// command.
-    pub(super) fn cut_power(&self) {
-        self.power_is_cut.store(true, Ordering::Relaxed);
+    pub(super) fn cut_power(&self, survivors: Survivors) {
+        *lock(&self.power_is_cut) = Some(survivors);
         self.kill();
     }
 
@@ -137,17 +138,20 @@ impl Member {
         let running: Running = person.starts(arguments, Some(input.unwrap_or_default()))?;
         *self.running() = Some(running.pid()?);
         let outcome = running.finish_unreaped(|| *self.running() = None)?;
-        if self.power_is_cut.swap(false, Ordering::Relaxed)
-            && let Some(disk) = &self.disk
-        {
-            disk.cut_power();
+        let survivors = lock(&self.power_is_cut).take();
+        if let (Some(survivors), Some(disk)) = (survivors, &self.disk) {
+            survivors.of(disk);
         }
         Ok(outcome.lines)
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Pid>> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.process)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Everybody sends all that is queued, reads, says one thing more and reads

@@ -8,6 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use sotto_faults::Disk;
@@ -41,6 +43,27 @@ pub(super) enum Apart {
     Two(usize, usize),
     /// The first does not hear the second, which hears it.
     Deaf(usize, usize),
+}
+
+/// What a power cut leaves of what was not synced: nothing, or half of the
+/// writes, drawn by this seed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Survivors {
+    Nothing,
+    Half(u64),
+}
+
+impl Survivors {
+    /// Cuts the power of a disk.
+    pub(super) fn of(self, disk: &Disk) {
+        match self {
+            Self::Nothing => disk.cut_power(|| false),
+            Self::Half(seed) => {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                disk.cut_power(|| rng.gen_bool(0.5))
+            }
+        };
+    }
 }
 
 /// The disk of a machine or a device, where this machine allows one.
@@ -125,24 +148,24 @@ impl Machines {
     }
 
     /// The same, and what was not synced is lost.
-    pub(super) fn cut_power(&mut self) -> anyhow::Result<()> {
+    pub(super) fn cut_power(&mut self, survivors: Survivors) -> anyhow::Result<()> {
         self.stop_all()?;
         for node in 0..self.count() {
-            self.loses_power(node)?;
+            self.loses_power(node, survivors)?;
         }
         self.start_all()
     }
 
     /// One machine of several stops and loses what was not synced.
-    pub(super) fn cut_power_of(&mut self, node: usize) -> anyhow::Result<()> {
+    pub(super) fn cut_power_of(&mut self, node: usize, survivors: Survivors) -> anyhow::Result<()> {
         let Servers::Several(cluster) = &mut self.servers else {
-            return self.cut_power();
+            return self.cut_power(survivors);
         };
         cluster.kill(node)?;
         if node == 0 {
             cluster.kill_gateway()?;
         }
-        self.loses_power(node)?;
+        self.loses_power(node, survivors)?;
         let Servers::Several(cluster) = &mut self.servers else {
             return Ok(());
         };
@@ -154,9 +177,9 @@ impl Machines {
     }
 
     /// What a power cut does to a machine on which nothing runs any more.
-    fn loses_power(&self, node: usize) -> anyhow::Result<()> {
+    fn loses_power(&self, node: usize, survivors: Survivors) -> anyhow::Result<()> {
         if let Some(disk) = self.disks.get(node) {
-            disk.cut_power();
+            survivors.of(disk);
         }
         if let Servers::Several(_) = &self.servers {
             // Its system has started anew since.

@@ -226,8 +226,9 @@ impl Tree {
     }
 
     /// Everything is as a power cut leaves it; how many files and folders are
-    /// another than before.
-    pub(super) fn drop_unsynced(&mut self) -> usize {
+    /// another than before. Of each write that was not synced `survives` says
+    /// whether it is there all the same.
+    pub(super) fn cut_power(&mut self, mut survives: impl FnMut() -> bool) -> usize {
         let mut differ = 0;
         for node in self.nodes.values_mut() {
             let changed = match &mut node.content {
@@ -237,9 +238,13 @@ impl Tree {
                     changed
                 }
                 Content::File(file) => {
+                    for range in std::mem::take(&mut file.written) {
+                        if survives() {
+                            file.make_durable(range);
+                        }
+                    }
                     let changed = file.now != file.durable;
                     file.now = file.durable.clone();
-                    file.written.clear();
                     file.shortest = None;
                     changed
                 }
@@ -324,14 +329,22 @@ impl File {
             self.durable.truncate(shortest);
         }
         self.durable.resize(self.now.len(), 0);
-        for range in self.written.drain(..) {
-            let end = range.end.min(self.now.len());
-            let range = range.start.min(end)..end;
-            if let (Some(durable), Some(now)) =
-                (self.durable.get_mut(range.clone()), self.now.get(range))
-            {
-                durable.copy_from_slice(now);
-            }
+        for range in std::mem::take(&mut self.written) {
+            self.make_durable(range);
+        }
+    }
+
+    /// As much of what was written there as was not cut off since.
+    fn make_durable(&mut self, range: Range<usize>) {
+        let end = range.end.min(self.now.len());
+        let range = range.start.min(end)..end;
+        if self.durable.len() < end {
+            self.durable.resize(end, 0);
+        }
+        if let (Some(durable), Some(now)) =
+            (self.durable.get_mut(range.clone()), self.now.get(range))
+        {
+            durable.copy_from_slice(now);
         }
     }
 }
@@ -364,9 +377,21 @@ mod tests {
         tree.write(number, 5, b" second", NOW).unwrap();
         tree.write(number, 0, b"F", NOW).unwrap();
         assert_eq!(content(&tree, "log").unwrap(), b"First second");
-        assert_eq!(tree.drop_unsynced(), 1);
+        assert_eq!(tree.cut_power(|| false), 1);
         assert_eq!(content(&tree, "log").unwrap(), b"first");
-        assert_eq!(tree.drop_unsynced(), 0);
+        assert_eq!(tree.cut_power(|| false), 0);
+    }
+
+    #[test]
+    fn what_is_not_synced_may_survive_in_part() {
+        let (mut tree, number) = tree_with("log");
+        tree.sync(number).unwrap();
+        for (at, word) in [(0, b"one"), (3, b"two"), (6, b"six")] {
+            tree.write(number, at, word, NOW).unwrap();
+        }
+        let mut survive = [false, true, false].into_iter();
+        tree.cut_power(|| survive.next().unwrap());
+        assert_eq!(content(&tree, "log").unwrap(), b"\0\0\0two");
     }
 
     #[test]
@@ -378,13 +403,13 @@ mod tests {
         tree.write(second, 0, b"two", NOW).unwrap();
         tree.rename((ROOT, "one".as_ref()), (ROOT, "uno".as_ref()))
             .unwrap();
-        tree.drop_unsynced();
+        tree.cut_power(|| false);
         assert_eq!(content(&tree, "one").unwrap(), b"");
         assert!(content(&tree, "two").is_none() && content(&tree, "uno").is_none());
 
         tree.remove(ROOT, "one".as_ref(), false).unwrap();
         tree.sync(ROOT).unwrap();
-        tree.drop_unsynced();
+        tree.cut_power(|| false);
         assert!(content(&tree, "one").is_none());
     }
 
@@ -399,7 +424,7 @@ mod tests {
         tree.rename((ROOT, "new".as_ref()), (ROOT, "state".as_ref()))
             .unwrap();
         tree.sync(ROOT).unwrap();
-        tree.drop_unsynced();
+        tree.cut_power(|| false);
         assert_eq!(content(&tree, "state").unwrap(), b"");
     }
 
@@ -444,7 +469,7 @@ mod tests {
                         durable = now.clone();
                     }
                     Act::Drop => {
-                        tree.drop_unsynced();
+                        tree.cut_power(|| false);
                         now = durable.clone();
                     }
                 }
