@@ -4,16 +4,21 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     reason = "a test"
 )]
 
-use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use async_nats::jetstream::{self, stream};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sotto_client_core::store::{Store, WriteBatch};
+use sotto_client_native::sled_store::SledStore;
 use sotto_e2e::case::{PASSWORD, text};
 use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::mounts;
@@ -86,6 +91,89 @@ fn a_device_that_loses_power_has_every_text_that_it_has_queued() {
     for person in [&alice, &bob] {
         let seen = history(person, "barn").unwrap();
         assert_eq!(difference(&seen, "said", &expected), None);
+    }
+}
+
+/// Names the folder where this program is to write until it is killed.
+const WRITES_TO: &str = "SOTTO_TEST_WRITES_TO";
+
+#[test]
+fn a_store_that_loses_power_has_every_commit() {
+    cuts_power("a_store_that_loses_power_has_every_commit", 0.0);
+}
+
+#[test]
+#[ignore = "sled does not read its files any more: docs/adr/0003-sled-behind-four-methods.md"]
+fn a_store_of_whose_unsynced_writes_half_survive_has_every_commit() {
+    let test = "a_store_of_whose_unsynced_writes_half_survive_has_every_commit";
+    cuts_power(test, 0.5);
+}
+
+/// Cuts the power of a store that is written to, again and again; of the writes
+/// that were not synced so many survive.
+fn cuts_power(test: &str, survive: f64) {
+    if let Some(folder) = env::var_os(WRITES_TO) {
+        return write_forever(Path::new(&folder));
+    }
+    if !mounts::are_own(test).unwrap() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (root, said) = (folder.path().join("disk"), folder.path().join("said"));
+    let disk = disk(&root);
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    for round in 0..12 {
+        let mut writing = Command::new(env::current_exe().unwrap())
+            .args(["--exact", test, "--include-ignored", "--nocapture"])
+            .env(WRITES_TO, &root)
+            .stdout(fs::File::create(&said).unwrap())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_millis(rng.gen_range(1_000..4_000)));
+        kill(&mut writing);
+        disk.cut_power(|| rng.gen_bool(survive));
+
+        let said = fs::read_to_string(&said).unwrap();
+        // The last line may be torn.
+        let whole = said.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let durable = whole.lines().filter_map(|line| line.parse::<u64>().ok());
+        let durable = durable.max().unwrap_or(0);
+        let store = SledStore::open(&root.join("store"));
+        let store =
+            store.unwrap_or_else(|error| panic!("round {round}, {durable} committed: {error}"));
+        let last = number(&store, b"last");
+        assert!(last >= durable, "{durable} was committed, {last} is there");
+        for key in 0..KEYS.min(last) {
+            // The newest that was written there.
+            let newest = last - (last - key) % KEYS;
+            assert_eq!(number(&store, &key.to_be_bytes()), newest, "of {last}");
+        }
+    }
+}
+
+/// Keys that are written again and again, so that the store reuses its place.
+const KEYS: u64 = 200;
+
+fn number(store: &SledStore, key: &[u8]) -> u64 {
+    let value = store.get(key).unwrap().unwrap_or_default();
+    value
+        .first_chunk()
+        .map_or(0, |number| u64::from_be_bytes(*number))
+}
+
+/// Commits one number after the other, and says so after each.
+fn write_forever(folder: &Path) {
+    let mut store = SledStore::open(&folder.join("store")).unwrap();
+    for next in number(&store, b"last") + 1.. {
+        let mut value = next.to_be_bytes().to_vec();
+        value.resize(3_000, 7);
+        let mut batch = WriteBatch::default();
+        let key = (next % KEYS).to_be_bytes().to_vec();
+        batch.writes.insert(key, Some(value));
+        let last = next.to_be_bytes().to_vec();
+        batch.writes.insert(b"last".to_vec(), Some(last));
+        store.commit(&batch).unwrap();
+        println!("{next}");
     }
 }
 

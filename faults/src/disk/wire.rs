@@ -209,7 +209,6 @@ impl Set {
 }
 
 /// Of a mode, what is not a kind of file.
-#[expect(clippy::cast_possible_truncation, reason = "12 bits")]
 pub(super) fn permissions(mode: u32) -> u16 {
     (mode & 0o7777) as u16
 }
