@@ -92,8 +92,10 @@ impl Blobs {
             inbox_prefix: RELAY_INBOX,
         };
         let config = ServerConfig::load(layout).unwrap();
-        let client = runtime.block_on(nats::connect(layout, &config, login));
-        let jetstream = jetstream::new(client.unwrap());
+        let jetstream = runtime.block_on(async {
+            let client = nats::connect(layout, &config, login).await;
+            jetstream::new(client.unwrap())
+        });
         Self { runtime, jetstream }
     }
 
