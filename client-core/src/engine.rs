@@ -49,7 +49,7 @@ use crate::store::Store;
 use crate::vault::{Vault, VaultError};
 
 pub use queries::{FindRoomError, Member, RoomSummary};
-pub use uploads::UploadProgress;
+pub use uploads::{CopyOf, UploadProgress};
 
 /// Why an engine could not be made from a store.
 #[derive(Debug, thiserror::Error)]

@@ -220,7 +220,8 @@ pub enum Command {
         /// Each at most [`sotto_proto::limits::TEXT`] bytes and not empty.
         texts: Vec<String>,
     },
-    /// Remembers a file to send; answered by [`Event::UploadBegun`], then done.
+    /// Remembers a file to send, as a copy when this device has sent the same
+    /// content before; answered by [`Event::UploadBegun`], then done.
     BeginUpload(NewUpload),
     /// The file's chunks below `next` are stored. With `next` = all chunks the
     /// file's message is queued and the upload forgotten, in one write; done
@@ -230,6 +231,12 @@ pub enum Command {
         file: FileId,
         /// The first chunk that is not stored yet.
         next: u32,
+    },
+    /// The server does not copy what this upload is a copy of: it is to be
+    /// uploaded like any other, from the first chunk; done at once.
+    UploadInstead {
+        /// Which upload.
+        file: FileId,
     },
     /// Forgets an upload, for instance because the file changed; done at once.
     CancelUpload {

@@ -318,6 +318,7 @@ impl Engine {
             inbox_after: target.is_none().then_some(self.inbox_after),
             max_bytes: FETCH_BYTES,
             blobs: self.missing_trees(target),
+            stored: None,
         }
     }
 

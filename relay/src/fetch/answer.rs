@@ -2,7 +2,7 @@
 //! longer than a NATS message may be.
 
 use prost::Message;
-use sotto_proto::wire::{FetchFrame, FetchRefusal, StoredMessage, StreamEnd};
+use sotto_proto::wire::{ChunkSpan, FetchFrame, FetchRefusal, StoredMessage, StreamEnd};
 use sotto_proto::{RoomId, limits};
 
 /// A frame goes out once it holds this many encoded bytes: what a broken
@@ -89,6 +89,12 @@ impl Answer {
         self.encoded += length;
         self.frame.messages.push(message);
         sent.map_or(Pushed::Kept, Pushed::Frame)
+    }
+
+    /// Says which chunks are there. Nothing else is in such an answer, so that
+    /// it fits: half as many spans as a file has chunks, of 14 bytes.
+    pub fn stored(&mut self, spans: Vec<ChunkSpan>) {
+        self.frame.stored = spans;
     }
 
     /// The last frame.
