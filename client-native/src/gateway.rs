@@ -164,6 +164,7 @@ impl Gateway {
         if let Some(session) = session {
             request = request.header(AUTHORIZATION, self.bearer(session)?);
         }
+        tracing::trace!(path, "calls");
         let answer = self.heard(patience, request.send()).await?;
         let status = answer.status();
         let kind = answer.headers().get(CONTENT_TYPE);
@@ -171,6 +172,7 @@ impl Gateway {
             return Err(self.garbage("the answer is of another type"));
         }
         let body = self.bounded_body(answer, answer_limit(path)).await?;
+        tracing::trace!(path, bytes = body.len(), "is answered");
         if status.is_success() {
             return Ok(body);
         }

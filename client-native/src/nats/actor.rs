@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{Event, HeaderMap, ServerError, Subscriber};
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::SelectAll;
 use prost::Message as _;
@@ -159,6 +160,7 @@ impl Actor {
                     length: message.payload.len(),
                     answer,
                 };
+                tracing::trace!(bytes = publishing.length, "submits");
                 self.publishing.insert(number, publishing);
                 let headers = headers(&message);
                 let client = &self.client;
@@ -168,7 +170,8 @@ impl Actor {
             }
             Request::Beacon(beacon) => {
                 let subject = Subject::Beacon(self.device).to_string();
-                let payload = beacon.encode_to_vec().into();
+                let payload: Bytes = beacon.encode_to_vec().into();
+                tracing::trace!(bytes = payload.len(), "beacon");
                 let _ = self.client.publish(subject, payload).await;
             }
             Request::Fetch {
@@ -187,7 +190,8 @@ impl Actor {
                     next_part: 0,
                 };
                 self.fetching.insert(number, fetching);
-                let payload = request.encode_to_vec().into();
+                let payload: Bytes = request.encode_to_vec().into();
+                tracing::trace!(bytes = payload.len(), "asks");
                 let _ = self
                     .client
                     .publish_with_reply(subject, reply, payload)
@@ -197,6 +201,7 @@ impl Actor {
     }
 
     fn answered(&mut self, reply: async_nats::Message) {
+        tracing::trace!(bytes = reply.payload.len(), "is answered");
         let number = reply.subject.rsplit('.').next().map(str::parse::<u64>);
         let Some(Ok(number)) = number else {
             return;
@@ -211,7 +216,10 @@ impl Actor {
     }
 
     async fn received(&mut self, message: async_nats::Message) {
-        match live(message) {
+        let bytes = message.payload.len();
+        let live = live(message);
+        tracing::trace!(bytes, what = live.as_ref().map_or("?", Live::kind), "hears");
+        match live {
             // An error means that nobody listens any more.
             Some(Live::Stored(message)) => drop(self.live.send(message).await),
             // What there is no room for is said again before long.
