@@ -10,6 +10,7 @@ use futures::StreamExt;
 use futures::stream::SelectAll;
 use prost::Message as _;
 use sotto_client_core::io::{LiveMessage, PublishFailure};
+use sotto_client_core::pace::Pace;
 use sotto_proto::wire::{Beacon, FetchFrame, FetchRequest};
 use sotto_proto::{DeviceId, RoomId, Subject, Submission, reply_prefix};
 use tokio::sync::{mpsc, oneshot};
@@ -20,11 +21,14 @@ use super::answers::{Live, Presence, acknowledgement, denied_publish, live};
 use crate::poor_link;
 
 /// A connection that brings nothing for this long, and for as long as what is
-/// outstanding may take on a poor link, although something is outstanding, is
-/// dead.
+/// outstanding may take on a poor link, is dead: something is outstanding, if
+/// only the answer to a ping.
 const SILENCE: Duration = Duration::from_secs(30);
+/// The same on a slow link, where five losses in a row take 40 s.
+const SLOW_SILENCE: Duration = Duration::from_secs(50);
 
-/// How long a connection without a handle waits for what is outstanding.
+/// How long a connection without a handle waits for what is outstanding, on an
+/// ordinary link.
 const RETIRE: Duration = Duration::from_secs(10);
 
 /// What a handle asks for.
@@ -68,6 +72,7 @@ pub(super) struct Actor {
     subscriptions: SelectAll<Subscriber>,
     live: mpsc::Sender<LiveMessage>,
     presence: mpsc::Sender<Presence>,
+    pace: Pace,
     /// Number of the next request; part of its reply subject.
     next: u64,
     publishing: BTreeMap<u64, Publishing>,
@@ -87,6 +92,7 @@ impl Actor {
         subscriptions: SelectAll<Subscriber>,
         live: mpsc::Sender<LiveMessage>,
         presence: mpsc::Sender<Presence>,
+        pace: Pace,
     ) -> Self {
         Self {
             client,
@@ -95,6 +101,7 @@ impl Actor {
             subscriptions,
             live,
             presence,
+            pace,
             next: 0,
             publishing: BTreeMap::new(),
             fetching: BTreeMap::new(),
@@ -112,6 +119,7 @@ impl Actor {
     ) {
         let mut check = interval(Duration::from_secs(1));
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let retire = self.pace.wait(RETIRE);
         let mut retiring_since = None;
         loop {
             tokio::select! {
@@ -129,7 +137,7 @@ impl Actor {
                     return;
                 },
             }
-            let retired = retiring_since.is_some_and(|since| since.elapsed() > RETIRE);
+            let retired = retiring_since.is_some_and(|since| since.elapsed() > retire);
             if retired || (retiring_since.is_some() && self.is_idle()) {
                 return;
             }
@@ -266,12 +274,19 @@ impl Actor {
     /// Whether nothing has come for too long.
     fn is_dead(&mut self) -> bool {
         let heard = self.client.statistics().in_bytes.load(Ordering::Relaxed);
-        if heard != self.heard || self.is_idle() {
+        if heard != self.heard {
             self.heard = heard;
             self.last_sign = Instant::now();
         }
+        let slow = self.pace.is_slow();
+        let silence = if slow { SLOW_SILENCE } else { SILENCE };
+        let ping = match self.is_idle() {
+            true => super::ping(self.pace),
+            false => Duration::ZERO,
+        };
         let outstanding = self.publishing.values().map(|publishing| publishing.length);
-        self.last_sign.elapsed() > SILENCE + poor_link::time_for(outstanding.sum())
+        let sending = poor_link::time_for(outstanding.sum());
+        self.last_sign.elapsed() > ping + silence + sending
     }
 }
 
