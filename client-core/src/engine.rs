@@ -114,6 +114,8 @@ struct Link {
     turns: BTreeMap<RoomId, removals::Turn>,
     /// What is under way to repair rooms.
     repairs: BTreeMap<RoomId, repair::Repair>,
+    /// Invitations into rooms that this device has just been taken out of.
+    back: BTreeMap<RoomId, wire::Invitation>,
     /// Rooms to be read again at the next tick.
     look_again: BTreeSet<RoomId>,
     /// What beacons have said.
@@ -271,6 +273,7 @@ impl Engine {
             Input::Presence { room, device, here } => self.present(room, device, here),
             Input::Tick => self.tick(rng),
         }
+        self.come_back();
         while let Some(id) = self.touched.pop_first() {
             self.advance(id, now, rng);
         }

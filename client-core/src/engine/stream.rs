@@ -267,6 +267,7 @@ impl Engine {
             records.delete(key);
         }
         self.link.repairs.remove(&room.id);
+        self.look_for_invitation(room);
         if let Some(group) = room.take_group() {
             // What cannot be deleted is overwritten when this device comes back.
             let _ = group.delete(&self.provider);

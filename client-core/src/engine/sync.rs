@@ -328,41 +328,73 @@ impl Engine {
         if let Some(wire::inbox_message::Kind::Invitation(invitation)) =
             message.and_then(|m| m.kind)
         {
-            self.invited(invitation);
+            self.invited(&invitation);
         }
     }
 
-    /// Takes up an invitation, now or when its ratchet tree is there.
-    fn invited(&mut self, invitation: wire::Invitation) {
+    /// Takes up an invitation, unless the device is in its room. One that was
+    /// made later than what the device has read of the room may be for when it
+    /// is out of it, and is kept until then.
+    fn invited(&mut self, invitation: &wire::Invitation) {
+        let address = invitation.address.as_ref();
+        let room = address.and_then(|address| RoomId::try_from(&address.room).ok());
+        let Some(id) = room else { return };
+        match self.rooms.get(&id) {
+            Some(room) if room.record.phase != Phase::Member => self.take_up(id, invitation),
+            None => self.take_up(id, invitation),
+            Some(room) if is_newer(invitation, room) => self.keep_invitation(id, invitation),
+            Some(_) => {}
+        }
+    }
+
+    /// The device is out of a room. An invitation that was made later than
+    /// what it has read of it leads back.
+    pub(super) fn look_for_invitation(&mut self, room: &Room) {
+        let key = Key::Invitation(room.id);
+        let kept = self.provider.records().get_bytes(&key);
+        let invitation = kept.and_then(|kept| wire::Invitation::decode(kept.as_slice()).ok());
+        self.provider.records().delete(key);
+        let newer = invitation.filter(|invitation| is_newer(invitation, room));
+        self.link
+            .back
+            .extend(newer.map(|invitation| (room.id, invitation)));
+    }
+
+    /// Takes up the invitations into rooms that the device has just left.
+    pub(super) fn come_back(&mut self) {
+        while let Some((room, invitation)) = self.link.back.pop_first() {
+            self.take_up(room, &invitation);
+        }
+    }
+
+    /// Joins by an invitation, now or when its ratchet tree is there.
+    fn take_up(&mut self, room: RoomId, invitation: &wire::Invitation) {
         let place = invitation
             .ratchet_tree
             .as_ref()
             .and_then(|tree| tree.place.as_ref());
         match place {
             Some(wire::ratchet_tree::Place::Inline(tree)) => {
-                let tree = tree.clone();
-                self.accept_invitation(&invitation, &tree);
+                self.accept_invitation(invitation, tree);
             }
             Some(wire::ratchet_tree::Place::Blob(blob)) => {
                 let sensible = usize::try_from(blob.size).is_ok_and(|size| {
                     size <= limits::RATCHET_TREE
                         && blob.chunks as usize == size.div_ceil(limits::CHUNK)
                 });
-                if !sensible {
-                    return;
+                if sensible {
+                    self.keep_invitation(room, invitation);
+                    self.is_behind(room);
                 }
-                let address = invitation.address.as_ref();
-                let Some(room) = address.and_then(|address| RoomId::try_from(&address.room).ok())
-                else {
-                    return;
-                };
-                self.provider
-                    .records()
-                    .put_bytes(Key::Invitation(room), invitation.encode_to_vec());
-                self.is_behind(room);
             }
             None => {}
         }
+    }
+
+    fn keep_invitation(&self, room: RoomId, invitation: &wire::Invitation) {
+        let key = Key::Invitation(room);
+        let records = self.provider.records();
+        records.put_bytes(key, invitation.encode_to_vec());
     }
 
     /// Invitations that wait for their ratchet trees.
@@ -372,6 +404,9 @@ impl Engine {
             let Key::Invitation(room) = key else {
                 return None;
             };
+            if self.is_member(room) {
+                return None;
+            }
             let invitation = wire::Invitation::decode(records.get_bytes(&key)?.as_slice()).ok()?;
             match invitation.ratchet_tree.as_ref()?.place.clone()? {
                 wire::ratchet_tree::Place::Blob(blob) => Some((room, invitation, blob)),
@@ -427,4 +462,9 @@ impl Engine {
             self.accept_invitation(&invitation, &tree);
         }
     }
+}
+
+/// Whether an invitation was made later than what was read of its room.
+fn is_newer(invitation: &wire::Invitation, room: &Room) -> bool {
+    invitation.commit_sequence > room.record.handshakes_after
 }
