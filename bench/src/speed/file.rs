@@ -29,12 +29,12 @@ pub(super) async fn measure(
     load: &Load,
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
-    let folder = stage.case.folder().join("files");
+    let folder = stage.folder().join("files");
     fs::create_dir_all(&folder)?;
     let (name, reader) = stage.person()?;
-    let room = stage.case.room.clone();
+    let room = stage.room.clone();
     block_in_place(|| {
-        stage.case.alice.does(&["room", "invite", &room, &name])?;
+        stage.alice.does(&["room", "invite", &room, &name])?;
         reader.does(&["sync"])
     })?;
     let chunks = usize::try_from(load.file_mib * 2)?;
@@ -48,7 +48,7 @@ pub(super) async fn measure(
         let path = file.display().to_string();
         let wait = ["--wait", "600"];
         let sends = [&wait[..], &["send", &room, "--file", &path]].concat();
-        let (took, peak) = block_in_place(|| watch(&stage.case.alice, &sends))?;
+        let (took, peak) = block_in_place(|| watch(&stage.alice, &sends))?;
         up.ours.push(mib / took.as_secs_f64());
         up_memory.push(peak);
         block_in_place(|| reader.does(&["sync"]))?;
