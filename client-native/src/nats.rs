@@ -28,11 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use actor::{Actor, Request};
 pub use answers::Presence;
 
-/// A connection that answers two of these in a row with nothing is dead: the
-/// answer waits behind whatever else is on its way. Silence is noticed sooner.
-const PING: Duration = Duration::from_secs(45);
-/// The same on a slow link.
-const SLOW_PING: Duration = Duration::from_secs(60);
+use crate::poor_link;
 
 /// Messages that wait for one subscription at most; the engine fetches what
 /// was dropped beyond.
@@ -132,7 +128,7 @@ impl Connection {
             .tls_first()
             .tls_client_config(settings.tls)
             .connection_timeout(settings.patience)
-            .ping_interval(ping(settings.pace))
+            .ping_interval(poor_link::ping(settings.pace))
             .subscription_capacity(SUBSCRIPTION)
             .ignore_discovered_servers()
             .max_reconnects(servers)
@@ -219,14 +215,6 @@ impl Connection {
     /// Returns when the connection is gone.
     pub async fn closed(&self) {
         self.requests.closed().await;
-    }
-}
-
-/// How often a connection is asked whether it is alive.
-fn ping(pace: Pace) -> Duration {
-    match pace.is_slow() {
-        true => SLOW_PING,
-        false => PING,
     }
 }
 

@@ -14,6 +14,20 @@ pub(crate) fn time_for(bytes: usize) -> Duration {
     Duration::from_secs((bytes / BYTES_PER_SECOND) as u64)
 }
 
+/// How often a message server is asked whether it is there. The answer waits
+/// behind whatever else is on its way; a connection that owes three is dead.
+pub(crate) fn ping(pace: Pace) -> Duration {
+    Duration::from_secs(if pace.is_slow() { 60 } else { 45 })
+}
+
+/// A connection that brings nothing for so long is dead, when so many bytes are
+/// on their way up, or nothing but a ping. On a slow link five losses in a row
+/// take 40 s, and another connection takes a minute and a half.
+pub(crate) fn silence(pace: Pace, outstanding: Option<usize>) -> Duration {
+    let silence = Duration::from_secs(if pace.is_slow() { 75 } else { 30 });
+    silence + outstanding.map_or(ping(pace), time_for)
+}
+
 /// How long a step may take. At first little, so that a server that is gone
 /// does not hold up who has others to try; more after each step that took all
 /// of it, and where steps take long. For connections it is also the measure of
@@ -36,7 +50,7 @@ impl Patience {
     /// For an answer of the gateway, which itself holds a request for at most
     /// 25 s.
     pub(crate) fn for_an_answer() -> Self {
-        Self::beginning_with(Duration::from_secs(45))
+        Self::beginning_with(Duration::from_secs(60))
     }
 
     const fn beginning_with(first: Duration) -> Self {
@@ -93,6 +107,15 @@ mod tests {
             patience.took(seconds(1));
             assert_eq!(patience.duration(), seconds(expected));
         }
+    }
+
+    #[test]
+    fn what_is_on_its_way_up_a_slow_link_is_given_its_time() {
+        let ordinary = silence(Pace::ORDINARY, Some(1_600));
+        assert_eq!(ordinary, seconds(46));
+        assert_eq!(silence(Pace::SLOWEST, Some(1_600)), seconds(91));
+        assert_eq!(silence(Pace::ORDINARY, None), seconds(75));
+        assert_eq!(silence(Pace::SLOWEST, None), seconds(135));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! People who are there only so that a room is large: each with several
 //! devices, in memory, which do no more than what lets others add them.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use prost::Message;
@@ -20,11 +22,12 @@ use sotto_client_native::tls;
 use sotto_proto::api::Call;
 use sotto_proto::{InviteLink, InviteToken, RoomId, UserName, limits, wire};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::person::Person;
 
-/// Users that are invited at once: their devices fit into one commit.
-const AT_ONCE: usize = 2;
+/// Between two who sign up: the gateway lets one address do so much.
+const APART: Duration = Duration::from_millis(1_200);
 
 /// Lets `owner` invite so many devices into the room, of as few new users as
 /// may have them.
@@ -42,16 +45,10 @@ pub fn fill(owner: &Person, room: &str, devices: usize) -> anyhow::Result<()> {
         session.go_online().await;
         session.settled().await?;
         let users = enrol(&session, devices).await?;
-        for users in users.chunks(AT_ONCE) {
-            let mut inviting = Vec::new();
-            for user in users {
-                let (user, role) = (user.clone(), wire::Role::User);
-                let invite = Command::Invite { room, user, role };
-                inviting.push(session.command(invite).await);
-            }
-            for mut invited in inviting {
-                invited.done().await?;
-            }
+        for user in users {
+            let role = wire::Role::User;
+            let invite = Command::Invite { room, user, role };
+            session.command(invite).await.done().await?;
         }
         session.settled().await?;
         session.stop().await;
@@ -83,6 +80,7 @@ async fn enrol(owner: &Session, devices: usize) -> anyhow::Result<Vec<UserName>>
         let (gateway, vault) = (gateway.clone(), vault.clone());
         users.push(user.clone());
         signing_up.spawn(async move { sign_up(&gateway, &link, user, own, &vault).await });
+        sleep(APART).await;
     }
     while let Some(signed_up) = signing_up.join_next().await {
         signed_up??;

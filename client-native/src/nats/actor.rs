@@ -20,13 +20,6 @@ use super::Message;
 use super::answers::{Live, Presence, acknowledgement, denied_publish, live};
 use crate::poor_link;
 
-/// A connection that brings nothing for this long, and for as long as what is
-/// outstanding may take on a poor link, is dead: something is outstanding, if
-/// only the answer to a ping.
-const SILENCE: Duration = Duration::from_secs(30);
-/// The same on a slow link, where five losses in a row take 40 s.
-const SLOW_SILENCE: Duration = Duration::from_secs(50);
-
 /// How long a connection without a handle waits for what is outstanding, on an
 /// ordinary link.
 const RETIRE: Duration = Duration::from_secs(10);
@@ -278,15 +271,9 @@ impl Actor {
             self.heard = heard;
             self.last_sign = Instant::now();
         }
-        let slow = self.pace.is_slow();
-        let silence = if slow { SLOW_SILENCE } else { SILENCE };
-        let ping = match self.is_idle() {
-            true => super::ping(self.pace),
-            false => Duration::ZERO,
-        };
         let outstanding = self.publishing.values().map(|publishing| publishing.length);
-        let sending = poor_link::time_for(outstanding.sum());
-        self.last_sign.elapsed() > ping + silence + sending
+        let outstanding = (!self.is_idle()).then(|| outstanding.sum());
+        self.last_sign.elapsed() > poor_link::silence(self.pace, outstanding)
     }
 }
 
