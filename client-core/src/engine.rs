@@ -24,8 +24,10 @@ mod beacon;
 mod calls;
 mod commands;
 mod joining;
+mod live;
 mod membership;
 mod outbox;
+mod portion;
 mod queries;
 mod removals;
 mod repair;
@@ -43,6 +45,7 @@ use sotto_proto::{DeviceId, FileId, RoomId, UserName, wire};
 use crate::account::{Account, AccountError};
 use crate::io::{CallId, Event, FactorNeeded, Input, Output, PublishId, Ticket, Timestamp};
 use crate::mls::Provider;
+use crate::pace::Pace;
 use crate::records::{Key, Records, RecordsError};
 use crate::room::{Phase, Room};
 use crate::store::Store;
@@ -93,6 +96,7 @@ pub struct Engine {
 #[derive(Default)]
 struct Link {
     online: bool,
+    pace: Pace,
     /// Rooms that the JWT in force grants.
     granted: BTreeSet<RoomId>,
     /// Of these, the rooms that are fetched on subjects of their own.
@@ -103,6 +107,8 @@ struct Link {
     publishes: BTreeMap<PublishId, outbox::Publishing>,
     calls: BTreeMap<CallId, calls::Calling>,
     fetch: sync::FetchState,
+    /// Live messages that came before what precedes them.
+    ahead: live::Ahead,
     /// Large rooms where somebody is to be removed by an order, and whether it
     /// is for this device to try by now.
     turns: BTreeMap<RoomId, removals::Turn>,
@@ -250,7 +256,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         self.now = now;
         match input {
-            Input::Online(grants) => self.online(grants),
+            Input::Online { grants, pace } => self.online(grants, pace),
             Input::Offline => self.offline(),
             Input::Live(message) => self.live(message),
             Input::Fetched(frame) => self.fetched(frame),

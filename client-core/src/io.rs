@@ -7,6 +7,7 @@ use sotto_proto::refusals::Refusal;
 use sotto_proto::wire::{self, FetchFrame, FetchRequest};
 use sotto_proto::{DeviceId, FileId, ProjectName, RoomAddress, RoomId, Subject, UserName};
 
+use crate::pace::Pace;
 use crate::store::WriteBatch;
 
 /// Milliseconds since 1970.
@@ -28,9 +29,14 @@ pub struct CallId(pub u64);
 /// Something that happened outside.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// NATS is connected with these grants, and `live.…` of their rooms and of
-    /// the inbox is subscribed.
-    Online(Grants),
+    /// NATS is connected, and `live.…` of the rooms and of the inbox is
+    /// subscribed.
+    Online {
+        /// What the connection may do.
+        grants: Grants,
+        /// How slow it is.
+        pace: Pace,
+    },
     /// The connection is gone; no answer to anything outstanding will come.
     Offline,
     /// A republished message.
