@@ -110,7 +110,7 @@ impl Peaks {
 }
 
 fn server_pid(stage: &Stage, name: &str) -> anyhow::Result<String> {
-    let root = stage.server.layout().root();
+    let root = stage.layout()?.root();
     let pid = process::find(name, root)?.with_context(|| format!("{name} is gone"))?;
     Ok(pid.as_raw_nonzero().to_string())
 }

@@ -34,6 +34,8 @@ pub(super) struct Said {
     /// Ticks since everything was said.
     old: u32,
     begun: bool,
+    /// Entries that were said again since the beacon before.
+    pub(super) said_again: u32,
 }
 
 impl Engine {
@@ -75,10 +77,12 @@ impl Engine {
         if due {
             said.begun = true;
             said.quiet = 0;
+            let said_again = std::mem::take(&mut said.said_again);
             said.wait = pace.ticks(EVERY_TICKS + rng.gen_range(0..=EVERY_TICKS));
             self.effect(Output::Beacon(wire::Beacon {
                 cursors,
                 leaving: false,
+                said_again,
             }));
         }
     }

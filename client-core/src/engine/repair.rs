@@ -320,6 +320,8 @@ impl Engine {
             }
             let entry = entry.encode_to_vec();
             records.put(Key::Resend(id, counter), &Resend { epoch, entry });
+            let said_again = &mut self.link.beacon.said_again;
+            *said_again = said_again.saturating_add(1);
         }
         if let Recall::Counters { from, through } = recall {
             for counter in from..=through {

@@ -37,6 +37,8 @@ pub struct Metrics {
     answers_failed: AtomicU64,
     beacons: AtomicU64,
     deleted: AtomicU64,
+    said_again: AtomicU64,
+    rewound: AtomicU64,
     rooms_to_count: AtomicU64,
 }
 
@@ -95,6 +97,16 @@ impl Metrics {
     /// The janitor has deleted this many messages.
     pub fn deleted(&self, messages: u64) {
         add(&self.deleted, messages);
+    }
+
+    /// Devices have said this many entries again that somebody lacked.
+    pub fn said_again(&self, entries: u32) {
+        add(&self.said_again, entries.into());
+    }
+
+    /// A stream has less than it had, or than devices have.
+    pub fn rewound(&self) {
+        add(&self.rewound, 1);
     }
 
     /// A room is counted for its quota.
@@ -166,6 +178,18 @@ impl Metrics {
                 Kind::Counter,
                 "Messages deleted because every device of their room has them.",
                 &self.deleted,
+            ),
+            (
+                "repair_said_again",
+                Kind::Counter,
+                "Entries that devices have said again because somebody lacked them.",
+                &self.said_again,
+            ),
+            (
+                "repair_streams_rewound",
+                Kind::Counter,
+                "Times that a stream was found to have lost something.",
+                &self.rewound,
             ),
             (
                 "quota_rooms_counted",
