@@ -1,6 +1,6 @@
 //! Everything goes wrong at once, and then it is checked that nothing was
 //! lost: people send and read with the real programs while a seed decides who
-//! is killed, paused, cut off or told the wrong time.
+//! is killed, paused, cut off, told the wrong time or loses power.
 //!
 //! The seed decides what is done; when it hits is up to the machine, so that
 //! the same seed is the same kind of run and not the same run.
@@ -42,32 +42,36 @@ pub fn play(seed: u64, nodes: usize, duration: Duration) -> anyhow::Result<Verdi
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let folder = tempfile::tempdir().context("making a folder")?;
     let mut machines = Machines::make(folder.path(), nodes)?;
-    let device = |name: &str| Person::new(folder.path().join(name), PASSWORD);
-    let alice = device("alice")?;
+    let device = |name: &str| {
+        let path = folder.path().join(name);
+        let disk = machines::disk(&path)?;
+        anyhow::Ok((Person::new(path, PASSWORD)?, disk))
+    };
+    let (alice, her_disk) = device("alice")?;
     alice.does(&["signup", &machines.first_invite()?, "alice"])?;
     let made = alice.does(&["room", "create", "barn", "--project", "field"])?;
     let room = text(&made, "room")?;
     let join = |name: &str| {
-        let person = device(name)?;
+        let (person, disk) = device(name)?;
         let invite = alice.does(&["invite", "--project", "field"])?;
         person.does(&["signup", &text(&invite, "invite")?, name])?;
         alice.does(&["room", "invite", &room, name])?;
         person.does(&["sync"])?;
-        anyhow::Ok(person)
+        anyhow::Ok((person, disk))
     };
     let mut people = Vec::new();
     for name in ["bob", "carol", "dave"] {
         people.push((name, join(name)?));
     }
-    let outsider = join("erin")?;
-    people.push(("alice", alice.clone()));
+    let (outsider, _disk) = join("erin")?;
+    people.push(("alice", (alice.clone(), her_disk)));
     let (gateway, nats) = machines.addresses()?;
     let mut members = Vec::new();
-    for ((name, person), number) in people.into_iter().zip(0..) {
+    for ((name, (person, disk)), number) in people.into_iter().zip(0..) {
         person.does(&["sync"])?;
         let seed = seed.wrapping_add(number);
         let network = Network::between(gateway, &nats, &plan::calm(), seed)?;
-        members.push(Member::new(person, name, network));
+        members.push(Member::new(person, name, network, disk));
     }
 
     let began = Instant::now();
@@ -87,6 +91,7 @@ pub fn play(seed: u64, nodes: usize, duration: Duration) -> anyhow::Result<Verdi
     Ok(Verdict {
         seed,
         nodes,
+        forgets: machines.forget(),
         stormed,
         settled: quiet.elapsed(),
         said: said.iter().filter(|said| said.queued).count(),

@@ -22,8 +22,8 @@ use sotto_service::{Layout, ServerConfig, private_files, replicas, tls};
 use tokio::runtime::Runtime;
 
 use crate::case::text;
+use crate::links::{Addresses, Links};
 use crate::process::{self, Outcome, PATIENCE, Running, binary};
-use crate::server::free_address;
 
 /// How long nothing is looked at again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -34,6 +34,8 @@ pub struct Cluster {
     nodes: Vec<Node>,
     gateway: Option<Running>,
     org: OrgName,
+    /// Between the nodes, when they are apart.
+    links: Option<Links>,
 }
 
 /// One machine, as it were.
@@ -50,12 +52,21 @@ impl Cluster {
     /// # Errors
     /// When it does not serve in the end.
     pub fn create(dir: &Path, org: &str, project: &str, nodes: usize) -> anyhow::Result<Self> {
-        let mut cluster = Self::alone(dir, org, project)?;
-        for number in 2..=nodes {
-            cluster.join(&dir.join(format!("n{number}")), false)?;
-        }
-        cluster.is_settled()?;
-        Ok(cluster)
+        Self::alone(dir, org, project)?.grown(dir, nodes)
+    }
+
+    /// The same with links between the nodes that can be cut.
+    ///
+    /// # Errors
+    /// When it does not serve in the end, or the machine does not let us have
+    /// network namespaces.
+    pub fn apart(dir: &Path, org: &str, project: &str, nodes: usize) -> anyhow::Result<Self> {
+        let links = Links::between(nodes)?;
+        let first = links.addresses(0)?;
+        let root = dir.join("n1");
+        init(&root, org, project, &first)?;
+        let cluster = Self::bootstrapped(&root, org, &first, Some(links))?;
+        cluster.grown(dir, nodes)
     }
 
     /// A cluster of one.
@@ -64,13 +75,9 @@ impl Cluster {
     /// When it does not serve in the end.
     pub fn alone(dir: &Path, org: &str, project: &str) -> anyhow::Result<Self> {
         let root = dir.join("n1");
-        let (gateway, nats) = (free_address()?, free_address()?);
-        let mut init = Command::new(binary("sotto-gateway")?);
-        init.args(["init", "--org", org, "--project", project, "--dir"])
-            .arg(&root)
-            .args(["--gateway-listen", &gateway, "--nats-listen", &nats]);
-        finish(init)?;
-        Self::bootstrap(&root, org)
+        let addresses = Addresses::free()?;
+        init(&root, org, project, &addresses)?;
+        Self::bootstrapped(&root, org, &addresses, None)
     }
 
     /// Makes a stopped server the first node and starts it.
@@ -78,13 +85,22 @@ impl Cluster {
     /// # Errors
     /// When it does not serve in the end.
     pub fn bootstrap(root: &Path, org: &str) -> anyhow::Result<Self> {
+        Self::bootstrapped(root, org, &Addresses::free()?, None)
+    }
+
+    fn bootstrapped(
+        root: &Path,
+        org: &str,
+        addresses: &Addresses,
+        links: Option<Links>,
+    ) -> anyhow::Result<Self> {
         tls::install_provider();
         let mut bootstrap = Command::new(binary("sotto-relay")?);
         bootstrap
             .args(["bootstrap", "--name", "n1", "--dir"])
             .arg(root)
-            .args(["--routes-listen", &free_address()?])
-            .args(["--admission-listen", &free_address()?]);
+            .args(["--routes-listen", &addresses.routes.to_string()])
+            .args(["--admission-listen", &addresses.admission.to_string()]);
         finish(bootstrap)?;
         let mut cluster = Self {
             nodes: vec![Node {
@@ -93,10 +109,19 @@ impl Cluster {
             }],
             gateway: None,
             org: org.parse()?,
+            links,
         };
         cluster.start(0)?;
         cluster.start_gateway()?;
         Ok(cluster)
+    }
+
+    fn grown(mut self, dir: &Path, nodes: usize) -> anyhow::Result<Self> {
+        for number in 2..=nodes {
+            self.join(&dir.join(format!("n{number}")), false)?;
+        }
+        self.is_settled()?;
+        Ok(self)
     }
 
     /// Has one more machine join and starts it; its number.
@@ -105,8 +130,16 @@ impl Cluster {
     /// When it is not let in or does not serve in the end.
     pub fn join(&mut self, dir: &Path, gateway: bool) -> anyhow::Result<usize> {
         let (address, token) = self.token(gateway)?;
-        let name = format!("n{}", self.nodes.len() + 1);
-        join(dir, &name, &address, &token)?.success()?;
+        let number = self.nodes.len();
+        let name = format!("n{}", number + 1);
+        let (program, addresses) = match &self.links {
+            Some(links) => (
+                self.program("sotto-relay", number)?,
+                links.addresses(number)?,
+            ),
+            None => (Command::new(binary("sotto-relay")?), Addresses::free()?),
+        };
+        join_at(program, dir, &name, &address, &token, &addresses)?.success()?;
         self.add(dir)
     }
 
@@ -166,6 +199,14 @@ impl Cluster {
         finish(command).map(drop)
     }
 
+    /// What is between the nodes.
+    ///
+    /// # Errors
+    /// When they are not apart.
+    pub fn links(&self) -> anyhow::Result<&Links> {
+        self.links.as_ref().context("the nodes are not apart")
+    }
+
     /// The nodes, by number from 0.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
@@ -185,8 +226,8 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started.
     pub fn launch(&mut self, number: usize) -> anyhow::Result<()> {
+        let mut command = self.program("sotto-relay", number)?;
         let node = self.nodes.get_mut(number).context("no such node")?;
-        let mut command = Command::new(binary("sotto-relay")?);
         command
             .args(["run", "--exit-with-parent", "--dir"])
             .arg(node.layout.root());
@@ -210,7 +251,7 @@ impl Cluster {
     /// When it does not.
     pub fn start_gateway(&mut self) -> anyhow::Result<()> {
         let layout = &self.first()?.layout;
-        let mut command = Command::new(binary("sotto-gateway")?);
+        let mut command = self.program("sotto-gateway", 0)?;
         command
             .args(["run", "--exit-with-parent", "--dir"])
             .arg(layout.root());
@@ -340,6 +381,18 @@ impl Cluster {
         Ok(nats::connect_to_any(layout, &ServerConfig::load(layout)?, login).await?)
     }
 
+    /// A program that is to run on a node.
+    fn program(&self, name: &str, node: usize) -> anyhow::Result<Command> {
+        let program = binary(name)?;
+        let Some(links) = &self.links else {
+            return Ok(Command::new(program));
+        };
+        let [nsenter, arguments @ ..] = links.enter(node)?;
+        let mut command = Command::new(nsenter);
+        command.args(arguments).arg(program);
+        Ok(command)
+    }
+
     fn first(&self) -> anyhow::Result<&Node> {
         self.nodes.first().context("a cluster without nodes")
     }
@@ -398,16 +451,37 @@ impl Drop for Cluster {
 /// # Errors
 /// When it cannot be started or does not end.
 pub fn join(dir: &Path, name: &str, address: &str, token: &str) -> anyhow::Result<Outcome> {
-    let mut command = Command::new(binary("sotto-relay")?);
-    command
+    let relay = Command::new(binary("sotto-relay")?);
+    join_at(relay, dir, name, address, token, &Addresses::free()?)
+}
+
+fn join_at(
+    mut relay: Command,
+    dir: &Path,
+    name: &str,
+    address: &str,
+    token: &str,
+    listen: &Addresses,
+) -> anyhow::Result<Outcome> {
+    relay
         .args(["join", address, "--token", token, "--name", name, "--dir"])
         .arg(dir)
         .args(["--public-host", "127.0.0.1", "--wait", "30"])
-        .args(["--nats-listen", &free_address()?])
-        .args(["--gateway-listen", &free_address()?])
-        .args(["--routes-listen", &free_address()?])
-        .args(["--admission-listen", &free_address()?]);
-    Running::start(command, Some(String::new()))?.finish()
+        .args(["--nats-listen", &listen.nats.to_string()])
+        .args(["--gateway-listen", &listen.gateway.to_string()])
+        .args(["--routes-listen", &listen.routes.to_string()])
+        .args(["--admission-listen", &listen.admission.to_string()]);
+    Running::start(relay, Some(String::new()))?.finish()
+}
+
+/// Makes a server that does not run.
+fn init(root: &Path, org: &str, project: &str, listen: &Addresses) -> anyhow::Result<()> {
+    let mut init = Command::new(binary("sotto-gateway")?);
+    init.args(["init", "--org", org, "--project", project, "--dir"])
+        .arg(root)
+        .args(["--gateway-listen", &listen.gateway.to_string()])
+        .args(["--nats-listen", &listen.nats.to_string()]);
+    finish(init).map(drop)
 }
 
 fn finish(command: Command) -> anyhow::Result<Vec<Value>> {

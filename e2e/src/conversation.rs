@@ -22,6 +22,8 @@ pub struct Said {
     pub device: String,
     /// When, in ms since 1970 by the sender's clock.
     pub sent_at: i64,
+    /// Whether it came after what its sender said later.
+    pub late: bool,
     /// The words, of a text.
     pub text: Option<String>,
     /// The file, of a file.
@@ -122,6 +124,7 @@ mod tests {
             user: "alice".to_owned(),
             device: "d".to_owned(),
             sent_at: 3_723_000,
+            late: false,
             text: Some((*text).to_owned()),
             file: None,
         };

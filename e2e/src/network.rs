@@ -2,20 +2,16 @@
 //! loopback, where doors at the server's addresses lead out over links that
 //! are as bad as a test wants them. The device's program notices nothing but
 //! the badness.
-//!
-//! Needs `unshare` and `nsenter` of util-linux, and `ip` of iproute2.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, ensure};
-use sotto_faults::{Conditions, Link, Place, Traffic};
+use anyhow::Context;
+use sotto_faults::{Conditions, Door, Link, Place, Traffic};
 use sotto_service::{Layout, ServerConfig};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::process::binary;
+use crate::namespace::Namespace;
 
 /// The links of one device. What is behind them is cut off when it is dropped.
 #[derive(Debug)]
@@ -23,7 +19,7 @@ pub struct Network {
     gateway: Link,
     /// To each node.
     nats: Vec<Link>,
-    doors: Child,
+    namespace: Namespace,
     /// Forwards until it is dropped.
     _forwarding: Runtime,
     _sockets: TempDir,
@@ -60,10 +56,10 @@ impl Network {
         let mut link = |address: SocketAddr| {
             let number = doors.len() as u64;
             let link = Link::new(conditions.clone(), 16 * seed + number);
-            let socket = sockets.path().join(number.to_string());
-            doors.push(format!("{address}={}", socket.display()));
-            let place = Place::Unix(socket);
-            let forward = link.forward(&place, Place::Tcp(address));
+            let at = Place::Tcp(address);
+            let to = Place::Unix(sockets.path().join(number.to_string()));
+            let forward = link.forward(&to, at.clone());
+            doors.push(Door { at, to: to.clone() });
             let (_, forwards) = forwarding.block_on(forward)?;
             forwarding.spawn(forwards);
             anyhow::Ok(link)
@@ -74,7 +70,7 @@ impl Network {
         Ok(Self {
             gateway,
             nats,
-            doors: open_doors(&doors)?,
+            namespace: Namespace::open(&doors)?,
             _forwarding: forwarding,
             _sockets: sockets,
         })
@@ -110,45 +106,10 @@ impl Network {
 
     /// What comes before a command that is to run behind these links.
     pub(crate) fn enter(&self) -> [String; 6] {
-        [
-            "nsenter".to_owned(),
-            "--preserve-credentials".to_owned(),
-            "--user".to_owned(),
-            "--net".to_owned(),
-            "--target".to_owned(),
-            self.doors.id().to_string(),
-        ]
+        self.namespace.enter()
     }
 
     fn links(&self) -> impl Iterator<Item = &Link> {
         std::iter::once(&self.gateway).chain(&self.nats)
     }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        // Ignored: it may have ended already.
-        self.doors.kill().ok();
-        self.doors.wait().ok();
-    }
-}
-
-fn open_doors(doors: &[String]) -> anyhow::Result<Child> {
-    let mut child = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net"])
-        .arg(binary("sotto-faults")?)
-        .arg("doors")
-        .args(doors)
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("starting `unshare`, of util-linux")?;
-    let said = child.stderr.take().context("no standard error")?;
-    let mut line = String::new();
-    BufReader::new(said).read_line(&mut line)?;
-    ensure!(
-        line.trim() == "open",
-        "no network namespace can be made here: {line}"
-    );
-    Ok(child)
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sotto_e2e::case::{Case, text};
 use sotto_e2e::conversation::{self, difference, history};
 use sotto_e2e::garbage::{Garbage, Nonsense};
+use sotto_e2e::mounts;
 use sotto_e2e::process::Outcome;
 use sotto_proto::{GatewayAddress, InviteLink};
 
@@ -135,7 +136,7 @@ fn a_store_opened_by_two_processes() {
 
 #[test]
 fn a_full_disk() {
-    if !in_own_mounts("a_full_disk") {
+    if !mounts::are_own("a_full_disk").unwrap() {
         return;
     }
     let case = Case::new().unwrap();
@@ -288,30 +289,6 @@ fn a_clock_an_hour_off() {
         let said = history(person, &case.room).unwrap();
         assert_eq!(difference(&said, "clock", &expected), None);
     }
-}
-
-/// Whether this test runs where it may mount what it likes; if not, it is run
-/// there by this. The mounts end with it.
-fn in_own_mounts(test: &str) -> bool {
-    const INSIDE: &str = "SOTTO_TEST_IN_OWN_MOUNTS";
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let mut unshare = Command::new("unshare");
-    unshare.arg("--mount");
-    if !rustix::process::getuid().is_root() {
-        unshare.args(["--user", "--map-root-user"]);
-    }
-    let test_program = std::env::current_exe().unwrap();
-    unshare
-        .arg(test_program)
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "yes");
-    let status = unshare
-        .status()
-        .expect("`unshare`, of util-linux, is needed to mount a tmpfs");
-    assert!(status.success(), "{status}");
-    false
 }
 
 fn mount(options: &[&str], target: &Path) {

@@ -1,13 +1,13 @@
 //! The way out of a network namespace that has nothing but its own loopback:
 //! doors at addresses inside, which lead to sockets in the file system, where
-//! the [`Link`](crate::Link)s outside listen.
+//! the [`Link`](crate::Link)s outside listen; and doors the other way round,
+//! for a server inside.
 //!
 //! So a program can be behind a link of its own without knowing of it, at the
 //! addresses that it knows.
 
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Command;
 use std::str::FromStr;
 
@@ -20,28 +20,34 @@ use crate::socket::Place;
 /// One door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Door {
-    /// Where programs in the namespace connect.
-    pub inside: SocketAddr,
-    /// The socket that it leads to.
-    pub outside: PathBuf,
+    /// Where programs connect.
+    pub at: Place,
+    /// Where it leads.
+    pub to: Place,
 }
 
-/// A text is not `IP:PORT=PATH`.
+/// A text is not `PLACE=PLACE`.
 #[derive(Debug, thiserror::Error)]
-#[error("a door is written IP:PORT=PATH, not `{0}`")]
+#[error("a door is written PLACE=PLACE, each IP:PORT or unix:PATH, not `{0}`")]
 pub struct NotADoor(String);
 
 impl FromStr for Door {
     type Err = NotADoor;
 
     fn from_str(text: &str) -> Result<Self, NotADoor> {
-        let door = text.split_once('=').and_then(|(inside, outside)| {
+        let door = text.split_once('=').and_then(|(at, to)| {
             Some(Self {
-                inside: inside.parse().ok()?,
-                outside: outside.into(),
+                at: at.parse().ok()?,
+                to: to.parse().ok()?,
             })
         });
         door.ok_or_else(|| NotADoor(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.at, self.to)
     }
 }
 
@@ -60,10 +66,8 @@ pub async fn keep_open(doors: Vec<Door>, opened: impl FnOnce()) -> io::Result<()
     }
     let good = Link::new(Conditions::GOOD, 0);
     let mut forwarding = JoinSet::new();
-    for Door { inside, outside } in doors {
-        let (_, door) = good
-            .forward(&Place::Tcp(inside), Place::Unix(outside))
-            .await?;
+    for Door { at, to } in doors {
+        let (_, door) = good.forward(&at, to).await?;
         forwarding.spawn(door);
     }
     opened();
@@ -79,10 +83,14 @@ mod tests {
 
     #[test]
     fn doors_are_read() {
-        let door: Door = "127.0.0.1:4222=/run/nats.sock".parse().unwrap();
-        assert_eq!(door.inside.port(), 4222);
-        assert_eq!(door.outside, PathBuf::from("/run/nats.sock"));
-        for text in ["", "127.0.0.1:4222", "4222=/run/nats.sock"] {
+        for text in [
+            "127.0.0.1:4222=unix:/run/nats.sock",
+            "unix:/run/nats.sock=127.0.0.1:4222",
+        ] {
+            let door: Door = text.parse().unwrap();
+            assert_eq!(door.to_string(), text);
+        }
+        for text in ["", "127.0.0.1:4222", "4222=unix:/run/nats.sock"] {
             assert!(text.parse::<Door>().is_err(), "{text}");
         }
     }

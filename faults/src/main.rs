@@ -19,9 +19,10 @@ struct Arguments {
 enum Command {
     /// Listen, and forward to a server over a bad link, until Ctrl-C.
     Proxy(Proxy),
-    /// Let a network namespace out through sockets: to be run in one.
+    /// Let a network namespace out through sockets, and in: to be run in one.
     Doors {
-        /// IP:PORT=PATH: where programs inside connect, and where that leads.
+        /// PLACE=PLACE: where programs connect, and where that leads; each is
+        /// IP:PORT or unix:PATH.
         #[arg(required = true)]
         doors: Vec<Door>,
     },

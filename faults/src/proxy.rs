@@ -94,7 +94,8 @@ struct State {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Control {
     resets: u64,
-    cut: bool,
+    up_is_cut: bool,
+    down_is_cut: bool,
 }
 
 #[derive(Debug, Default)]
@@ -106,9 +107,12 @@ struct Counts {
     broken: AtomicU64,
 }
 
+/// One direction of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub enum Way {
+    /// Towards the server.
     Up,
+    /// From the server.
     Down,
 }
 
@@ -141,17 +145,23 @@ impl Link {
 
     /// Nothing goes through any more, and nobody is told.
     pub fn cut(&self) {
+        self.cut_way(Way::Up);
+        self.cut_way(Way::Down);
+    }
+
+    /// Nothing goes through any more in one direction.
+    pub fn cut_way(&self, way: Way) {
         self.shared
             .control
-            .send_modify(|control| control.cut = true);
+            .send_modify(|control| *control.cut(way) = true);
     }
 
     /// Undoes [`Link::cut`]: what was in flight arrives after all, as TCP
     /// would see to it.
     pub fn heal(&self) {
-        self.shared
-            .control
-            .send_modify(|control| control.cut = false);
+        self.shared.control.send_modify(|control| {
+            (control.up_is_cut, control.down_is_cut) = (false, false);
+        });
     }
 
     /// Breaks every connection.
@@ -303,7 +313,7 @@ impl Link {
             while let Some((arrives, segment)) = segments.recv().await {
                 sleep_until(arrives).await;
                 // An error means that the link is gone, and this with it.
-                let _ = control.wait_for(|control| !control.cut).await;
+                let _ = control.wait_for(|control| !control.is_cut(way)).await;
                 to.write_all(&segment).await.map_err(|_| Broken::End)?;
             }
             to.shutdown().await.map_err(|_| Broken::End)
@@ -347,6 +357,19 @@ impl Link {
             counts.round_trips.fetch_add(1, Ordering::Relaxed);
         }
         *last = way;
+    }
+}
+
+impl Control {
+    fn cut(&mut self, way: Way) -> &mut bool {
+        match way {
+            Way::Up => &mut self.up_is_cut,
+            Way::Down => &mut self.down_is_cut,
+        }
+    }
+
+    fn is_cut(mut self, way: Way) -> bool {
+        *self.cut(way)
     }
 }
 
@@ -444,6 +467,23 @@ mod tests {
         let mut heard = [0; 9];
         stream.read_exact(&mut heard).await.unwrap();
         assert_eq!(&heard, b"meanwhile");
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_one_way_goes_on_the_other() {
+        let link = Link::new(Conditions::GOOD, 1);
+        let mut stream = echo(&link).await;
+        link.cut_way(Way::Down);
+        stream.write_all(b"heard").await.unwrap();
+        while link.traffic().down < 5 {
+            // The server has heard it, and its answer does not come through.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut heard = [0; 5];
+        let silent = timeout(Duration::from_millis(200), stream.read_exact(&mut heard));
+        assert!(silent.await.is_err());
+        link.heal();
+        stream.read_exact(&mut heard).await.unwrap();
     }
 
     #[tokio::test]

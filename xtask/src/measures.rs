@@ -31,7 +31,8 @@ pub(crate) fn budget() -> anyhow::Result<()> {
     step("budget", test.env("SOTTO_BUDGET_WRITE", "yes"))
 }
 
-/// Has everything go wrong on one node, from a seed on, for as many seconds.
+/// Has everything go wrong, from a seed on, for as many seconds on one node and
+/// as many on three.
 pub(crate) fn faults(arguments: &[String]) -> anyhow::Result<()> {
     let mut seconds = 600;
     let mut seed = 1;

@@ -19,6 +19,8 @@ pub struct Verdict {
     pub seed: u64,
     /// How many the server was.
     pub nodes: usize,
+    /// Whether what was not synced was lost when power was cut.
+    pub forgets: bool,
     /// How long things went wrong.
     pub stormed: Duration,
     /// How long until everything was everywhere.
@@ -45,6 +47,12 @@ impl fmt::Display for Verdict {
             self.stormed.as_secs_f64(),
             self.settled.as_secs_f64()
         )?;
+        if !self.forgets {
+            writeln!(
+                f,
+                "  FUSE is not allowed here: a power cut is no more than a kill -9"
+            )?;
+        }
         for (fault, count) in &self.faults {
             writeln!(f, "  {count:>4} x {fault}")?;
         }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
+use sotto_faults::Disk;
 
+use super::machines::Survivors;
 use crate::network::Network;
 use crate::person::Person;
 use crate::process::Running;
@@ -37,11 +39,20 @@ pub(super) struct Member {
     next: AtomicU64,
     /// What runs now.
     process: Mutex<Option<Pid>>,
+    /// What the device keeps everything on; none where FUSE is not allowed.
+    disk: Option<Disk>,
+    /// What runs was the last thing before its power was cut; what survives.
+    power_is_cut: Mutex<Option<Survivors>>,
 }
 
 impl Member {
     /// The person behind the network.
-    pub(super) fn new(person: Person, name: &'static str, network: Network) -> Self {
+    pub(super) fn new(
+        person: Person,
+        name: &'static str,
+        network: Network,
+        disk: Option<Disk>,
+    ) -> Self {
         Self {
             person: person.behind(&network),
             name,
@@ -49,6 +60,8 @@ impl Member {
             clock: AtomicI64::new(0),
             next: AtomicU64::new(0),
             process: Mutex::new(None),
+            disk,
+            power_is_cut: Mutex::new(None),
         }
     }
 
@@ -64,6 +77,13 @@ impl Member {
             // An error says that it has ended.
             let _ = kill_process(pid, Signal::KILL);
         }
+    }
+
+    /// Kills what runs, and what was not synced is lost before the next
+    /// command.
+    pub(super) fn cut_power(&self, survivors: Survivors) {
+        *lock(&self.power_is_cut) = Some(survivors);
+        self.kill();
     }
 
     /// Sends and reads until it is over; what was said.
@@ -118,12 +138,20 @@ impl Member {
         let running: Running = person.starts(arguments, Some(input.unwrap_or_default()))?;
         *self.running() = Some(running.pid()?);
         let outcome = running.finish_unreaped(|| *self.running() = None)?;
+        let survivors = lock(&self.power_is_cut).take();
+        if let (Some(survivors), Some(disk)) = (survivors, &self.disk) {
+            survivors.of(disk);
+        }
         Ok(outcome.lines)
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Pid>> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.process)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Everybody sends all that is queued, reads, says one thing more and reads

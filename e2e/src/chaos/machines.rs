@@ -1,4 +1,5 @@
-//! The server side of a run: one server, or a cluster on this machine.
+//! The server side of a run: one server, or a cluster on this machine, each
+//! machine with a disk that forgets when its power is cut.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,41 +8,105 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use sotto_faults::Disk;
 use sotto_service::{Layout, ServerConfig};
 
 use crate::cluster::Cluster;
 use crate::process;
 use crate::server::{Part, Server};
 
+/// The machines.
+pub(super) struct Machines {
+    servers: Servers,
+    /// One each; none where FUSE is not allowed.
+    disks: Vec<Disk>,
+}
+
 /// What runs the server's programs.
-pub(super) enum Machines {
+enum Servers {
     /// `sotto up`.
     One(Server),
-    /// Nodes, the gateway beside the first.
+    /// Nodes with links between them, the gateway beside the first.
     Several(Cluster),
+}
+
+/// How nodes do not hear each other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Apart {
+    /// This one and all others.
+    Alone(usize),
+    /// These two; others reach both.
+    Two(usize, usize),
+    /// The first does not hear the second, which hears it.
+    Deaf(usize, usize),
+}
+
+/// What a power cut leaves of what was not synced: nothing, or half of the
+/// writes, drawn by this seed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Survivors {
+    Nothing,
+    Half(u64),
+}
+
+impl Survivors {
+    /// Cuts the power of a disk.
+    pub(super) fn of(self, disk: &Disk) {
+        match self {
+            Self::Nothing => disk.cut_power(|| false),
+            Self::Half(seed) => {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                disk.cut_power(|| rng.gen_bool(0.5))
+            }
+        };
+    }
+}
+
+/// The disk of a machine or a device, where this machine allows one.
+pub(super) fn disk(folder: &Path) -> anyhow::Result<Option<Disk>> {
+    fs::create_dir(folder).context("making a folder")?;
+    // What does not work here is said in the verdict.
+    Ok(Disk::mount(folder).ok())
 }
 
 impl Machines {
     /// Makes so many, with the org `acme` and the project `field`.
     pub(super) fn make(dir: &Path, nodes: usize) -> anyhow::Result<Self> {
-        Ok(match nodes {
-            1 => Self::One(Server::create(&dir.join("server"), "acme", "field")?),
-            nodes => Self::Several(Cluster::create(dir, "acme", "field", nodes)?),
-        })
+        let names: Vec<String> = match nodes {
+            1 => vec!["server".to_owned()],
+            nodes => (1..=nodes).map(|number| format!("n{number}")).collect(),
+        };
+        let mut disks = Vec::new();
+        for name in names {
+            disks.extend(disk(&dir.join(name))?);
+        }
+        let servers = match nodes {
+            1 => Servers::One(Server::create(&dir.join("server"), "acme", "field")?),
+            nodes => Servers::Several(Cluster::apart(dir, "acme", "field", nodes)?),
+        };
+        Ok(Self { servers, disks })
     }
 
     pub(super) fn count(&self) -> usize {
-        match self {
-            Self::One(_) => 1,
-            Self::Several(cluster) => cluster.nodes().len(),
+        match &self.servers {
+            Servers::One(_) => 1,
+            Servers::Several(cluster) => cluster.nodes().len(),
         }
     }
 
+    /// Whether their disks forget when the power is cut.
+    pub(super) fn forget(&self) -> bool {
+        !self.disks.is_empty()
+    }
+
     pub(super) fn first_invite(&self) -> anyhow::Result<String> {
-        match self {
-            Self::One(server) => server.first_invite("acme"),
-            Self::Several(cluster) => cluster.first_invite(),
+        match &self.servers {
+            Servers::One(server) => server.first_invite("acme"),
+            Servers::Several(cluster) => cluster.first_invite(),
         }
     }
 
@@ -56,9 +121,9 @@ impl Machines {
 
     /// SIGKILL for a program of a node; returns when another serves.
     pub(super) fn kill(&mut self, part: Part, node: usize) -> anyhow::Result<()> {
-        match self {
-            Self::One(server) => server.kill(part).map(drop),
-            Self::Several(cluster) => match part {
+        match &mut self.servers {
+            Servers::One(server) => server.kill(part).map(drop),
+            Servers::Several(cluster) => match part {
                 Part::Gateway => {
                     cluster.kill_gateway()?;
                     cluster.start_gateway()
@@ -78,20 +143,89 @@ impl Machines {
 
     /// SIGKILL for everything, then everything again.
     pub(super) fn kill_all(&mut self) -> anyhow::Result<()> {
-        match self {
-            Self::One(server) => {
-                server.kill_all()?;
-                server.start()
-            }
-            Self::Several(cluster) => {
+        self.stop_all()?;
+        self.start_all()
+    }
+
+    /// The same, and what was not synced is lost.
+    pub(super) fn cut_power(&mut self, survivors: Survivors) -> anyhow::Result<()> {
+        self.stop_all()?;
+        for node in 0..self.count() {
+            self.loses_power(node, survivors)?;
+        }
+        self.start_all()
+    }
+
+    /// One machine of several stops and loses what was not synced.
+    pub(super) fn cut_power_of(&mut self, node: usize, survivors: Survivors) -> anyhow::Result<()> {
+        let Servers::Several(cluster) = &mut self.servers else {
+            return self.cut_power(survivors);
+        };
+        cluster.kill(node)?;
+        if node == 0 {
+            cluster.kill_gateway()?;
+        }
+        self.loses_power(node, survivors)?;
+        let Servers::Several(cluster) = &mut self.servers else {
+            return Ok(());
+        };
+        cluster.start(node)?;
+        if node == 0 {
+            cluster.start_gateway()?;
+        }
+        Ok(())
+    }
+
+    /// What a power cut does to a machine on which nothing runs any more.
+    fn loses_power(&self, node: usize, survivors: Survivors) -> anyhow::Result<()> {
+        if let Some(disk) = self.disks.get(node) {
+            survivors.of(disk);
+        }
+        if let Servers::Several(_) = &self.servers {
+            // Its system has started anew since.
+            let run = json!({"boot_id": "another", "clean": false});
+            let path = self.layout(node)?.cluster_last_run();
+            fs::write(path, run.to_string()).context("noting another start")?;
+        }
+        Ok(())
+    }
+
+    fn stop_all(&mut self) -> anyhow::Result<()> {
+        match &mut self.servers {
+            Servers::One(server) => server.kill_all(),
+            Servers::Several(cluster) => {
                 cluster.kill_gateway()?;
+                (0..cluster.nodes().len()).try_for_each(|node| cluster.kill(node))
+            }
+        }
+    }
+
+    fn start_all(&mut self) -> anyhow::Result<()> {
+        match &mut self.servers {
+            Servers::One(server) => server.start(),
+            Servers::Several(cluster) => {
                 let nodes = cluster.nodes().len();
-                (0..nodes).try_for_each(|node| cluster.kill(node))?;
                 (0..nodes).try_for_each(|node| cluster.launch(node))?;
                 (0..nodes).try_for_each(|node| cluster.serves(node))?;
                 cluster.start_gateway()
             }
         }
+    }
+
+    /// Nodes of several do not hear each other for so long.
+    pub(super) fn part(&self, apart: Apart, time: Duration) -> anyhow::Result<()> {
+        let Servers::Several(cluster) = &self.servers else {
+            return Ok(());
+        };
+        let links = cluster.links()?;
+        match apart {
+            Apart::Alone(node) => links.isolate(node),
+            Apart::Two(one, other) => links.cut(one, other),
+            Apart::Deaf(deaf, other) => links.deafen(deaf, other),
+        }
+        thread::sleep(time);
+        links.heal();
+        Ok(())
     }
 
     /// SIGSTOP for a program of a node, and SIGCONT after `time`.
@@ -115,9 +249,12 @@ impl Machines {
                 }
             }
         }
-        match self {
-            Self::One(_) => Ok(()),
-            Self::Several(cluster) => cluster.is_settled().map(drop),
+        match &self.servers {
+            Servers::One(_) => Ok(()),
+            Servers::Several(cluster) => {
+                cluster.links()?.heal();
+                cluster.is_settled().map(drop)
+            }
         }
     }
 
@@ -156,10 +293,10 @@ impl Machines {
         act: impl FnOnce(&Layout) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let layout = self.layout(node)?.clone();
-        match self {
+        match &mut self.servers {
             // Nobody else has what is lost here.
-            Self::One(_) => Ok(()),
-            Self::Several(cluster) => {
+            Servers::One(_) => Ok(()),
+            Servers::Several(cluster) => {
                 cluster.is_settled()?;
                 cluster.kill(node)?;
                 act(&layout)?;
@@ -174,9 +311,9 @@ impl Machines {
     }
 
     fn layout(&self, node: usize) -> anyhow::Result<&Layout> {
-        match self {
-            Self::One(server) => Ok(server.layout()),
-            Self::Several(cluster) => {
+        match &self.servers {
+            Servers::One(server) => Ok(server.layout()),
+            Servers::Several(cluster) => {
                 let node = cluster.nodes().get(node).context("no such node")?;
                 Ok(node.layout())
             }

@@ -9,7 +9,7 @@ use rand::Rng;
 use sotto_faults::Conditions;
 
 use super::crowd::Member;
-use super::machines::Machines;
+use super::machines::{Apart, Machines, Survivors};
 use crate::server::Part;
 
 /// Something that goes wrong, until it is mended or mends itself.
@@ -17,8 +17,16 @@ use crate::server::Part;
 pub(super) enum Fault {
     /// SIGKILL for a program of a node; what supervises it starts another.
     Kill(Part, usize),
-    /// Everything of the server at once, as a power cut would.
+    /// Everything of the server at once.
     KillAll,
+    /// Every machine of the server loses power, and what was not synced.
+    CutPower(Survivors),
+    /// A node of several does.
+    CutPowerOf(usize, Survivors),
+    /// Nodes of several do not hear each other for so long.
+    Part(Apart, Duration),
+    /// A person's device loses power, and what was not synced.
+    CutPowerOfClient(usize, Survivors),
     /// SIGSTOP for a program of a node, and SIGCONT after so long.
     Pause(Part, usize, Duration),
     /// A node of several comes back without its streams.
@@ -53,14 +61,31 @@ impl Fault {
         let node = rng.gen_range(0..nodes);
         let who = rng.gen_range(0..people);
         let time = Duration::from_millis(rng.gen_range(500..6_000));
+        let survivors = match rng.gen_range(0..2) {
+            0 => Survivors::Nothing,
+            _ => Survivors::Half(rng.r#gen()),
+        };
         // What only a cluster survives comes last.
-        let kinds = if nodes > 1 { 18 } else { 16 };
+        let kinds = if nodes > 1 { 25 } else { 18 };
         match rng.gen_range(0..kinds) {
             0..3 => Self::Kill(part, node),
             3 => Self::KillAll,
             4..6 => Self::Pause(part, node, time),
-            16 => Self::LoseDisk(node),
-            17 => Self::FlipBit(node, rng.gen_range(0.0..1.0)),
+            16 => Self::CutPower(survivors),
+            17 => Self::CutPowerOfClient(who, survivors),
+            18 => Self::LoseDisk(node),
+            19 => Self::FlipBit(node, rng.gen_range(0.0..1.0)),
+            20 => Self::CutPowerOf(node, survivors),
+            21.. => {
+                let other = (node + rng.gen_range(1..nodes)) % nodes;
+                let apart = match rng.gen_range(0..4) {
+                    0 | 1 => Apart::Alone(node),
+                    2 => Apart::Two(node, other),
+                    _ => Apart::Deaf(node, other),
+                };
+                // Longer than the nodes wait for each other, some of the time.
+                Self::Part(apart, 3 * time)
+            }
             6..8 => Self::KillClient(who),
             8..10 => Self::Cut(who, time),
             10 => Self::CutAll(time),
@@ -76,6 +101,12 @@ impl Fault {
         match self {
             Self::Kill(part, _) => format!("kill -9 {}", part.program()),
             Self::KillAll => "kill -9 of the whole server".to_owned(),
+            Self::CutPower(_) => "the whole server loses power".to_owned(),
+            Self::CutPowerOf(..) => "a node loses power".to_owned(),
+            Self::CutPowerOfClient(..) => "a client's device loses power".to_owned(),
+            Self::Part(Apart::Alone(_), _) => "a node is cut off from the others".to_owned(),
+            Self::Part(Apart::Two(..), _) => "two nodes are cut off from each other".to_owned(),
+            Self::Part(Apart::Deaf(..), _) => "a node does not hear another".to_owned(),
             Self::LoseDisk(_) => "a node loses its streams".to_owned(),
             Self::FlipBit(..) => "a bit of a node's messages is flipped".to_owned(),
             Self::Pause(part, ..) => format!("SIGSTOP of {}", part.program()),
@@ -96,6 +127,10 @@ impl Fault {
             Self::Kill(part, node) => machines.kill(part, node)?,
             Self::KillAll => machines.kill_all()?,
             Self::Pause(part, node, time) => machines.pause(part, node, time)?,
+            Self::CutPower(survivors) => machines.cut_power(survivors)?,
+            Self::CutPowerOf(node, survivors) => machines.cut_power_of(node, survivors)?,
+            Self::CutPowerOfClient(who, survivors) => whom(who)?.cut_power(survivors),
+            Self::Part(apart, time) => machines.part(apart, time)?,
             Self::LoseDisk(node) => machines.lose_disk(node)?,
             Self::FlipBit(node, place) => {
                 #[expect(

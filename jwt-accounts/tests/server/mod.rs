@@ -230,13 +230,39 @@ impl Probe {
 
     /// Waits for the server's refusal of something.
     pub async fn refusal(&mut self) -> String {
-        loop {
-            let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
-            let event = event.expect("the server refuses").expect("connected");
-            if let Event::ServerError(error) = event {
-                return error.to_string();
+        let refused = self.event(|event| match event {
+            Event::ServerError(error) => Some(error.to_string()),
+            _ => None,
+        });
+        refused.await
+    }
+
+    /// Waits until the server has cut it off and does not let it in again. (What
+    /// the server says first depends: with a signing key goes what it let its
+    /// users do, too.)
+    pub async fn is_shut_out(&mut self) {
+        let shut_out = self.event(|event| match event {
+            Event::ClientError(error) => error
+                .to_string()
+                .contains("authorization violation")
+                .then_some(()),
+            _ => None,
+        });
+        shut_out.await;
+    }
+
+    /// Waits for an event, however many others come before.
+    async fn event<T>(&mut self, wanted: impl Fn(Event) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                let event = self.events.recv().await.expect("connected");
+                if let Some(found) = wanted(event) {
+                    return found;
+                }
             }
-        }
+        };
+        let found = tokio::time::timeout(PATIENCE, found).await;
+        found.expect("the server refuses")
     }
 }
 
