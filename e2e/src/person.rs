@@ -44,6 +44,12 @@ impl Person {
         }
     }
 
+    /// The same person, whose programs are started by this command.
+    #[must_use]
+    pub fn within(self, prefix: Vec<String>) -> Self {
+        Self { prefix, ..self }
+    }
+
     /// The same person with another idea of the time.
     #[must_use]
     pub fn with_clock_off_by(self, seconds: i64) -> Self {

@@ -158,7 +158,7 @@ impl EnrolledDevice {
     }
 
     async fn with_proofs(org: Arc<Org>, user: UserName, device: DeviceId) -> Result<Self, Refusal> {
-        let proofs = Proofs::of(&org, device).await?;
+        let proofs = Proofs::of(&org, &user, device).await?;
         let proven = proofs.proven(&*org.state()?, &user);
         Ok(Self {
             org,

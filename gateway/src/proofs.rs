@@ -1,12 +1,13 @@
 //! What was proven on each device, and when. A proof counts on the device that
-//! it was made on, and as long as what it proves is enrolled; how old it may be
-//! is the policy's matter.
+//! it was made on, and as long as what it proves is enrolled and believed; how old
+//! it may be is the policy's matter.
 
 use bytes::Bytes;
 use sotto_jwt_accounts::directory::State;
 use sotto_jwt_accounts::policy::{Factor, Proven};
 use sotto_proto::{DeviceId, FactorId, UserName, wire};
 
+use crate::factors;
 use crate::org::Org;
 use crate::records::{ProofRecord, ProofsRecord, VERSION};
 use crate::refusal::Refusal;
@@ -48,13 +49,20 @@ impl Which {
 pub struct Proofs(Vec<ProofRecord>);
 
 impl Proofs {
-    /// What was proven on a device.
+    /// What was proven on a user's device. What a key said of which there may
+    /// be a copy does not count any more: either of them may have said it.
     ///
     /// # Errors
     /// [`Refusal::Unavailable`].
-    pub async fn of(org: &Org, device: DeviceId) -> Result<Self, Refusal> {
+    pub async fn of(org: &Org, user: &UserName, device: DeviceId) -> Result<Self, Refusal> {
         let record: Option<ProofsRecord> = org.buckets().proofs.get(&device.to_string()).await?;
-        Ok(Self(record.unwrap_or_default().proofs))
+        let mut proofs = record.unwrap_or_default().proofs;
+        if proofs.iter().any(ProofRecord::is_by_key) {
+            let known = factors::stored(org, user).await?.credentials;
+            let cloned = known.iter().filter(|key| key.cloned_ms != 0);
+            proofs.retain(|proof| cloned.clone().all(|key| key.id != proof.id));
+        }
+        Ok(Self(proofs))
     }
 
     /// When this factor was proven last, in ms since 1970.
@@ -99,6 +107,13 @@ pub async fn remember(
     };
     let bucket = &org.buckets().proofs;
     bucket.change(&device.to_string(), decide).await
+}
+
+impl ProofRecord {
+    fn is_by_key(&self) -> bool {
+        let keys = [wire::Factor::Webauthn, wire::Factor::Fido2];
+        keys.map(i32::from).contains(&self.factor)
+    }
 }
 
 impl ProofsRecord {

@@ -83,9 +83,13 @@ async fn run(
         metrics,
         announcement,
     } = serving;
+    let shown = orgs
+        .iter()
+        .map(|org| (org.name.clone(), Arc::clone(&org.directory)))
+        .collect();
     let metrics = async move {
         match metrics {
-            Some(metrics) => metrics.run().await,
+            Some(metrics) => metrics.run(shown).await,
             None => std::future::pending().await,
         }
     };

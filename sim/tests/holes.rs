@@ -97,6 +97,10 @@ fn what_a_server_lost_is_said_again_and_shown_as_late() {
     assert_eq!(texts(&world, carol, room), ["one", "two"]);
     assert_eq!(texts(&world, alice, room), ["one", "two"]);
     assert!(notes(&world, bob, room).is_empty());
+    // Relays count it.
+    world.tick(12);
+    let beacons = world.machines[alice].beacons.iter();
+    assert_eq!(beacons.map(|beacon| beacon.said_again).sum::<u32>(), 1);
 }
 
 #[test]

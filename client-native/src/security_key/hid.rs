@@ -14,6 +14,8 @@ use webauthn_authenticator_rs::transport;
 use webauthn_authenticator_rs::ui::UiCallback;
 use webauthn_rs_proto::AuthenticatorTransport;
 
+use super::omitted;
+
 /// Bytes in a report.
 pub const REPORT: usize = 64;
 /// One report, without a number before it.
@@ -32,6 +34,16 @@ pub trait Reports: Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::TimedOut`], or when the key is gone.
     fn read(&mut self, patience: Duration) -> io::Result<Report>;
+}
+
+impl<R: Reports> Reports for &mut R {
+    fn write(&mut self, report: &Report) -> io::Result<()> {
+        R::write(self, report)
+    }
+
+    fn read(&mut self, patience: Duration) -> io::Result<Report> {
+        R::read(self, patience)
+    }
 }
 
 /// How long a key may be silent; while it works it says so ten times a second.
@@ -178,7 +190,8 @@ impl<R: Reports> transport::Token for Token<R> {
         cbor: &[u8],
         ui: &U,
     ) -> Result<Vec<u8>, WebauthnCError> {
-        self.exchange(cbor, ui)
+        let answer = self.exchange(cbor, ui)?;
+        Ok(omitted::filled_in(cbor, answer))
     }
 
     async fn cancel(&mut self) -> Result<(), WebauthnCError> {

@@ -152,7 +152,7 @@ impl Serve for FactorsRequest {
 
     async fn serve(self, _: &Gateway, caller: EnrolledDevice) -> Result<Factors, Refusal> {
         let state = caller.org.state()?;
-        let proofs = Proofs::of(&caller.org, caller.device).await?;
+        let proofs = Proofs::of(&caller.org, &caller.user, caller.device).await?;
         let proven_ms = |factor, id: &[u8]| proofs.proven_ms(factor, id).unwrap_or_default();
         let password = FactorStanding {
             factor: wire::Factor::Password.into(),

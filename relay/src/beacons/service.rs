@@ -25,6 +25,8 @@ const SUBJECTS: &str = "beacon.*";
 const TELLERS: &str = "relay";
 /// How often the janitor looks.
 const ROUND: Duration = Duration::from_secs(10);
+/// Repairs of one beacon that are counted.
+const SAID_AGAIN: u32 = 4_096;
 /// Rooms that it cleans in a round at most.
 const ROOMS: usize = 256;
 
@@ -120,6 +122,8 @@ impl BeaconService {
         let Some((device, beacon)) = read(message) else {
             return;
         };
+        let said_again = beacon.said_again.min(SAID_AGAIN);
+        self.metrics.said_again(said_again);
         if !self.told.now(device, beacon.leaving, Instant::now()) {
             return;
         }
@@ -143,6 +147,7 @@ impl BeaconService {
         self.told.sweep(Instant::now());
         if !self.streams_are_the_same().await {
             tracing::warn!("a stream is not the one it was: devices are asked for anew");
+            self.metrics.rewound();
             self.confirmed.clear();
         }
         let Ok(state) = self.directory.state() else {
@@ -165,6 +170,7 @@ impl BeaconService {
         if last.is_none_or(|last| last.sequence < deletable.furthest) {
             // Somebody has what the stream has not: it lost something, or
             // somebody says too much. Then nobody's word is good enough.
+            self.metrics.rewound();
             return Some(Done::Rewound);
         }
         let stream = self.jetstream.get_stream(&name).await.ok()?;

@@ -7,7 +7,7 @@ use sotto_proto::refusals::{Measure, Refusal};
 use super::page::{Kind, Page};
 
 /// Why submissions were refused, as labels.
-const REASONS: [&str; 13] = [
+const REASONS: [&str; 14] = [
     "org_messages",
     "org_bytes",
     "room_messages",
@@ -19,6 +19,7 @@ const REASONS: [&str; 13] = [
     "busy",
     "not_allowed",
     "too_large",
+    "nothing_to_copy",
     "wrong_last_sequence",
     "other",
 ];
@@ -36,6 +37,8 @@ pub struct Metrics {
     answers_failed: AtomicU64,
     beacons: AtomicU64,
     deleted: AtomicU64,
+    said_again: AtomicU64,
+    rewound: AtomicU64,
     rooms_to_count: AtomicU64,
 }
 
@@ -94,6 +97,16 @@ impl Metrics {
     /// The janitor has deleted this many messages.
     pub fn deleted(&self, messages: u64) {
         add(&self.deleted, messages);
+    }
+
+    /// Devices have said this many entries again that somebody lacked.
+    pub fn said_again(&self, entries: u32) {
+        add(&self.said_again, entries.into());
+    }
+
+    /// A stream has less than it had, or than devices have.
+    pub fn rewound(&self) {
+        add(&self.rewound, 1);
     }
 
     /// A room is counted for its quota.
@@ -167,6 +180,18 @@ impl Metrics {
                 &self.deleted,
             ),
             (
+                "repair_said_again",
+                Kind::Counter,
+                "Entries that devices have said again because somebody lacked them.",
+                &self.said_again,
+            ),
+            (
+                "repair_streams_rewound",
+                Kind::Counter,
+                "Times that a stream was found to have lost something.",
+                &self.rewound,
+            ),
+            (
                 "quota_rooms_counted",
                 Kind::Counter,
                 "Times that a room was counted for its quota.",
@@ -199,6 +224,7 @@ fn reason(refusal: &Refusal) -> &'static str {
         Refusal::Busy => "busy",
         Refusal::HeaderNotAllowed | Refusal::SubjectNotAllowed => "not_allowed",
         Refusal::TooLarge => "too_large",
+        Refusal::NothingToCopy => "nothing_to_copy",
         Refusal::WrongLastSequence => "wrong_last_sequence",
         Refusal::Other { .. } => "other",
     }

@@ -20,7 +20,7 @@ async fn say(client: &Client, device: &Device, cursors: &[(&RoomAddress, u64)]) 
     });
     let beacon = Beacon {
         cursors: cursors.collect(),
-        leaving: false,
+        ..Beacon::default()
     };
     let subject = Subject::Beacon(device.id).to_string();
     let said = client.publish(subject, beacon.encode_to_vec().into());

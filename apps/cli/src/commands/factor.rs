@@ -67,7 +67,7 @@ pub enum Enrol {
         #[command(flatten)]
         name: key::Name,
         #[command(flatten)]
-        pin: key::Pin,
+        asking: key::Asking,
     },
 }
 
@@ -101,7 +101,7 @@ pub enum Prove {
     /// A security key that is plugged in here, without a browser.
     Fido2 {
         #[command(flatten)]
-        pin: key::Pin,
+        asking: key::Asking,
     },
 }
 
@@ -128,11 +128,11 @@ pub async fn run(context: &Context, command: Factor) -> anyhow::Result<()> {
         Factor::Prove(Prove::Webauthn { browser }) => {
             key::in_browser(context, &device, None, browser).await?;
         }
-        Factor::Enrol(Enrol::Fido2 { name, pin }) => {
-            key::plugged_in(context, &device, Some(name), pin).await?;
+        Factor::Enrol(Enrol::Fido2 { name, asking }) => {
+            key::plugged_in(context, &device, Some(name), asking).await?;
         }
-        Factor::Prove(Prove::Fido2 { pin }) => {
-            key::plugged_in(context, &device, None, pin).await?;
+        Factor::Prove(Prove::Fido2 { asking }) => {
+            key::plugged_in(context, &device, None, asking).await?;
         }
         Factor::Remove { id } => remove(context, &device, id).await?,
     }

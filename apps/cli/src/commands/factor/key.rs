@@ -49,12 +49,16 @@ pub struct Browser {
     open: bool,
 }
 
-/// Where the PIN comes from.
+/// How a key that is plugged in is asked.
 #[derive(Debug, Args)]
-pub struct Pin {
+pub struct Asking {
     /// Read the key's PIN from this file (or from SOTTO_KEY_PIN); asked for without it.
     #[arg(long, value_name = "FILE")]
     pin_file: Option<PathBuf>,
+    /// The name that browsers know the gateway by, if it is not the one in the
+    /// invitation; your admin knows.
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
 }
 
 /// Enrols a key of this name, or proves one, in a browser.
@@ -129,7 +133,7 @@ pub async fn plugged_in(
     context: &Context,
     device: &Device,
     enrol: Option<Name>,
-    pin: Pin,
+    Asking { pin_file, site }: Asking,
 ) -> anyhow::Result<()> {
     let output = context.output;
     let factor = wire::Factor::Fido2;
@@ -141,6 +145,11 @@ pub async fn plugged_in(
     if keys.is_empty() {
         bail!(security_key::KeyError::NoKey);
     }
+    let known = device.session.look(|engine, _| {
+        let gateway = &engine.account().gateway;
+        gateway.host.clone()
+    });
+    let site = site.unwrap_or(known.await?);
     let asked = device
         .session
         .begin_ceremony(factor, enrol.map(|enrol| enrol.name));
@@ -148,11 +157,11 @@ pub async fn plugged_in(
     let (origin, options) = (begun.origin, begun.options);
     let person = AtTerminal {
         output,
-        pin,
+        pin_file,
         told: AtomicBool::new(false),
     };
     let answering = tokio::task::spawn_blocking(move || {
-        security_key::answer(keys, question, (&origin, &options), &person)
+        security_key::answer(keys, question, &site, (&origin, &options), &person)
     });
     let answer = answering.await??;
     let asked = device.session.finish_ceremony(begun.ticket, answer.into());
@@ -162,13 +171,13 @@ pub async fn plugged_in(
 
 struct AtTerminal {
     output: Output,
-    pin: Pin,
+    pin_file: Option<PathBuf>,
     told: AtomicBool,
 }
 
 impl Person for AtTerminal {
     fn pin(&self) -> Option<Zeroizing<String>> {
-        let pin = Secret::pin(self.pin.pin_file.as_deref()).ask();
+        let pin = Secret::pin(self.pin_file.as_deref()).ask();
         pin.inspect_err(|error| self.output.note(error)).ok()
     }
 
