@@ -385,6 +385,11 @@ fn a_file_for_a_second_room_is_not_uploaded_again() {
         assert!(!other.status.success(), "{other:?}");
     }
 
+    // To the same room once more: it is one file there.
+    let (_, again) = up(&["send", "barn", "--file", &path]);
+    assert!(again < 60_000, "{again} bytes for the first room once more");
+    assert!(get(&case, &bob, "barn", "recipes") == content);
+
     // The server has it no more, in no room: it is uploaded like any other.
     Blobs::of(&case).expire();
     let (_, third) = up(&["send", "loft", "--file", &path]);

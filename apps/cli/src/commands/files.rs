@@ -166,17 +166,24 @@ async fn find(device: &Device, room: &RoomSummary, name: &str) -> anyhow::Result
     };
     let files = files(device, room.room).await?;
     let mut found = files.into_iter().map(|(_, file)| file).filter(fits);
-    match (found.next(), found.next()) {
-        (Some(file), None) => Ok(file),
-        (None, _) => bail!(
+    match found.next() {
+        // It may have been sent to the room more than once.
+        Some(file) if found.all(|other| is_same(&file, &other)) => Ok(file),
+        None => bail!(
             "there is no file `{name}` in this room on this device: `sotto files list` shows them, `sotto sync` gets new ones"
         ),
-        (Some(_), Some(_)) => {
+        Some(_) => {
             bail!(
                 "several files are called `{name}`: name one by its id, which `sotto files list` shows"
             )
         }
     }
+}
+
+/// Whether the same chunks give the same content.
+fn is_same(one: &wire::File, other: &wire::File) -> bool {
+    let what = |file: &wire::File| (file.file.clone(), file.key.clone(), file.sha256.clone());
+    what(one) == what(other)
 }
 
 /// Every file of a room, oldest first.
