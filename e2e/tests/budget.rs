@@ -170,7 +170,9 @@ fn nothing_costs_more_than_its_budget() {
     judge(&costs);
 }
 
+/// By hand: it was not seen to end within nine minutes on two busy cores.
 #[test]
+#[ignore = "takes longer than all other tests together"]
 fn joining_a_room_of_a_thousand() {
     let case = Case::new().unwrap();
     let started = Instant::now();
@@ -360,9 +362,9 @@ device waits for an answer before it goes on, TCP's own handshakes included; cal
 count each.
 
 Connecting is a new process without any TLS session to resume: TLS 1.3 with X25519MLKEM768 to the \
-gateway, a JWT, TLS 1.3 to nats-server, and a catch-up request. Connecting again is the same by a \
-process that has lost its connections, and resumes the TLS sessions with the tickets that both \
-servers gave it. Every other row is what comes on top of being connected.
+gateway, a JWT, TLS 1.3 to nats-server, and a catch-up request. Connecting again is what a process \
+does that has lost its connections, with all that it asks and says then. Every other row is what \
+comes on top of being connected.
 
 | what | bytes up | bytes down | round trips |
 |---|---:|---:|---:|
