@@ -2,6 +2,7 @@
 //! relay demands and without accounts: what is measured is the log.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -26,11 +27,39 @@ struct Ports {
 
 impl NatsServer {
     pub(crate) fn start() -> anyhow::Result<Self> {
+        Self::start_with("")
+    }
+
+    /// Servers that are one cluster: a stream may have a copy on each.
+    pub(crate) fn start_cluster(nodes: usize) -> anyhow::Result<Vec<Self>> {
+        if nodes == 1 {
+            return Ok(vec![Self::start()?]);
+        }
+        let listeners = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0"));
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+        let addresses = listeners.iter().map(TcpListener::local_addr);
+        let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
+        drop(listeners);
+        let routes: Vec<_> = addresses
+            .iter()
+            .map(|at| format!("\"nats://{at}\""))
+            .collect();
+        let routes = routes.join(", ");
+        let servers = addresses.iter().enumerate().map(|(number, at)| {
+            Self::start_with(&format!(
+                "server_name: n{number}\n\
+                 cluster {{ name: raw, listen: \"{at}\", routes: [{routes}] }}\n"
+            ))
+        });
+        servers.collect()
+    }
+
+    fn start_with(more: &str) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().display();
         let config = format!(
             "listen: \"127.0.0.1:-1\"\nports_file_dir: \"{path}\"\n\
-             jetstream {{ store_dir: \"{path}/jetstream\", sync_interval: always }}\n"
+             jetstream {{ store_dir: \"{path}/jetstream\", sync_interval: always }}\n{more}"
         );
         let file = dir.path().join("nats.conf");
         fs::write(&file, config)?;

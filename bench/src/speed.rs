@@ -12,6 +12,7 @@ mod latency;
 mod raw;
 mod stage;
 
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -49,6 +50,12 @@ pub(crate) struct Load {
     /// MiB of the file.
     #[arg(long, default_value_t = 1_024)]
     file_mib: u64,
+    /// Machines of the server, all of them this one.
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
+    /// Streams that the rooms are spread over.
+    #[arg(long, default_value_t = NonZeroU8::MIN)]
+    shards: NonZeroU8,
     /// Idle connections.
     #[arg(long, default_value_t = 10_000)]
     connections: usize,
@@ -74,7 +81,7 @@ enum Part {
 
 /// Measures what `load` asks for.
 pub(crate) async fn measure(load: &Load, figures: &mut Figures) -> anyhow::Result<()> {
-    let mut stage = Stage::set()?;
+    let mut stage = Stage::set(load.nodes, load.shards)?;
     let all = [
         Part::Burst,
         Part::Latency,

@@ -24,8 +24,10 @@ mod beacon;
 mod calls;
 mod commands;
 mod joining;
+mod live;
 mod membership;
 mod outbox;
+mod portion;
 mod queries;
 mod removals;
 mod repair;
@@ -43,13 +45,14 @@ use sotto_proto::{DeviceId, FileId, RoomId, UserName, wire};
 use crate::account::{Account, AccountError};
 use crate::io::{CallId, Event, FactorNeeded, Input, Output, PublishId, Ticket, Timestamp};
 use crate::mls::Provider;
+use crate::pace::Pace;
 use crate::records::{Key, Records, RecordsError};
 use crate::room::{Phase, Room};
 use crate::store::Store;
 use crate::vault::{Vault, VaultError};
 
 pub use queries::{FindRoomError, Member, RoomSummary};
-pub use uploads::UploadProgress;
+pub use uploads::{CopyOf, UploadProgress};
 
 /// Why an engine could not be made from a store.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +96,7 @@ pub struct Engine {
 #[derive(Default)]
 struct Link {
     online: bool,
+    pace: Pace,
     /// Rooms that the JWT in force grants.
     granted: BTreeSet<RoomId>,
     /// Of these, the rooms that are fetched on subjects of their own.
@@ -103,11 +107,15 @@ struct Link {
     publishes: BTreeMap<PublishId, outbox::Publishing>,
     calls: BTreeMap<CallId, calls::Calling>,
     fetch: sync::FetchState,
+    /// Live messages that came before what precedes them.
+    ahead: live::Ahead,
     /// Large rooms where somebody is to be removed by an order, and whether it
     /// is for this device to try by now.
     turns: BTreeMap<RoomId, removals::Turn>,
     /// What is under way to repair rooms.
     repairs: BTreeMap<RoomId, repair::Repair>,
+    /// Invitations into rooms that this device has just been taken out of.
+    back: BTreeMap<RoomId, wire::Invitation>,
     /// Rooms to be read again at the next tick.
     look_again: BTreeSet<RoomId>,
     /// What beacons have said.
@@ -248,7 +256,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         self.now = now;
         match input {
-            Input::Online(grants) => self.online(grants),
+            Input::Online { grants, pace } => self.online(grants, pace),
             Input::Offline => self.offline(),
             Input::Live(message) => self.live(message),
             Input::Fetched(frame) => self.fetched(frame),
@@ -265,6 +273,7 @@ impl Engine {
             Input::Presence { room, device, here } => self.present(room, device, here),
             Input::Tick => self.tick(rng),
         }
+        self.come_back();
         while let Some(id) = self.touched.pop_first() {
             self.advance(id, now, rng);
         }

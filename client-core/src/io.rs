@@ -7,6 +7,7 @@ use sotto_proto::refusals::Refusal;
 use sotto_proto::wire::{self, FetchFrame, FetchRequest};
 use sotto_proto::{DeviceId, FileId, ProjectName, RoomAddress, RoomId, Subject, UserName};
 
+use crate::pace::Pace;
 use crate::store::WriteBatch;
 
 /// Milliseconds since 1970.
@@ -28,9 +29,14 @@ pub struct CallId(pub u64);
 /// Something that happened outside.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// NATS is connected with these grants, and `live.…` of their rooms and of
-    /// the inbox is subscribed.
-    Online(Grants),
+    /// NATS is connected, and `live.…` of the rooms and of the inbox is
+    /// subscribed.
+    Online {
+        /// What the connection may do.
+        grants: Grants,
+        /// How slow it is.
+        pace: Pace,
+    },
     /// The connection is gone; no answer to anything outstanding will come.
     Offline,
     /// A republished message.
@@ -220,7 +226,8 @@ pub enum Command {
         /// Each at most [`sotto_proto::limits::TEXT`] bytes and not empty.
         texts: Vec<String>,
     },
-    /// Remembers a file to send; answered by [`Event::UploadBegun`], then done.
+    /// Remembers a file to send, as a copy when this device has sent the same
+    /// content before; answered by [`Event::UploadBegun`], then done.
     BeginUpload(NewUpload),
     /// The file's chunks below `next` are stored. With `next` = all chunks the
     /// file's message is queued and the upload forgotten, in one write; done
@@ -230,6 +237,12 @@ pub enum Command {
         file: FileId,
         /// The first chunk that is not stored yet.
         next: u32,
+    },
+    /// The server does not copy what this upload is a copy of: it is to be
+    /// uploaded like any other, from the first chunk; done at once.
+    UploadInstead {
+        /// Which upload.
+        file: FileId,
     },
     /// Forgets an upload, for instance because the file changed; done at once.
     CancelUpload {

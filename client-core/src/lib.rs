@@ -19,6 +19,7 @@ pub mod link;
 pub mod login;
 mod mls;
 mod orders;
+pub mod pace;
 mod records;
 mod resend;
 mod room;

@@ -53,6 +53,8 @@ pub(crate) enum Key {
     Invitation(RoomId),
     /// [`crate::engine::UploadProgress`].
     Upload(FileId),
+    /// A file that this device has sent lately, by its SHA-256.
+    SentFile([u8; 32]),
     /// A value of openmls; of a room when that can be told from its key.
     Mls(Option<RoomId>, Vec<u8>),
     /// [`crate::history::HistoryRecord`], by position.
@@ -111,6 +113,7 @@ impl Key {
             Self::Post(id) => (8, [b"", &id.to_be_bytes()]),
             Self::Invitation(room) => (9, [room.as_bytes(), b""]),
             Self::Upload(file) => (10, [file.as_bytes(), b""]),
+            Self::SentFile(sha256) => (19, [b"", sha256]),
             Self::Mls(Some(room), key) => (11, [room.as_bytes(), key]),
             Self::Mls(None, key) => (12, [b"", key]),
             Self::History(room, position) => (13, [room.as_bytes(), &position.to_be_bytes()]),
@@ -159,6 +162,7 @@ impl Key {
             18 => {
                 room_and_rest().and_then(|(room, rest)| Some(Self::Early(room, number(rest)?)))?
             }
+            19 => Self::SentFile(rest.try_into().ok()?),
             _ => return None,
         })
     }
@@ -431,6 +435,7 @@ mod tests {
             Key::Post(1),
             Key::Invitation(room),
             Key::Upload(FileId::random(&mut rng)),
+            Key::SentFile([7; 32]),
             Key::Mls(Some(room), vec![1, 2]),
             Key::Mls(None, vec![]),
             Key::History(room, u64::MAX),

@@ -1,7 +1,9 @@
 //! Files on their way between this machine's disk and a room's blobs.
 
+mod copy;
 mod download;
 mod name;
+mod source;
 mod upload;
 mod window;
 
@@ -53,7 +55,7 @@ pub enum TransferError {
     Output(io::Error),
     /// Not all of it is on the server.
     #[error(
-        "the server does not have this file, or not all of it: it may be too old; ask its sender to send it again"
+        "the server does not have this file any more, or not all of it: files are kept for some weeks at most; ask its sender to send it again"
     )]
     Missing,
     /// What came is not what was sent.

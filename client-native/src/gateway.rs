@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,19 +15,27 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use sotto_client_core::io::FactorNeeded;
 use sotto_proto::api::{self, Call};
 use sotto_proto::{GatewayAddress, limits, wire};
-use tokio::time::timeout;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::{poor_link, tls};
+use crate::poor_link::{self, Patience};
+use crate::tls;
 
-/// A connection attempt ends after this: a TLS handshake is 5 KB, which take
-/// half a minute at 2 kbit/s, and longer when some are lost.
+/// A connection attempt ends after this, if the call that it is for has not
+/// before: a TLS handshake is 5 KB, which take half a minute at 2 kbit/s, and
+/// longer when some are lost.
 const CONNECT: Duration = Duration::from_secs(120);
 
-/// An answer that stays silent this long does not come; the gateway itself
-/// holds a request for at most 25 s.
+/// The next part of an answer that stays silent this long does not come.
 const SILENCE: Duration = Duration::from_secs(45);
+
+/// While an answer is waited for, the connection is asked so often whether it
+/// is alive, and is given up when it does not say so for so long: else the next
+/// call would wait on it, too.
+const ASK_ALIVE: Duration = Duration::from_secs(15);
+const ALIVE: Duration = Duration::from_secs(40);
 
 /// Longest sentence of a gateway that is shown to a person, in characters.
 const SENTENCE: usize = 300;
@@ -87,6 +96,8 @@ impl From<wire::ApiError> for GatewayError {
 pub struct Gateway {
     http: reqwest::Client,
     address: GatewayAddress,
+    /// How long an answer is waited for, with the connection that it may take.
+    patience: Arc<Mutex<Patience>>,
 }
 
 impl Gateway {
@@ -108,9 +119,16 @@ impl Gateway {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT)
+            .http2_keep_alive_interval(ASK_ALIVE)
+            .http2_keep_alive_timeout(ALIVE)
             .build()
             .map_err(|error| unusable(error.to_string()))?;
-        Ok(Self { http, address })
+        let patience = Arc::new(Mutex::new(Patience::for_an_answer()));
+        Ok(Self {
+            http,
+            address,
+            patience,
+        })
     }
 
     /// Where the gateway is.
@@ -155,7 +173,7 @@ impl Gateway {
         body: Bytes,
         session: Option<&wire::Session>,
     ) -> Result<Bytes, GatewayError> {
-        let patience = SILENCE + poor_link::time_for(body.len());
+        let upload = poor_link::time_for(body.len());
         let mut request = self
             .http
             .post(format!("{}{path}", self.address.base_url()))
@@ -164,13 +182,23 @@ impl Gateway {
         if let Some(session) = session {
             request = request.header(AUTHORIZATION, self.bearer(session)?);
         }
-        let answer = self.heard(patience, request.send()).await?;
+        tracing::trace!(path, "calls");
+        let patience = self.patience.lock().await.duration();
+        let began = Instant::now();
+        let answer = self.heard(patience + upload, request.send()).await;
+        let taken = began.elapsed().saturating_sub(upload);
+        match &answer {
+            Ok(_) => self.patience.lock().await.took(taken),
+            Err(_) => self.patience.lock().await.failed_after(taken),
+        }
+        let answer = answer?;
         let status = answer.status();
         let kind = answer.headers().get(CONTENT_TYPE);
         if kind.is_none_or(|kind| kind != api::CONTENT_TYPE) {
             return Err(self.garbage("the answer is of another type"));
         }
         let body = self.bounded_body(answer, answer_limit(path)).await?;
+        tracing::trace!(path, bytes = body.len(), "is answered");
         if status.is_success() {
             return Ok(body);
         }

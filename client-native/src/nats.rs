@@ -20,6 +20,7 @@ use async_nats::{Auth, AuthError, ConnectErrorKind, ConnectOptions, Event};
 use bytes::Bytes;
 use futures::stream::SelectAll;
 use sotto_client_core::io::{LiveMessage, PublishFailure};
+use sotto_client_core::pace::Pace;
 use sotto_proto::wire::{Beacon, FetchFrame, FetchRequest};
 use sotto_proto::{DeviceId, RoomAddress, RoomId, Subject, reply_prefix};
 use tokio::sync::{mpsc, oneshot};
@@ -27,10 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use actor::{Actor, Request};
 pub use answers::Presence;
 
-/// A connection that answers two of these in a row with nothing is dead. On a
-/// slow link the answer waits behind a whole catch-up frame; while something
-/// is outstanding, silence is noticed sooner.
-const PING: Duration = Duration::from_secs(45);
+use crate::poor_link;
 
 /// Messages that wait for one subscription at most; the engine fetches what
 /// was dropped beyond.
@@ -55,6 +53,8 @@ pub struct Settings {
     pub gated: BTreeSet<RoomId>,
     /// TCP, TLS and CONNECT together end after this.
     pub patience: Duration,
+    /// How slow the link is.
+    pub pace: Pace,
 }
 
 /// Why no connection was made.
@@ -95,8 +95,8 @@ pub struct Connection {
 
 impl Connection {
     /// Connects, and subscribes to the device's inbox and to all rooms of the
-    /// JWT; their messages go to `live` from now on, and who is there to
-    /// `presence`.
+    /// JWT; their messages go to `live` from now on, and who is there, unless
+    /// the link is slow, to `presence`.
     ///
     /// `sign` signs the server's nonce with the device's nkey.
     ///
@@ -128,7 +128,7 @@ impl Connection {
             .tls_first()
             .tls_client_config(settings.tls)
             .connection_timeout(settings.patience)
-            .ping_interval(PING)
+            .ping_interval(poor_link::ping(settings.pace))
             .subscription_capacity(SUBSCRIPTION)
             .ignore_discovered_servers()
             .max_reconnects(servers)
@@ -142,7 +142,14 @@ impl Connection {
         let inbox = Subject::Inbox(settings.device).live();
         subscriptions.push(subscribe(&client, inbox).await?);
         for room in &settings.rooms {
-            subscriptions.push(subscribe(&client, room.live_wildcard()).await?);
+            // Who is there is not worth its bytes on a slow link.
+            let subjects = match settings.pace.is_slow() {
+                true => vec![room.messages().live(), room.handshakes().live()],
+                false => vec![room.live_wildcard()],
+            };
+            for subject in subjects {
+                subscriptions.push(subscribe(&client, subject).await?);
+            }
         }
         // Round trip: the server has handled every subscription when it ends.
         client.flush().await.map_err(unreachable)?;
@@ -155,6 +162,7 @@ impl Connection {
             subscriptions,
             live,
             presence,
+            settings.pace,
         );
         tokio::spawn(actor.run(receiver, events));
         let gated = Arc::new(settings.gated);

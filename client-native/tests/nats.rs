@@ -18,15 +18,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_nats::{ConnectOptions, jetstream};
 use futures::StreamExt;
 use nkeys::KeyPair;
+use prost::Message as _;
 use sotto_client_core::io::{LiveMessage, PublishFailure};
+use sotto_client_core::pace::Pace;
 use sotto_client_native::clock::Clock;
-use sotto_client_native::nats::{ConnectError, Connection, Message, Settings};
+use sotto_client_native::nats::{ConnectError, Connection, Message, Presence, Settings};
 use sotto_client_native::tls;
 use sotto_jwt_accounts::grants::Services;
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_jwt_accounts::policy::RoomAccess;
 use sotto_jwt_accounts::{AccountSigner, Credentials, grants};
-use sotto_proto::wire::FetchRequest;
+use sotto_proto::wire::{self, FetchRequest};
 use sotto_proto::{DeviceId, OrgName, RoomAddress, RoomId, SUBMISSIONS, Shard, Subject};
 use sotto_proto::{mail_stream, mail_stream_subjects};
 use sotto_service::Layout;
@@ -153,8 +155,12 @@ impl Server {
     }
 
     async fn connect(&self) -> Result<Connected, ConnectError> {
+        self.connect_at(Pace::ORDINARY).await
+    }
+
+    async fn connect_at(&self, pace: Pace) -> Result<Connected, ConnectError> {
         let (jwt, key) = self.device(device(), &room(1));
-        self.connect_with(self.authority(), jwt, key).await
+        self.connect_with(self.authority(), jwt, key, pace).await
     }
 
     async fn connect_with(
@@ -162,6 +168,7 @@ impl Server {
         authority: [u8; 32],
         jwt: String,
         key: KeyPair,
+        pace: Pace,
     ) -> Result<Connected, ConnectError> {
         let settings = Settings {
             urls: vec![self.url.clone()],
@@ -171,6 +178,7 @@ impl Server {
             rooms: vec![room(1)],
             gated: BTreeSet::new(),
             patience: Duration::from_secs(15),
+            pace,
         };
         let key = Arc::new(key);
         let sign = move |nonce: Vec<u8>| {
@@ -178,9 +186,13 @@ impl Server {
             async move { key.sign(&nonce).ok() }
         };
         let (sender, live) = mpsc::channel(16);
-        let (presence, _) = mpsc::channel(16);
-        let connection = Connection::open(settings, sign, sender, presence).await?;
-        Ok(Connected { connection, live })
+        let (presences, presence) = mpsc::channel(16);
+        let connection = Connection::open(settings, sign, sender, presences).await?;
+        Ok(Connected {
+            connection,
+            live,
+            presence,
+        })
     }
 }
 
@@ -194,6 +206,7 @@ impl Drop for Server {
 struct Connected {
     connection: Connection,
     live: mpsc::Receiver<LiveMessage>,
+    presence: mpsc::Receiver<Presence>,
 }
 
 fn device() -> DeviceId {
@@ -275,6 +288,7 @@ async fn what_is_published_is_acknowledged_and_comes_back() {
     let Connected {
         connection,
         mut live,
+        ..
     } = server.connect().await.unwrap();
     let answers = ["a", "b"].map(|id| connection.publish(message(room(1).messages(), id, None)));
     let [first, second] = answers;
@@ -341,6 +355,7 @@ async fn a_broken_connection_says_so_and_does_not_come_back() {
     let Connected {
         connection,
         mut live,
+        ..
     } = server.connect().await.unwrap();
     server.child.kill().unwrap();
     timeout(SOON, connection.closed()).await.unwrap();
@@ -367,7 +382,9 @@ async fn a_server_of_another_authority_is_refused() {
     let (jwt, key) = server.device(device(), &room(1));
     let mut authority = server.authority();
     authority[0] ^= 1;
-    let refused = server.connect_with(authority, jwt, key).await;
+    let refused = server
+        .connect_with(authority, jwt, key, Pace::ORDINARY)
+        .await;
     let Err(ConnectError::Unreachable(reason)) = refused.map(drop) else {
         panic!("connected to a server of another authority");
     };
@@ -378,6 +395,35 @@ async fn a_server_of_another_authority_is_refused() {
 async fn a_jwt_without_its_key_is_refused() {
     let server = Server::start().await;
     let (jwt, _) = server.device(device(), &room(1));
-    let refused = server.connect_with(server.authority(), jwt, KeyPair::new_user());
+    let (authority, stranger) = (server.authority(), KeyPair::new_user());
+    let refused = server.connect_with(authority, jwt, stranger, Pace::ORDINARY);
     assert_eq!(refused.await.map(drop).unwrap_err(), ConnectError::Refused);
+}
+
+#[tokio::test]
+async fn on_a_slow_link_nobody_is_told_who_is_there() {
+    let server = Server::start().await;
+    let of_devices = server.signer.relay_of_devices().unwrap();
+    let relay = server.relay(&of_devices).await;
+    let presence = wire::Presence {
+        device: vec![9; 16].into(),
+        here: true,
+        at_ms: 7,
+    };
+    let mut slow = server.connect_at(Pace::SLOWEST).await.unwrap();
+    let mut ordinary = server.connect_at(Pace::ORDINARY).await.unwrap();
+    let subject = Subject::Presence(room(1)).live();
+    let payload = presence.encode_to_vec().into();
+    relay.publish(subject, payload).await.unwrap();
+    let told = timeout(SOON, ordinary.presence.recv()).await.unwrap();
+    assert!(told.unwrap().here);
+    // Messages and handshakes come all the same, and come after it.
+    for subject in [room(1).messages(), room(1).handshakes()] {
+        let id = subject.to_string();
+        let publish = slow.connection.publish(message(subject, &id, None));
+        publish.await.unwrap();
+        let live = timeout(SOON, slow.live.recv()).await.unwrap();
+        assert!(live.is_some());
+    }
+    assert!(slow.presence.try_recv().is_err());
 }

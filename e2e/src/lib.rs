@@ -9,6 +9,7 @@ pub mod case;
 pub mod chaos;
 pub mod cluster;
 pub mod conversation;
+pub mod crowd;
 pub mod garbage;
 pub mod markers;
 pub mod network;

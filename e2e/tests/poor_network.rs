@@ -23,12 +23,11 @@ use sotto_faults::Conditions;
 /// Texts that each device has queued while it was offline.
 const TEXTS: usize = 50;
 
-/// How long it may take until everything is everywhere: several times the
-/// three minutes that it takes.
+/// How long it may take until everything is everywhere: several times what it
+/// takes, as a link loses a connection now and then.
 const PATIENCE: Duration = Duration::from_secs(1_200);
 
 #[test]
-#[ignore = "took 3 to 4 minutes before there were beacons and repair; since then not seen to end"]
 fn what_five_devices_queued_offline_arrives_once_and_in_order() {
     let case = Case::new().unwrap();
     let mut people = vec![case.alice.clone()];

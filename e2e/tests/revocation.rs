@@ -21,6 +21,7 @@ use futures::future::join_all;
 use prost::Message;
 use serde_json::Value;
 use sotto_client_core::io::Command;
+use sotto_client_core::pace::Pace;
 use sotto_client_native::clock::Clock;
 use sotto_client_native::gateway::Gateway;
 use sotto_client_native::home::Home;
@@ -229,6 +230,7 @@ async fn connect_everywhere(person: &Person) -> Vec<Connection> {
             rooms: Vec::new(),
             gated: BTreeSet::new(),
             patience: PATIENCE,
+            pace: Pace::ORDINARY,
         };
         let opened = Arc::clone(&opened);
         let sign = move |nonce: Vec<u8>| {

@@ -74,7 +74,7 @@ pub fn device(device: DeviceId, rooms: &[RoomAccess]) -> Rights {
             publish.push(Subject::FetchRoom(device, address.room).to_string());
         }
     }
-    // A room is one subscription; twice that, for a moment, when it is renewed.
+    // A room is one subscription, or two on a slow link.
     let subscriptions = DEVICE_SUBSCRIPTIONS.saturating_add(2 * rooms.len() as u64);
     rights(publish, subscribe, subscriptions)
 }

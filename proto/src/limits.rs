@@ -25,6 +25,13 @@ pub const CHUNK: usize = PAYLOAD - 1_024;
 /// Chunks of one file: 4 GiB.
 pub const FILE_CHUNKS: u32 = 8_400;
 
+/// Chunks that one request has copied from another room at most: they are there
+/// before a device takes its connection for dead.
+pub const COPY_CHUNKS: u32 = 64;
+
+/// How long the chunks of a file are kept at most; an org may say less.
+pub const FILE: Duration = Duration::from_secs(30 * 24 * 3_600);
+
 /// A file's or a room's name, in bytes of UTF-8.
 pub const DISPLAY_NAME: usize = 255;
 

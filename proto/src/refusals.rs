@@ -92,6 +92,10 @@ pub enum Refusal {
     /// Longer than `limits::PAYLOAD`.
     #[error("the message is too large for the server: send it as a file")]
     TooLarge,
+    /// What is to be copied is not there any more, or this device may not read
+    /// it: the two are not told apart.
+    #[error("the server does not have this file any more: send it again")]
+    NothingToCopy,
     /// `Nats-Expected-Last-Subject-Sequence` names a message that is not the
     /// last one: somebody else was first.
     #[error("somebody else was first: read what is new, then try again")]
@@ -123,6 +127,7 @@ impl Refusal {
             Self::HeaderNotAllowed
                 | Self::SubjectNotAllowed
                 | Self::TooLarge
+                | Self::NothingToCopy
                 | Self::WrongLastSequence
         )
     }
@@ -142,6 +147,7 @@ impl Refusal {
             Self::HeaderNotAllowed => OURS + 20,
             Self::SubjectNotAllowed => OURS + 21,
             Self::TooLarge => OURS + 22,
+            Self::NothingToCopy => OURS + 23,
             Self::WrongLastSequence => WRONG_LAST_SEQUENCE,
             Self::Other { code, .. } => *code,
         }
@@ -152,6 +158,7 @@ impl Refusal {
         match self {
             Self::TooFast { .. } => 429,
             Self::TooLarge => 413,
+            Self::NothingToCopy => 404,
             Self::HeaderNotAllowed | Self::SubjectNotAllowed | Self::WrongLastSequence => 400,
             Self::Busy | Self::Other { .. } => 503,
             Self::OrgFull(_) | Self::RoomFull(_) | Self::DeviceFull(_) | Self::DiskFull => 507,
@@ -184,6 +191,7 @@ impl Refusal {
                 Some(20) => Self::HeaderNotAllowed,
                 Some(21) => Self::SubjectNotAllowed,
                 Some(22) => Self::TooLarge,
+                Some(23) => Self::NothingToCopy,
                 _ => Self::Other {
                     code,
                     description: readable(description),
@@ -309,6 +317,7 @@ mod tests {
             Just(Refusal::HeaderNotAllowed),
             Just(Refusal::SubjectNotAllowed),
             Just(Refusal::TooLarge),
+            Just(Refusal::NothingToCopy),
             Just(Refusal::WrongLastSequence),
         ]
     }

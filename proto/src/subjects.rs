@@ -18,6 +18,8 @@ pub const INBOX_STREAM_SUBJECTS: &str = "inbox.*";
 const LIVE: &str = "live";
 /// First token of what devices ask relays to store.
 const SUBMISSION: &str = "in";
+/// In the place of a chunk's number: [`Subject::Copy`].
+const COPY: &str = "copy";
 /// Every [`Submission`] of every device.
 pub const SUBMISSIONS: &str = "in.>";
 
@@ -78,13 +80,21 @@ impl RoomAddress {
         }
     }
 
+    /// Where a device asks for chunks of a file from another room.
+    pub fn copy(&self, file: FileId) -> Subject {
+        Subject::Copy {
+            address: self.clone(),
+            file,
+        }
+    }
+
     /// Subscription to everything the room's stream republishes.
     pub fn live_wildcard(&self) -> String {
         format!("{LIVE}.r.{self}.*")
     }
 
     /// What a device that may post here submits on: messages and handshakes,
-    /// and the chunks of files. Relays refuse whatever else these cover.
+    /// and the chunks of files, its own or copied. Relays refuse whatever else these cover.
     pub fn submissions(&self, device: DeviceId) -> [String; 2] {
         [
             format!("{SUBMISSION}.{device}.r.{self}.*"),
@@ -137,6 +147,14 @@ pub enum Subject {
         /// Which chunk, from 0.
         index: u32,
     },
+    /// Where a device asks relays to store chunks of a file that another room
+    /// has. No stream keeps it.
+    Copy {
+        /// The room that is to get them.
+        address: RoomAddress,
+        /// The file.
+        file: FileId,
+    },
     /// What a device is told outside any room.
     Inbox(DeviceId),
     /// A device's catch-up requests, for its inbox and every room that demands
@@ -157,7 +175,11 @@ impl Subject {
     pub fn is_stored(&self) -> bool {
         match self {
             Self::Messages(_) | Self::Handshakes(_) | Self::Blob { .. } | Self::Inbox(_) => true,
-            Self::Fetch(_) | Self::FetchRoom(..) | Self::Beacon(_) | Self::Presence(_) => false,
+            Self::Copy { .. }
+            | Self::Fetch(_)
+            | Self::FetchRoom(..)
+            | Self::Beacon(_)
+            | Self::Presence(_) => false,
         }
     }
 
@@ -188,6 +210,7 @@ impl fmt::Display for Subject {
                 file,
                 index,
             } => write!(f, "blob.{address}.{file}.{index}"),
+            Self::Copy { address, file } => write!(f, "blob.{address}.{file}.{COPY}"),
             Self::Inbox(device) => write!(f, "inbox.{device}"),
             Self::Fetch(device) => write!(f, "fetch.{device}"),
             Self::FetchRoom(device, room) => write!(f, "fetch.{device}.{room}"),
@@ -208,6 +231,9 @@ impl FromStr for Subject {
             ["r", shard, project, room, "presence"] => {
                 Ok(Self::Presence(address(shard, project, room)?))
             }
+            ["blob", shard, project, room, file, COPY] => {
+                Ok(address(shard, project, room)?.copy(file.parse()?))
+            }
             ["blob", shard, project, room, file, index] => {
                 Ok(address(shard, project, room)?.blob(file.parse()?, number(index)?))
             }
@@ -227,7 +253,7 @@ pub struct Submission {
     /// Who asks.
     pub device: DeviceId,
     /// Where it is to be stored: a room's messages or handshakes, a chunk, or
-    /// an inbox.
+    /// an inbox. Or what is to be copied there.
     pub subject: Subject,
 }
 
@@ -262,7 +288,7 @@ impl FromStr for Submission {
         };
         let subject: Subject = subject.parse()?;
         let device = device.parse()?;
-        if subject.is_stored() {
+        if subject.is_stored() || matches!(subject, Subject::Copy { .. }) {
             Ok(Self { device, subject })
         } else {
             Err(SubjectError::Shape)
@@ -324,6 +350,8 @@ mod tests {
             any_address().prop_map(|a| a.handshakes()),
             (any_address(), any::<[u8; 16]>(), any::<u32>())
                 .prop_map(|(a, f, n)| a.blob(FileId::try_from(&f[..]).unwrap(), n)),
+            (any_address(), any::<[u8; 16]>())
+                .prop_map(|(a, f)| a.copy(FileId::try_from(&f[..]).unwrap())),
             device.clone().prop_map(Subject::Inbox),
             device.clone().prop_map(Subject::Fetch),
             device.clone().prop_map(Subject::Beacon),
@@ -343,7 +371,7 @@ mod tests {
         #[test]
         fn submissions_survive_text(device: [u8; 16], subject in any_subject()) {
             let device = DeviceId::try_from(&device[..]).unwrap();
-            let stored = subject.is_stored();
+            let stored = subject.is_stored() || matches!(subject, Subject::Copy { .. });
             let submission = Submission { device, subject };
             let text = submission.to_string();
             prop_assert_eq!(Submission::device_of(&text), Some(device));

@@ -7,6 +7,7 @@
 //! | `merge` | a room's two subjects become one list in the order of the stream | none |
 //! | `answer` | messages become frames within the limits | none |
 //! | `direct_get` | reads one literal subject of a stream | NATS |
+//! | `stored` | which chunks of a file a stream keeps | NATS |
 //! | `exchange` | one request: reads what is planned, sends the frames | NATS |
 //! | `service` | which requests are answered, and how many at a time | NATS |
 //!
@@ -20,6 +21,7 @@ mod exchange;
 mod merge;
 mod plan;
 mod service;
+mod stored;
 
 pub use answer::PAYLOAD_MAX;
 pub use direct_get::Reader;

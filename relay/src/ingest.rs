@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `submission` | a message is one that a stream may see, or why not | none |
 //! | `flight` | what waits for JetStream, within bounds | none |
+//! | `copy` | a file that one room has, for another | NATS |
 //! | `service` | submissions in, acknowledgements out | NATS |
 //!
 //! A device is told that something is stored when JetStream says so, with
@@ -13,6 +14,7 @@
 //! answered outside that device's own reply subjects.
 //! docs/adr/0012 says why devices do not publish to streams themselves.
 
+mod copy;
 mod flight;
 mod service;
 mod submission;

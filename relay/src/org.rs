@@ -86,8 +86,8 @@ pub async fn start(
     // Connections of their own: a long upload delays no answer to who catches up.
     let devices = connect(&of_devices, ingest::SUBMISSIONS).await?;
     let storing = connect(&own, ingest::ACKNOWLEDGEMENTS).await?;
-    let ingest =
-        IngestService::start(devices, storing, shards, limits, Arc::clone(metrics)).await?;
+    let (followed, counts) = (Arc::clone(&directory), Arc::clone(metrics));
+    let ingest = IngestService::start(devices, storing, followed, shards, limits, counts).await?;
     let mut streams = vec![INBOX_STREAM.to_owned(), DIRECTORY_STREAM.to_owned()];
     for shard in (0..shards).map(Shard) {
         streams.extend([mail_stream(shard), blob_stream(shard)]);

@@ -19,7 +19,7 @@ use crate::fetch::PAYLOAD_MAX;
 /// the headers that republishing adds, or for the frame of catch-up.
 const MESSAGE_MAX: usize = limits::PAYLOAD + 4_096;
 const _: () = assert!(MESSAGE_MAX <= PAYLOAD_MAX);
-/// How long the inbox and the chunks of files are kept.
+/// How long the inbox is kept.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// How long a message id is remembered: a device that was killed before its
 /// ack came sends again under the same id.
@@ -91,11 +91,11 @@ fn mail(shard: Shard) -> Config {
 }
 
 /// Chunks of the files of a shard's rooms.
-fn blobs(shard: Shard, limits: &Limits) -> Config {
-    let days = limits.retention_days.map(u32::from);
-    let retention = days.map_or(KEPT, |days| Duration::from_secs(24 * 3_600) * days);
+fn blobs(shard: Shard, org: &Limits) -> Config {
+    let days = org.retention_days.map(u32::from);
+    let retention = days.map_or(limits::FILE, |days| Duration::from_secs(24 * 3_600) * days);
     Config {
-        max_age: retention.min(KEPT),
+        max_age: retention.min(limits::FILE),
         ..stream(blob_stream(shard), blob_stream_subjects(shard))
     }
 }

@@ -232,7 +232,18 @@ impl Streams {
                 });
             }
         }
-        frames(messages, rewound)
+        let all = messages.len();
+        let mut left = request.max_bytes as usize;
+        let first = messages.first().map(|message| message.payload.len());
+        left = left.max(first.unwrap_or_default());
+        let fits = messages.iter().take_while(|message| {
+            let fits = left >= message.payload.len();
+            left = left.saturating_sub(message.payload.len());
+            fits
+        });
+        messages.truncate(fits.count());
+        let more = messages.len() < all;
+        frames(messages, rewound, more)
     }
 }
 
@@ -247,7 +258,11 @@ fn stored(kind: StoredKind, room: Option<RoomId>, message: &LiveMessage) -> Stor
     }
 }
 
-fn frames(messages: Vec<StoredMessage>, rewound: Vec<wire::StreamEnd>) -> Vec<FetchFrame> {
+fn frames(
+    messages: Vec<StoredMessage>,
+    rewound: Vec<wire::StreamEnd>,
+    more: bool,
+) -> Vec<FetchFrame> {
     let mut frames: Vec<FetchFrame> = messages
         .chunks(PER_FRAME)
         .map(|part| wire::FetchFrame {
@@ -263,6 +278,7 @@ fn frames(messages: Vec<StoredMessage>, rewound: Vec<wire::StreamEnd>) -> Vec<Fe
     }
     if let Some(last) = frames.last_mut() {
         last.last = true;
+        last.more = more;
         last.rewound = rewound;
     }
     frames

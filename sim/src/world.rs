@@ -13,6 +13,7 @@ use sotto_client_core::io::{
     Timestamp,
 };
 use sotto_client_core::link::{NewDevice, OldDevice};
+use sotto_client_core::pace::Pace;
 use sotto_client_core::signup;
 use sotto_client_core::vault::Vault;
 use sotto_proto::password::{PasswordSuite, credential_identifier};
@@ -60,11 +61,20 @@ impl Faults {
 pub struct World {
     /// What may go wrong from now on.
     pub faults: Faults,
+    /// How slow everybody's link is when they connect.
+    pub pace: Pace,
+    /// Answers to catching up are on their way, and stay there.
+    pub holding_answers: bool,
+    /// Catch-up requests so far, and the messages in their answers.
+    pub asked: usize,
+    /// See `asked`.
+    pub answered: usize,
     /// Every device.
     pub machines: Vec<Machine>,
     /// What the relay holds.
     pub streams: Streams,
     directory: Directory,
+    held: Vec<(usize, Vec<Input>)>,
     vault: Vault,
     rng: ChaCha20Rng,
     now: Timestamp,
@@ -87,9 +97,14 @@ impl World {
         let (vault, _) = Vault::create("passphrase", &mut rng).expect("a vault");
         Self {
             faults: Faults::default(),
+            pace: Pace::ORDINARY,
+            holding_answers: false,
+            asked: 0,
+            answered: 0,
             machines: Vec::new(),
             streams: Streams::default(),
             directory,
+            held: Vec::new(),
             vault,
             rng,
             now: start(),
@@ -300,7 +315,8 @@ impl World {
     pub fn connect(&mut self, machine: usize) {
         let grants = self.directory.grants(self.machines[machine].device);
         self.machines[machine].online = true;
-        self.give(machine, Input::Online(grants));
+        let pace = self.pace;
+        self.give(machine, Input::Online { grants, pace });
     }
 
     /// Takes a device off the network.
@@ -324,6 +340,14 @@ impl World {
             while self.turn() {}
         }
         self.faults = faults;
+    }
+
+    /// Lets answers to catching up arrive, those on their way first.
+    pub fn release_answers(&mut self) {
+        self.holding_answers = false;
+        for (machine, answer) in std::mem::take(&mut self.held) {
+            self.later(machine, answer);
+        }
     }
 
     /// Tells a device what a relay says of another one.
@@ -444,12 +468,17 @@ impl World {
                     };
                     asked_there && self.directory.may_read(device, room)
                 });
-                if self.strikes(self.faults.lose_fetch) {
+                self.asked += 1;
+                self.answered += frames.iter().map(|f| f.messages.len()).sum::<usize>();
+                let lost = self.strikes(self.faults.lose_fetch);
+                if lost {
                     frames.pop();
-                    self.later(machine, frames.into_iter().map(Input::Fetched).collect());
-                    self.later(machine, vec![Input::FetchFailed]);
-                } else {
-                    self.later(machine, frames.into_iter().map(Input::Fetched).collect());
+                }
+                let mut answer: Vec<Input> = frames.into_iter().map(Input::Fetched).collect();
+                answer.extend(lost.then_some(Input::FetchFailed));
+                match self.holding_answers {
+                    true => self.held.push((machine, answer)),
+                    false => self.later(machine, answer),
                 }
             }
             Output::Call { id, path, body } => {
@@ -469,7 +498,8 @@ impl World {
             }
             Output::RefreshGrants => {
                 let grants = self.directory.grants(self.machines[machine].device);
-                self.later(machine, vec![Input::Online(grants)]);
+                let pace = self.pace;
+                self.later(machine, vec![Input::Online { grants, pace }]);
             }
             Output::Recall { room, recall } => {
                 let entries = self.machines[machine].recall(room, recall);

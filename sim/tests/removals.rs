@@ -358,3 +358,29 @@ fn who_was_taken_out_while_away_is_told_on_coming_back() {
     world.settle();
     assert_eq!(texts(&world, eve, kept).len(), texts_before.len() + 1);
 }
+
+#[test]
+fn who_was_ordered_out_while_all_were_away_comes_back_by_one_invitation() {
+    let Case {
+        mut world,
+        alice,
+        bob,
+        carol,
+        eve,
+        room,
+    } = case();
+    for machine in [alice, bob, carol, eve] {
+        world.disconnect(machine);
+    }
+    world.order_user_out("eve", room);
+    // Alice has not heard of the order when she invites.
+    invite(&mut world, alice, room, "eve");
+    world.connect(alice);
+    world.settle_connected();
+    world.settle();
+    assert_eq!(users(&world, alice), ["alice", "bob", "carol", "eve"]);
+    assert!(is_member(&world, eve));
+    send(&mut world, eve, room, "back again");
+    world.settle();
+    assert_eq!(texts(&world, bob, room), ["back again"]);
+}

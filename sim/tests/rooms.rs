@@ -1,6 +1,11 @@
 //! Rooms without faults: who gets in, who does not, and what they see.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test"
+)]
 
 use sotto_client_core::history::Content;
 use sotto_client_core::io::{Command, Event};
@@ -281,6 +286,70 @@ fn a_file_is_announced_with_its_key_after_its_chunks() {
         sotto_client_core::files::open_chunk(announced, 0, &sealed).unwrap(),
         content
     );
+}
+
+#[test]
+fn a_file_that_was_sent_before_keeps_its_id_and_key_in_the_next_room() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    let other = world.create_room(alice, wire::JoinRule::Invite);
+    invite(&mut world, alice, other, "bob");
+    world.settle();
+    let upload = |room, sha256| sotto_client_core::io::NewUpload {
+        room,
+        name: "notes.txt".to_owned(),
+        size: 5,
+        sha256,
+        path: "/somewhere".to_owned(),
+    };
+    let under_way = |world: &World| {
+        let engine = world.machines[alice].engine();
+        let uploads = engine.uploads().cloned();
+        uploads.collect::<Vec<_>>()
+    };
+    let announced = |world: &World, room| {
+        let history = world.machines[bob].history(room);
+        match &history.last().unwrap().content {
+            Content::File(file) => file.clone(),
+            content => panic!("{content:?}"),
+        }
+    };
+
+    world.command(alice, Command::BeginUpload(upload(room, [3; 32])));
+    let first = under_way(&world)[0].clone();
+    assert_eq!(first.copy_of, None);
+    let advance = |file| Command::AdvanceUpload { file, next: 1 };
+    world.command(alice, advance(first.file));
+    world.settle();
+    let first = announced(&world, room);
+
+    // Another content is another file.
+    world.command(alice, Command::BeginUpload(upload(other, [4; 32])));
+    let another = under_way(&world)[0].clone();
+    assert_eq!(another.copy_of, None);
+    world.command(alice, Command::CancelUpload { file: another.file });
+
+    world.command(alice, Command::BeginUpload(upload(other, [3; 32])));
+    world.crash(alice);
+    world.settle();
+    let second = under_way(&world)[0].clone();
+    assert_eq!(second.copy_of.unwrap().room, room);
+    assert_eq!(second.announced().to_bytes(), first.file);
+    world.command(alice, advance(second.file));
+    world.settle();
+    let second = announced(&world, other);
+    assert_eq!((&second.file, &second.key), (&first.file, &first.key));
+
+    // The relay does not copy: then it is a file of its own.
+    world.command(alice, Command::BeginUpload(upload(room, [3; 32])));
+    let third = under_way(&world)[0].clone();
+    assert_eq!(third.copy_of.unwrap().room, other);
+    world.command(alice, Command::UploadInstead { file: third.file });
+    assert_eq!(under_way(&world)[0].copy_of, None);
+    world.command(alice, advance(third.file));
+    world.settle();
+    let third = announced(&world, room);
+    assert_ne!(third.file, first.file);
+    assert_ne!(third.key, first.key);
 }
 
 #[test]

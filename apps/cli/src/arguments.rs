@@ -214,7 +214,8 @@ pub struct Send {
     /// Send every line of standard input as a text; empty lines are left out.
     #[arg(long, group = "what")]
     pub stdin: bool,
-    /// Send this file.
+    /// Send this file. One that this device has sent before, to whatever room,
+    /// is not uploaded again as long as the server has it.
     #[arg(long, group = "what", value_name = "FILE")]
     pub file: Option<PathBuf>,
 }

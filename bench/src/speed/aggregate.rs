@@ -25,7 +25,8 @@ pub(super) async fn measure(
         let room = device.make_room("bench").await?;
         senders.push((device, room));
     }
-    let raw = Raw::start(1).await?;
+    let shards = usize::from(load.shards.get());
+    let raw = Raw::start_on(load.nodes, shards).await?;
     let each = load.messages.div_ceil(load.senders.max(1));
     let count = each * load.senders;
     let mut turns = Turns::default();
@@ -41,18 +42,21 @@ pub(super) async fn measure(
         turns.ours.push(per_second(count, took));
 
         let mut clients = Vec::new();
-        for _ in 0..load.senders {
-            clients.push(raw.connect().await?);
+        for number in 0..load.senders {
+            clients.push(raw.connect_to(number).await?);
         }
         let began = Instant::now();
         let publishing = clients.into_iter().enumerate().map(|(number, client)| {
-            let subject = format!("raw.0.{number}");
+            let subject = format!("raw.{}.{number}", number % shards);
             raw::publish(client, subject, each, TEXT, OUTSTANDING)
         });
         try_join_all(publishing).await?;
         turns.raw.push(per_second(count, began.elapsed()));
     }
-    let what = format!("{} senders in as many rooms", load.senders);
+    let what = format!(
+        "{} senders in as many rooms, nodes {}, shards {}",
+        load.senders, load.nodes, load.shards
+    );
     turns.note(&what, "1/s", 1.0, figures);
     if let Some((before, after, took)) = last {
         after.note(before, took, &what, figures);

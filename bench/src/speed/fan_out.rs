@@ -28,7 +28,7 @@ pub(super) async fn measure(
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
     let org = "acme".parse()?;
-    let layout = stage.case.server.layout().clone();
+    let layout = stage.layout()?.clone();
     let (sender, mut receiver, room) = stage.pair().await?;
     for listeners in [100, load.listeners] {
         let counted = Arc::new(Counted::default());

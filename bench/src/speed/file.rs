@@ -1,16 +1,20 @@
-//! A large file, up by one device and down by another, each a process of
-//! their own whose memory is looked at, beside messages of half a MiB.
+//! A large file, up by one device and down by another, beside messages of half
+//! a MiB. All are processes of their own, whose memory is looked at: it is the
+//! same for a file of any length.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use async_nats::jetstream;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use sotto_e2e::person::Person;
+use sotto_e2e::process;
 use tokio::task::block_in_place;
 
 use super::raw::Raw;
@@ -29,35 +33,41 @@ pub(super) async fn measure(
     load: &Load,
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
-    let folder = stage.case.folder().join("files");
+    let folder = stage.folder().join("files");
     fs::create_dir_all(&folder)?;
     let (name, reader) = stage.person()?;
-    let room = stage.case.room.clone();
+    let room = stage.room.clone();
     block_in_place(|| {
-        stage.case.alice.does(&["room", "invite", &room, &name])?;
+        stage.alice.does(&["room", "invite", &room, &name])?;
         reader.does(&["sync"])
     })?;
     let chunks = usize::try_from(load.file_mib * 2)?;
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     let mib = load.file_mib as f64;
     let (mut up, mut down) = (Turns::default(), Turns::default());
-    let (mut up_memory, mut down_memory) = (Vec::new(), Vec::new());
+    let mut peaks = Peaks::default();
+    let [relay, nats] = ["sotto-relay", "nats-server"].map(|name| server_pid(stage, name));
+    let servers = [("relay", relay?), ("nats-server", nats?)];
     for run in 0..load.runs {
         let file = folder.join(format!("file{run}"));
         write(&file, load.file_mib, run as u64)?;
         let path = file.display().to_string();
         let wait = ["--wait", "600"];
         let sends = [&wait[..], &["send", &room, "--file", &path]].concat();
-        let (took, peak) = block_in_place(|| watch(&stage.case.alice, &sends))?;
+        servers.iter().try_for_each(|(_, pid)| forget_peak(pid))?;
+        let (took, peak) = block_in_place(|| watch(&stage.alice, &sends))?;
         up.ours.push(mib / took.as_secs_f64());
-        up_memory.push(peak);
+        peaks.note("up", "sender", peak);
+        peaks.note_servers("up", &servers)?;
         block_in_place(|| reader.does(&["sync"]))?;
         let target = folder.join("copy").display().to_string();
         let name = format!("file{run}");
         let gets = [&wait[..], &["files", "get", &room, &name, "-o", &target]].concat();
+        servers.iter().try_for_each(|(_, pid)| forget_peak(pid))?;
         let (took, peak) = block_in_place(|| watch(&reader, &gets))?;
         down.ours.push(mib / took.as_secs_f64());
-        down_memory.push(peak);
+        peaks.note("down", "receiver", peak);
+        peaks.note_servers("down", &servers)?;
         fs::remove_file(&target)?;
         fs::remove_file(&file)?;
 
@@ -71,17 +81,43 @@ pub(super) async fn measure(
     let what = format!("file of {} MiB", load.file_mib);
     up.note(&format!("{what}, up"), "MiB/s", 0.8, figures);
     down.note(&format!("{what}, down"), "MiB/s", 0.8, figures);
-    let peaks = [("sender", &mut up_memory), ("receiver", &mut down_memory)];
-    for (who, peaks) in peaks {
-        let peak = median(peaks);
-        figures.note(
-            format!("{what}: peak memory of the {who}"),
-            peak,
-            "MiB",
-            None,
-        );
+    for ((way, who), mut peaks) in peaks.0 {
+        let what = format!("{what}, {way}: peak memory of the {who}");
+        figures.note(what, median(&mut peaks), "MiB", None);
     }
     Ok(())
+}
+
+/// The most memory that each program held, in MiB, of each run.
+#[derive(Default)]
+struct Peaks(BTreeMap<(&'static str, &'static str), Vec<f64>>);
+
+impl Peaks {
+    fn note(&mut self, way: &'static str, who: &'static str, mib: f64) {
+        self.0.entry((way, who)).or_default().push(mib);
+    }
+
+    fn note_servers(
+        &mut self,
+        way: &'static str,
+        servers: &[(&'static str, String)],
+    ) -> anyhow::Result<()> {
+        for (who, pid) in servers {
+            self.note(way, who, memory_mib(pid, "VmHWM")?);
+        }
+        Ok(())
+    }
+}
+
+fn server_pid(stage: &Stage, name: &str) -> anyhow::Result<String> {
+    let root = stage.server.layout().root();
+    let pid = process::find(name, root)?.with_context(|| format!("{name} is gone"))?;
+    Ok(pid.as_raw_nonzero().to_string())
+}
+
+/// From now on the peak is of what comes (proc(5), `clear_refs`).
+fn forget_peak(pid: &str) -> anyhow::Result<()> {
+    Ok(fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
 }
 
 fn write(path: &Path, mib: u64, seed: u64) -> anyhow::Result<()> {

@@ -23,7 +23,7 @@ pub(super) async fn measure(
     stage.cpu()?.note(before, WATCH, "idle server", figures);
 
     let org = "acme".parse()?;
-    let layout = stage.case.server.layout().clone();
+    let layout = stage.layout()?.clone();
     let nats = stage.nats()?.as_raw_nonzero().to_string();
     let memory = || anyhow::Ok((memory_mib(&nats, "VmRSS")?, memory_mib("self", "VmRSS")?));
     let (server_before, client_before) = memory()?;

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, ensure};
 use async_nats::jetstream::{self, stream};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use tokio::time::sleep;
 
 use super::TEXT;
 use crate::nats::NatsServer;
@@ -13,29 +15,55 @@ use crate::nats::NatsServer;
 /// Publishes that wait for their acknowledgement at a time.
 const OUTSTANDING: usize = 256;
 
-/// A stream on a server of its own.
+/// How long servers may take to find each other and agree on a leader.
+const ELECTIONS: Duration = Duration::from_secs(30);
+
+/// Streams on servers of their own.
 pub(super) struct Raw {
-    server: NatsServer,
+    servers: Vec<NatsServer>,
 }
 
 impl Raw {
+    /// One server with so many streams, `RAW-n` for `raw.n.>`.
     pub(super) async fn start(streams: usize) -> anyhow::Result<Self> {
-        let server = NatsServer::start()?;
-        let js = jetstream::new(server.connect().await?);
-        for number in 0..streams {
-            js.create_stream(stream::Config {
-                name: format!("RAW-{number}"),
-                subjects: vec![format!("raw.{number}.>")],
-                allow_direct: true,
-                ..stream::Config::default()
-            })
-            .await?;
-        }
-        Ok(Self { server })
+        Self::start_on(1, streams).await
     }
 
+    /// So many servers, each with a copy of each stream.
+    pub(super) async fn start_on(nodes: usize, streams: usize) -> anyhow::Result<Self> {
+        let servers = NatsServer::start_cluster(nodes)?;
+        let raw = Self { servers };
+        let js = jetstream::new(raw.connect().await?);
+        for number in 0..streams {
+            let config = stream::Config {
+                name: format!("RAW-{number}"),
+                subjects: vec![format!("raw.{number}.>")],
+                num_replicas: nodes,
+                allow_direct: true,
+                ..stream::Config::default()
+            };
+            let began = Instant::now();
+            while let Err(error) = js.create_stream(config.clone()).await {
+                ensure!(began.elapsed() < ELECTIONS, "no stream: {error}");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(raw)
+    }
+
+    /// A connection to one of the servers.
     pub(super) async fn connect(&self) -> anyhow::Result<async_nats::Client> {
-        self.server.connect().await
+        self.connect_to(0).await
+    }
+
+    /// A connection; by number they spread over the servers.
+    pub(super) async fn connect_to(&self, number: usize) -> anyhow::Result<async_nats::Client> {
+        let server = self
+            .servers
+            .iter()
+            .cycle()
+            .nth(number % self.servers.len().max(1));
+        server.context("no server")?.connect().await
     }
 
     /// Publishes messages of 1 KiB, 256 outstanding; how long that took.

@@ -2,6 +2,7 @@
 //! client's library in this process.
 
 use std::fs;
+use std::num::NonZeroU8;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,10 +13,14 @@ use sotto_client_native::clock::Clock;
 use sotto_client_native::home::Home;
 use sotto_client_native::session::{Notice, Session};
 use sotto_client_native::tls;
-use sotto_e2e::case::Case;
+use sotto_e2e::case::{PASSWORD, text};
+use sotto_e2e::cluster::{Cluster, Node};
 use sotto_e2e::person::Person;
-use sotto_e2e::process;
+use sotto_e2e::process::{self, Running};
+use sotto_e2e::server::Server;
 use sotto_proto::{RoomId, wire};
+use sotto_service::{Layout, ServerConfig};
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 
@@ -29,24 +34,67 @@ const TICKS: f64 = 100.0;
 
 /// A server that runs.
 pub(super) struct Stage {
-    pub(super) case: Case,
+    server: Served,
+    /// Owner of the org and of the room.
+    pub(super) alice: Person,
+    /// The id of alice's room.
+    pub(super) room: String,
     people: usize,
+    folder: TempDir,
+}
+
+enum Served {
+    /// `sotto up`.
+    One(Server),
+    Several(Cluster),
 }
 
 impl Stage {
-    pub(super) fn set() -> anyhow::Result<Self> {
+    pub(super) fn set(nodes: usize, shards: NonZeroU8) -> anyhow::Result<Self> {
         tls::install_provider();
-        let case = block_in_place(Case::new)?;
-        Ok(Self { case, people: 0 })
+        block_in_place(|| {
+            let folder = tempfile::tempdir()?;
+            let (server, invite) = serve(folder.path(), nodes, shards)?;
+            let alice = Person::new(folder.path().join("alice"), PASSWORD)?;
+            alice.does(&["signup", &invite, "alice"])?;
+            let made = alice.does(&["room", "create", "barn", "--project", "field"])?;
+            Ok(Self {
+                server,
+                alice,
+                room: text(&made, "room")?,
+                people: 0,
+                folder,
+            })
+        })
+    }
+
+    /// Where measurements may put things.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the server's files are; of several nodes, the first's.
+    pub(super) fn layout(&self) -> anyhow::Result<&Layout> {
+        self.layouts().into_iter().next().context("no node")
+    }
+
+    fn layouts(&self) -> Vec<&Layout> {
+        match &self.server {
+            Served::One(server) => vec![server.layout()],
+            Served::Several(cluster) => cluster.nodes().iter().map(Node::layout).collect(),
+        }
     }
 
     /// A new user with one device, in no room.
     pub(super) fn person(&mut self) -> anyhow::Result<(String, Person)> {
         self.people += 1;
         let name = format!("person{}", self.people);
-        let device = self.case.device(&name)?;
-        block_in_place(|| device.does(&["signup", &self.case.invite()?, &name]))?;
-        Ok((name, device))
+        let person = Person::new(self.folder().join(&name), PASSWORD)?;
+        block_in_place(|| {
+            let invited = self.alice.does(&["invite", "--project", "field"])?;
+            person.does(&["signup", &text(&invited, "invite")?, &name])
+        })?;
+        Ok((name, person))
     }
 
     /// Two devices at work that share a new room.
@@ -64,10 +112,14 @@ impl Stage {
     /// How much CPU time each of the server's programs and this one have
     /// taken so far.
     pub(super) fn cpu(&self) -> anyhow::Result<Cpu> {
-        let root = self.case.server.layout().root();
         let of = |name: &str| {
-            let pid = process::find(name, root)?.with_context(|| format!("{name} is gone"))?;
-            cpu_seconds(&pid.as_raw_nonzero().to_string())
+            let mut seconds = 0.0;
+            for layout in self.layouts() {
+                let pid = process::find(name, layout.root())?;
+                let pid = pid.with_context(|| format!("{name} is gone"))?;
+                seconds += cpu_seconds(&pid.as_raw_nonzero().to_string())?;
+            }
+            anyhow::Ok(seconds)
         };
         Ok(Cpu {
             client: cpu_seconds("self")?,
@@ -76,11 +128,43 @@ impl Stage {
         })
     }
 
-    /// The process of nats-server.
+    /// The process of nats-server; of several nodes, the first's.
     pub(super) fn nats(&self) -> anyhow::Result<Pid> {
-        let root = self.case.server.layout().root();
-        process::find("nats-server", root)?.context("nats-server is gone")
+        let found = process::find("nats-server", self.layout()?.root())?;
+        found.context("nats-server is gone")
     }
+}
+
+/// Starts a server with the org `acme`; the first admin's invitation.
+fn serve(folder: &Path, nodes: usize, shards: NonZeroU8) -> anyhow::Result<(Served, String)> {
+    let (org, project) = ("acme", "field");
+    let root = folder.join(if nodes == 1 { "server" } else { "n1" });
+    let mut server = Server::create(&root, org, project)?;
+    if nodes == 1 && shards == NonZeroU8::MIN {
+        let invite = server.first_invite(org)?;
+        return Ok((Served::One(server), invite));
+    }
+    // A server grows after it was made, as its operator would let it.
+    server.stop()?;
+    let layout = Layout::new(&root);
+    let mut config = ServerConfig::load(&layout)?;
+    config.shards = shards;
+    config.save(&layout)?;
+    let mut refresh = std::process::Command::new(process::binary("sotto-gateway")?);
+    refresh.args(["accounts", "refresh", "--dir"]).arg(&root);
+    Running::start(refresh, None)?.finish()?.success()?;
+    if nodes == 1 {
+        server.start()?;
+        let invite = server.first_invite(org)?;
+        return Ok((Served::One(server), invite));
+    }
+    let mut cluster = Cluster::bootstrap(&root, org)?;
+    for number in 2..=nodes {
+        cluster.join(&folder.join(format!("n{number}")), false)?;
+    }
+    cluster.is_settled()?;
+    let invite = cluster.first_invite()?;
+    Ok((Served::Several(cluster), invite))
 }
 
 /// CPU seconds of the programs.

@@ -1,6 +1,6 @@
 //! Beacons: a device says that it is there, and how far it has come, so that
-//! relays know what every device of a room has and who is there. Seldom, and
-//! only what has changed, for the sake of poor networks.
+//! relays know what every device of a room has and who is there. Only what has
+//! changed, and seldom: all times are those of an ordinary link.
 
 use std::collections::BTreeMap;
 
@@ -44,11 +44,12 @@ impl Engine {
         if !self.link.online || self.link.fetch.is_first() {
             return;
         }
+        let pace = self.link.pace;
         let said = &mut self.link.beacon;
         said.wait = said.wait.saturating_sub(1);
         said.quiet += 1;
         said.old += 1;
-        if said.old >= COMPLETE_TICKS {
+        if said.old >= pace.ticks(COMPLETE_TICKS) {
             said.cursors.clear();
             said.old = 0;
         }
@@ -72,12 +73,12 @@ impl Engine {
                 handshakes_after: cursor.1,
             });
         }
-        let due = !said.begun || !cursors.is_empty() || said.quiet >= ALIVE_TICKS;
+        let due = !said.begun || !cursors.is_empty() || said.quiet >= pace.ticks(ALIVE_TICKS);
         if due {
             said.begun = true;
             said.quiet = 0;
             let said_again = std::mem::take(&mut said.said_again);
-            said.wait = EVERY_TICKS + rng.gen_range(0..=EVERY_TICKS);
+            said.wait = pace.ticks(EVERY_TICKS + rng.gen_range(0..=EVERY_TICKS));
             self.effect(Output::Beacon(wire::Beacon {
                 cursors,
                 leaving: false,

@@ -32,6 +32,7 @@ impl Engine {
             Command::SendTexts { room, texts } => self.send_texts(ticket, room, &texts, now),
             Command::BeginUpload(upload) => self.begin_upload(ticket, upload, rng),
             Command::AdvanceUpload { file, next } => self.advance_upload(ticket, file, next, now),
+            Command::UploadInstead { file } => self.upload_instead(ticket, file, rng),
             Command::CancelUpload { file } => {
                 self.cancel_upload(file);
                 self.event(Event::Done { ticket, room: None });

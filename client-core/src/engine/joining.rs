@@ -2,8 +2,8 @@
 //! an external commit where the room is open.
 
 use bytes::Bytes;
-use sotto_proto::RoomAddress;
 use sotto_proto::wire::{self, JoinRule};
+use sotto_proto::{RoomAddress, RoomId};
 
 use super::Engine;
 use super::calls::Calling;
@@ -24,6 +24,11 @@ impl Engine {
         );
     }
 
+    pub(super) fn is_member(&self, room: RoomId) -> bool {
+        let room = self.rooms.get(&room);
+        room.is_some_and(|room| room.record.phase == Phase::Member)
+    }
+
     /// Joins the room of an invitation, if it is what it says.
     pub(super) fn accept_invitation(&mut self, invitation: &wire::Invitation, tree: &[u8]) {
         let address = invitation
@@ -31,11 +36,7 @@ impl Engine {
             .as_ref()
             .and_then(|address| RoomAddress::try_from(address).ok());
         let Some(address) = address else { return };
-        if self
-            .rooms
-            .get(&address.room)
-            .is_some_and(|room| room.record.phase == Phase::Member)
-        {
+        if self.is_member(address.room) {
             return;
         }
         let joined = self.try_group(|engine| {

@@ -34,7 +34,11 @@ impl Engine {
                 }
                 self.publish_commit(room);
                 if room.record.phase == Phase::Member {
-                    self.ask_grants(room);
+                    // Whoever was ordered out meanwhile is missing only once
+                    // the order was read.
+                    if !self.link.fetch.is_first() {
+                        self.ask_grants(room);
+                    }
                     let may_add = room.commit.is_none() && !room.record.has_removals();
                     if may_add && !room.record.wanted.is_empty() {
                         self.ask_key_packages(room, ADDS_PER_COMMIT);

@@ -8,7 +8,7 @@ use prost::Message;
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 use sotto_proto::refusals::Refusal;
-use sotto_proto::{RoomId, Subject, limits, padding, wire};
+use sotto_proto::{RoomId, Subject, padding, wire};
 
 use super::{Engine, Goal};
 use crate::group::PAST_EPOCHS;
@@ -180,7 +180,7 @@ impl Engine {
             };
             length += bytes.len() + ENTRY_OVERHEAD;
             let follows = range.is_none_or(|(_, through)| through + 1 == counter);
-            if !follows || (length > limits::FRAME && range.is_some()) {
+            if !follows || (length > self.link.pace.frame_bytes() && range.is_some()) {
                 break;
             }
             entries.extend(wire::Entry::decode(bytes.as_slice()));

@@ -20,6 +20,7 @@ use crate::group::Group;
 use crate::history::{Note, StoredRecord};
 use crate::holes::{Heard, Newest, Reading, entry_hash};
 use crate::io::{Event, Output, Recall, Recalled, Timestamp};
+use crate::pace::Pace;
 use crate::records::{Key, outbox_of, resends_of};
 use crate::resend::{EpochKeys, Resend};
 use crate::room::{FlyingFrame, Phase, Room};
@@ -43,7 +44,7 @@ const GIVE_UP_AFTER: u32 = 24;
 /// Entries that are said again for one request.
 const RECALL: u64 = 128;
 
-/// Ticks for which an entry that was said again is not said once more.
+/// Ticks, here and below on an ordinary link, for which an entry that was said again is not said once more.
 const RESENT_TICKS: u32 = 8;
 
 /// Ticks without a word after which a member says what it has read: else
@@ -105,8 +106,11 @@ struct Patience {
 }
 
 impl Patience {
-    fn new(wait: u32, asked: u32) -> Self {
-        let pause = 2u32.saturating_pow(asked.min(16)).min(PAUSE_MAX);
+    fn new(wait: u32, asked: u32, pace: Pace) -> Self {
+        let pause = pace
+            .ticks(2u32.saturating_pow(asked.min(16)))
+            .min(PAUSE_MAX);
+        let wait = pace.ticks(wait);
         Self { wait, pause }
     }
 
@@ -288,7 +292,7 @@ impl Engine {
         let repair = self.link.repairs.entry(room.id).or_default();
         match &mut repair.epoch {
             Some((known, _)) => *known = epoch.max(*known),
-            None => repair.epoch = Some((epoch, Patience::new(1, 0))),
+            None => repair.epoch = Some((epoch, Patience::new(1, 0, self.link.pace))),
         }
     }
 
@@ -302,6 +306,7 @@ impl Engine {
         }
         let records = self.provider.records();
         let keys = EpochKeys::load(records, id);
+        let resent_ticks = self.link.pace.ticks(RESENT_TICKS);
         let repair = self.link.repairs.entry(id).or_default();
         let mut found = BTreeSet::new();
         for Recalled { epoch, entry } in entries {
@@ -310,7 +315,7 @@ impl Engine {
                 continue;
             }
             found.insert(counter);
-            if repair.resent.insert(counter, RESENT_TICKS).is_some() {
+            if repair.resent.insert(counter, resent_ticks).is_some() {
                 continue;
             }
             let entry = entry.encode_to_vec();
@@ -351,6 +356,7 @@ impl Engine {
     }
 
     fn tick_holes(&mut self, room: &mut Room, rng: &mut impl RngCore) {
+        let pace = self.link.pace;
         let repair = self.link.repairs.entry(room.id).or_default();
         repair.resent.retain(|_, ticks| {
             *ticks = ticks.saturating_sub(1);
@@ -368,7 +374,7 @@ impl Engine {
         if room.record.heard.values().all(|heard| heard.named) {
             repair.quiet = None;
         } else {
-            let drawn = || QUIET + rng.gen_range(0..=spread.min(QUIET_SPREAD_MAX));
+            let drawn = || pace.ticks(QUIET + rng.gen_range(0..=spread.min(QUIET_SPREAD_MAX)));
             let quiet = repair.quiet.get_or_insert_with(drawn);
             *quiet = quiet.saturating_sub(1);
             repair.heads_due |= *quiet == 0;
@@ -391,7 +397,7 @@ impl Engine {
             }
             let patience = repair.asking.entry(device).or_insert_with(|| {
                 let wait = 1 + rng.gen_range(0..=spread.min(SPREAD_MAX));
-                Patience::new(wait, heard.asked)
+                Patience::new(wait, heard.asked, pace)
             });
             if heard.asked >= GIVE_UP_AFTER || !patience.tick() {
                 continue;
@@ -432,7 +438,7 @@ impl Engine {
                 let can_answer = members.contains(&device);
                 if new && can_answer && !heard.missing().is_empty() {
                     heard.asked += 1;
-                    let mut patience = Patience::new(1, heard.asked);
+                    let mut patience = Patience::new(1, heard.asked, self.link.pace);
                     patience.longer();
                     repair.asking.insert(device, patience);
                     repair.due.insert(device);
@@ -444,11 +450,12 @@ impl Engine {
 
     /// Own frames that were acknowledged must come back in the stream.
     fn tick_flight(&mut self, room: &mut Room) {
+        let seek_after = self.link.pace.ticks(SEEK_AFTER);
         let mut seek = false;
         for frame in room.flight.frames.iter_mut().filter(|frame| frame.stored) {
             frame.sought.ticks += 1;
             let ticks = frame.sought.ticks;
-            seek |= ticks >= SEEK_AFTER && ticks.is_power_of_two();
+            seek |= ticks >= seek_after && ticks.is_power_of_two();
         }
         if seek {
             self.is_behind(room.id);

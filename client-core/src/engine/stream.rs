@@ -63,17 +63,26 @@ enum Taken {
 impl Engine {
     /// Takes a live message that follows without a gap on its own subject.
     /// `false` when something on the other subject is missing before it.
-    pub(super) fn take_live(&mut self, room: &mut Room, arrival: Arrival) -> bool {
+    pub(super) fn take_live(&mut self, room: &mut Room, arrival: &Arrival) -> bool {
         self.take(room, arrival, true)
+    }
+
+    /// Takes a live message that stands where something was read already. It is
+    /// that, unless the server has gone back and given the sequence out again;
+    /// then it can be read.
+    pub(super) fn take_again(&mut self, room: &mut Room, arrival: &Arrival) {
+        if room.record.phase == Phase::Member && !arrival.handshake {
+            self.take_message(room, arrival);
+        }
     }
 
     /// Takes a fetched message: everything before it was fetched too, so what
     /// cannot be read now never will be.
     pub(super) fn take_stored(&mut self, room: &mut Room, arrival: Arrival) {
-        self.take(room, arrival, false);
+        self.take(room, &arrival, false);
     }
 
-    fn take(&mut self, room: &mut Room, arrival: Arrival, live: bool) -> bool {
+    fn take(&mut self, room: &mut Room, arrival: &Arrival, live: bool) -> bool {
         let record = &room.record;
         let after = if arrival.handshake {
             record.handshakes_after
@@ -87,8 +96,8 @@ impl Engine {
         let (sequence, stored_at) = (arrival.sequence, arrival.stored_at);
         let handshake = arrival.handshake;
         let taken = match (room.record.phase, handshake) {
-            (Phase::Member, true) => self.take_handshake(room, &arrival),
-            (Phase::Member, false) => self.take_message(room, &arrival),
+            (Phase::Member, true) => self.take_handshake(room, arrival),
+            (Phase::Member, false) => self.take_message(room, arrival),
             (Phase::Joining, true) => {
                 self.settle_joining(room, sequence, &arrival.payload);
                 Taken::Done
@@ -101,7 +110,7 @@ impl Engine {
             // What leads to that epoch was not stored, or is kept back.
             Taken::TooEarly(epoch) => {
                 if !handshake {
-                    self.keep_early(room, &arrival);
+                    self.keep_early(room, arrival);
                 }
                 self.hear_of_epoch(room, epoch);
             }
@@ -258,6 +267,7 @@ impl Engine {
             records.delete(key);
         }
         self.link.repairs.remove(&room.id);
+        self.look_for_invitation(room);
         if let Some(group) = room.take_group() {
             // What cannot be deleted is overwritten when this device comes back.
             let _ = group.delete(&self.provider);

@@ -1,7 +1,5 @@
 //! The connection: when it comes and goes, which grants are in force, and
-//! catching up. Live messages are taken while they follow without a gap;
-//! anything else only says that the device is behind, and what it missed is
-//! fetched from its cursors.
+//! catching up from the device's cursors.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,21 +8,23 @@ use prost::Message;
 use rand::RngCore;
 use sha2::{Digest, Sha256};
 use sotto_proto::wire::{self, FetchFrame, FetchRequest, StoredKind, StoredMessage};
-use sotto_proto::{RoomId, Subject, limits};
+use sotto_proto::{RoomId, limits};
 
 use super::Engine;
-use super::beacon;
+use super::portion::Portion;
 use super::stream::Arrival;
-use crate::io::{Event, Grants, LiveMessage, Output, Timestamp};
+use super::{beacon, live};
+use crate::io::{Event, Grants, Output, Timestamp};
+use crate::pace::Pace;
 use crate::records::Key;
 use crate::room::{Phase, Room};
-
-/// Payload bytes asked for in one catch-up request.
-const FETCH_BYTES: u32 = 4 * 1024 * 1024;
 
 /// Ticks that a device waits for what it missed before it encrypts all the
 /// same: a relay that does not answer must not keep it from sending.
 const FIRST_TICKS: u32 = 2;
+
+/// And on a slow link, where meanwhile nothing would go up.
+const FIRST_TICKS_MAX: u32 = 8;
 
 /// Ticks between two looks at the directory, for own devices that were linked
 /// elsewhere meanwhile.
@@ -35,7 +35,7 @@ const REFRESH_EVERY_TICKS: u32 = 32;
 
 /// Where a request goes: to the subject of a gated room, or to the device's
 /// common one.
-type Target = Option<RoomId>;
+pub(super) type Target = Option<RoomId>;
 
 /// Where catching up stands.
 #[derive(Debug, Default)]
@@ -51,6 +51,7 @@ pub(super) struct FetchState {
     first: u32,
     /// Requests since the device was last caught up.
     requests: u32,
+    portion: Portion,
     /// Chunks of ratchet trees that were fetched so far.
     trees: BTreeMap<RoomId, BTreeMap<u32, Bytes>>,
 }
@@ -59,6 +60,11 @@ impl FetchState {
     /// Whether what was missed before this connection is still being read.
     pub(super) fn is_first(&self) -> bool {
         self.first > 0 && !self.failed
+    }
+
+    /// Whether an answer is on its way from there.
+    pub(super) fn is_asking(&self, target: Target) -> bool {
+        self.asking == Some(target)
     }
 }
 
@@ -74,9 +80,11 @@ pub(super) struct Refresh {
 }
 
 impl Engine {
-    pub(super) fn online(&mut self, grants: Grants) {
+    pub(super) fn online(&mut self, grants: Grants, pace: Pace) {
         self.forget_outstanding();
         self.link.online = true;
+        self.link.pace = pace;
+        self.link.fetch.portion.connected(pace);
         let granted = grants.rooms.iter().map(|address| address.room).collect();
         if granted != self.link.granted {
             self.link.refresh = Refresh::default();
@@ -85,7 +93,7 @@ impl Engine {
         self.link.gated = grants.gated;
         self.link.withheld = grants.withheld;
         self.link.fetch.due = self.targets();
-        self.link.fetch.first = FIRST_TICKS;
+        self.link.fetch.first = pace.ticks(FIRST_TICKS).min(FIRST_TICKS_MAX);
         self.link.me_due = true;
         self.link.held.clear();
         self.link.beacon = beacon::Said::default();
@@ -104,10 +112,11 @@ impl Engine {
     fn forget_outstanding(&mut self) {
         self.link.publishes.clear();
         self.link.lost_race.clear();
-        self.link.fetch = FetchState {
-            due: std::mem::take(&mut self.link.fetch.due),
-            ..FetchState::default()
-        };
+        self.link.ahead = live::Ahead::default();
+        let mut before = std::mem::take(&mut self.link.fetch);
+        before.portion.ended(self.now);
+        self.link.fetch.due = before.due;
+        self.link.fetch.portion = before.portion;
     }
 
     pub(super) fn tick(&mut self, rng: &mut impl RngCore) {
@@ -123,7 +132,7 @@ impl Engine {
             self.is_behind(room);
         }
         self.tick_beacon(rng);
-        self.link.ticks = (self.link.ticks + 1) % LOOK_EVERY_TICKS;
+        self.link.ticks = (self.link.ticks + 1) % self.link.pace.ticks(LOOK_EVERY_TICKS);
         self.link.me_due |= self.link.ticks == 0;
         self.ask_me();
         self.ask_lost();
@@ -160,69 +169,16 @@ impl Engine {
 
     /// There may be something in this room that was not seen yet.
     pub(super) fn is_behind(&mut self, room: RoomId) {
-        let target = self.target(room);
+        self.is_behind_at(self.target(room));
+    }
+
+    /// The same, of what is asked for there.
+    pub(super) fn is_behind_at(&mut self, target: Target) {
         self.link.fetch.due.insert(target);
     }
 
-    fn target(&self, room: RoomId) -> Target {
+    pub(super) fn target(&self, room: RoomId) -> Target {
         self.link.gated.contains(&room).then_some(room)
-    }
-
-    pub(super) fn live(&mut self, message: LiveMessage) {
-        let LiveMessage {
-            subject,
-            sequence,
-            last_sequence,
-            stored_at,
-            payload,
-        } = message;
-        match subject {
-            Subject::Messages(address) | Subject::Handshakes(address)
-                if !self.rooms.contains_key(&address.room) =>
-            {
-                // Its Welcome is still on the way.
-            }
-            Subject::Messages(address) => {
-                self.live_in_room(
-                    address.room,
-                    last_sequence,
-                    Arrival::message(sequence, stored_at, payload),
-                );
-            }
-            Subject::Handshakes(address) => {
-                self.live_in_room(
-                    address.room,
-                    last_sequence,
-                    Arrival::handshake(sequence, stored_at, payload),
-                );
-            }
-            Subject::Inbox(device) if device == self.account.device => {
-                if last_sequence > self.inbox_after {
-                    self.link.fetch.due.insert(None);
-                } else {
-                    self.take_inbox(sequence, payload);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn live_in_room(&mut self, id: RoomId, last_sequence: u64, arrival: Arrival) {
-        let Some(mut room) = self.rooms.remove(&id) else {
-            return;
-        };
-        let after = if arrival.handshake {
-            room.record.handshakes_after
-        } else {
-            room.record.messages_after
-        };
-        if Self::is_of_rewound_stream(&room, arrival.sequence, arrival.stored_at) {
-            self.rewind(&mut room, arrival.sequence.saturating_sub(1));
-        } else if last_sequence > after || !self.take_live(&mut room, arrival) {
-            self.is_behind(id);
-        }
-        self.touched.insert(id);
-        self.rooms.insert(id, room);
     }
 
     pub(super) fn fetched(&mut self, frame: FetchFrame) {
@@ -232,6 +188,8 @@ impl Engine {
         if frame.refusal != i32::from(wire::FetchRefusal::None) {
             return self.fetch_failed();
         }
+        let payloads = frame.messages.iter().map(|message| message.payload.len());
+        self.link.fetch.portion.arrived(payloads.sum());
         for message in frame.messages {
             self.take_fetched(message);
         }
@@ -246,6 +204,8 @@ impl Engine {
         }
         if frame.last {
             self.link.fetch.asking = None;
+            self.link.fetch.portion.ended(self.now);
+            self.take_ahead(target, frame.more);
             if frame.more {
                 self.link.fetch.due.insert(target);
             } else {
@@ -269,6 +229,7 @@ impl Engine {
         let fetch = &mut self.link.fetch;
         fetch.failed = true;
         fetch.due.extend(fetch.asking.take());
+        fetch.portion.ended(self.now);
     }
 
     pub(super) fn advance_fetch(&mut self) {
@@ -283,7 +244,8 @@ impl Engine {
         fetch.requests += 1;
         let covered = self.followed(gated);
         self.seek_frames(|room| covered.contains(&room));
-        let request = self.fetch_request(gated, &covered);
+        let max_bytes = self.link.fetch.portion.asked(self.now);
+        let request = self.fetch_request(gated, &covered, max_bytes);
         self.effect(Output::Fetch { gated, request });
     }
 
@@ -302,7 +264,12 @@ impl Engine {
             .collect()
     }
 
-    fn fetch_request(&self, target: Target, followed: &BTreeSet<RoomId>) -> FetchRequest {
+    fn fetch_request(
+        &self,
+        target: Target,
+        followed: &BTreeSet<RoomId>,
+        max_bytes: u32,
+    ) -> FetchRequest {
         let cursor = |room: &Room| wire::RoomCursor {
             room: room.id.to_bytes(),
             messages_after: room.record.messages_after,
@@ -316,8 +283,9 @@ impl Engine {
                 .map(cursor)
                 .collect(),
             inbox_after: target.is_none().then_some(self.inbox_after),
-            max_bytes: FETCH_BYTES,
+            max_bytes,
             blobs: self.missing_trees(target),
+            stored: None,
         }
     }
 
@@ -351,7 +319,7 @@ impl Engine {
         self.rooms.insert(id, room);
     }
 
-    fn take_inbox(&mut self, sequence: u64, payload: Bytes) {
+    pub(super) fn take_inbox(&mut self, sequence: u64, payload: Bytes) {
         if sequence <= self.inbox_after {
             return;
         }
@@ -361,41 +329,73 @@ impl Engine {
         if let Some(wire::inbox_message::Kind::Invitation(invitation)) =
             message.and_then(|m| m.kind)
         {
-            self.invited(invitation);
+            self.invited(&invitation);
         }
     }
 
-    /// Takes up an invitation, now or when its ratchet tree is there.
-    fn invited(&mut self, invitation: wire::Invitation) {
+    /// Takes up an invitation, unless the device is in its room. One that was
+    /// made later than what the device has read of the room may be for when it
+    /// is out of it, and is kept until then.
+    fn invited(&mut self, invitation: &wire::Invitation) {
+        let address = invitation.address.as_ref();
+        let room = address.and_then(|address| RoomId::try_from(&address.room).ok());
+        let Some(id) = room else { return };
+        match self.rooms.get(&id) {
+            Some(room) if room.record.phase != Phase::Member => self.take_up(id, invitation),
+            None => self.take_up(id, invitation),
+            Some(room) if is_newer(invitation, room) => self.keep_invitation(id, invitation),
+            Some(_) => {}
+        }
+    }
+
+    /// The device is out of a room. An invitation that was made later than
+    /// what it has read of it leads back.
+    pub(super) fn look_for_invitation(&mut self, room: &Room) {
+        let key = Key::Invitation(room.id);
+        let kept = self.provider.records().get_bytes(&key);
+        let invitation = kept.and_then(|kept| wire::Invitation::decode(kept.as_slice()).ok());
+        self.provider.records().delete(key);
+        let newer = invitation.filter(|invitation| is_newer(invitation, room));
+        self.link
+            .back
+            .extend(newer.map(|invitation| (room.id, invitation)));
+    }
+
+    /// Takes up the invitations into rooms that the device has just left.
+    pub(super) fn come_back(&mut self) {
+        while let Some((room, invitation)) = self.link.back.pop_first() {
+            self.take_up(room, &invitation);
+        }
+    }
+
+    /// Joins by an invitation, now or when its ratchet tree is there.
+    fn take_up(&mut self, room: RoomId, invitation: &wire::Invitation) {
         let place = invitation
             .ratchet_tree
             .as_ref()
             .and_then(|tree| tree.place.as_ref());
         match place {
             Some(wire::ratchet_tree::Place::Inline(tree)) => {
-                let tree = tree.clone();
-                self.accept_invitation(&invitation, &tree);
+                self.accept_invitation(invitation, tree);
             }
             Some(wire::ratchet_tree::Place::Blob(blob)) => {
                 let sensible = usize::try_from(blob.size).is_ok_and(|size| {
                     size <= limits::RATCHET_TREE
                         && blob.chunks as usize == size.div_ceil(limits::CHUNK)
                 });
-                if !sensible {
-                    return;
+                if sensible {
+                    self.keep_invitation(room, invitation);
+                    self.is_behind(room);
                 }
-                let address = invitation.address.as_ref();
-                let Some(room) = address.and_then(|address| RoomId::try_from(&address.room).ok())
-                else {
-                    return;
-                };
-                self.provider
-                    .records()
-                    .put_bytes(Key::Invitation(room), invitation.encode_to_vec());
-                self.is_behind(room);
             }
             None => {}
         }
+    }
+
+    fn keep_invitation(&self, room: RoomId, invitation: &wire::Invitation) {
+        let key = Key::Invitation(room);
+        let records = self.provider.records();
+        records.put_bytes(key, invitation.encode_to_vec());
     }
 
     /// Invitations that wait for their ratchet trees.
@@ -405,6 +405,9 @@ impl Engine {
             let Key::Invitation(room) = key else {
                 return None;
             };
+            if self.is_member(room) {
+                return None;
+            }
             let invitation = wire::Invitation::decode(records.get_bytes(&key)?.as_slice()).ok()?;
             match invitation.ratchet_tree.as_ref()?.place.clone()? {
                 wire::ratchet_tree::Place::Blob(blob) => Some((room, invitation, blob)),
@@ -460,4 +463,9 @@ impl Engine {
             self.accept_invitation(&invitation, &tree);
         }
     }
+}
+
+/// Whether an invitation was made later than what was read of its room.
+fn is_newer(invitation: &wire::Invitation, room: &Room) -> bool {
+    invitation.commit_sequence > room.record.handshakes_after
 }

@@ -1,10 +1,12 @@
 //! Files on their way to a room. The shell publishes the chunks; here is what
-//! must survive a restart: which file, under which key, how far.
+//! must survive a restart: which file, under which key, how far. And which
+//! files this device has sent lately: another room gets a copy of their chunks
+//! under the same id and key, without another upload.
 
 use prost::Message;
 use rand::{CryptoRng, RngCore};
 use serde::{Deserialize, Serialize};
-use sotto_proto::{FileId, RoomId, wire};
+use sotto_proto::{FileId, RoomId, limits, wire};
 use zeroize::Zeroize;
 
 use super::commands::{Refusal, check_name};
@@ -13,13 +15,14 @@ use crate::account::random_bytes;
 use crate::files::{FileError, chunk_count, seal_chunk};
 use crate::io::{Event, NewUpload, Ticket, Timestamp};
 use crate::records::Key;
+use crate::room::Phase;
 
 /// An upload that is not finished, format 1.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct UploadProgress {
     /// Its id.
     pub file: FileId,
-    /// The room.
+    /// The room that is to get it.
     pub room: RoomId,
     /// Where the shell finds the file.
     pub path: String,
@@ -34,6 +37,41 @@ pub struct UploadProgress {
     /// The first that is not stored yet.
     pub next: u32,
     key: [u8; 32],
+    /// What it is a copy of, when the server is to copy it.
+    #[serde(default)]
+    pub copy_of: Option<CopyOf>,
+}
+
+/// A file that a room has already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyOf {
+    /// The room.
+    pub room: RoomId,
+    /// The file's id there, by which its chunks are sealed.
+    pub file: FileId,
+}
+
+impl UploadProgress {
+    /// The id under which the file is announced: a copy keeps its own.
+    pub fn announced(&self) -> FileId {
+        self.copy_of.map_or(self.file, |of| of.file)
+    }
+}
+
+/// A file that this device has sent, by its hash, format 1.
+#[derive(Serialize, Deserialize)]
+struct SentFile {
+    place: CopyOf,
+    size: u64,
+    key: [u8; 32],
+    /// When.
+    at_ms: i64,
+}
+
+impl Drop for SentFile {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 impl Drop for UploadProgress {
@@ -89,7 +127,11 @@ impl Engine {
             sha256,
             path,
         } = upload;
-        let key = random_bytes(rng);
+        let sent = self.sent_file(&sha256, size);
+        let (key, copy_of) = match &sent {
+            Some(sent) => (sent.key, Some(sent.place)),
+            None => (random_bytes(rng), None),
+        };
         let upload = UploadProgress {
             file,
             room,
@@ -100,6 +142,7 @@ impl Engine {
             chunks,
             next: 0,
             key,
+            copy_of,
         };
         self.provider.records().put(Key::Upload(file), &upload);
         self.uploads.insert(file, upload);
@@ -132,7 +175,7 @@ impl Engine {
         record.counter += 1;
         let counter = record.counter;
         let body = wire::File {
-            file: file.to_bytes(),
+            file: upload.announced().to_bytes(),
             name: upload.name.clone(),
             size: upload.size,
             sha256: upload.sha256.to_vec().into(),
@@ -147,6 +190,7 @@ impl Engine {
             now,
         );
         self.cancel_upload(file);
+        self.note_sent(&upload, now);
         self.wait(ticket, upload.room, Goal::Sent(counter));
         Ok(())
     }
@@ -154,5 +198,61 @@ impl Engine {
     pub(super) fn cancel_upload(&mut self, file: FileId) {
         self.uploads.remove(&file);
         self.provider.records().delete(Key::Upload(file));
+    }
+    /// The server does not copy: the file is uploaded from the beginning, under
+    /// a key of its own.
+    pub(super) fn upload_instead(
+        &mut self,
+        ticket: Ticket,
+        file: FileId,
+        rng: &mut (impl RngCore + CryptoRng),
+    ) -> Result<(), Refusal> {
+        let upload = self
+            .uploads
+            .get_mut(&file)
+            .ok_or_else(|| FileError::UnknownUpload.to_string())?;
+        let records = self.provider.records();
+        if upload.copy_of.take().is_some() {
+            upload.key = random_bytes(rng);
+            upload.next = 0;
+            records.put(Key::Upload(file), upload);
+            records.delete(Key::SentFile(upload.sha256));
+        }
+        let room = Some(upload.room);
+        self.event(Event::Done { ticket, room });
+        Ok(())
+    }
+
+    /// Whether, and where, this device has sent a file before.
+    fn sent_file(&self, sha256: &[u8; 32], size: u64) -> Option<SentFile> {
+        let records = self.provider.records();
+        // What does not read is not there: then the file is uploaded.
+        let sent: SentFile = records.get(&Key::SentFile(*sha256)).ok()??;
+        let room = self.rooms.get(&sent.place.room)?;
+        let readable = room.record.phase == Phase::Member;
+        (sent.size == size && readable).then_some(sent)
+    }
+
+    /// Remembers a file that all of a room's members can get now, and forgets
+    /// those that the server has no more.
+    fn note_sent(&self, upload: &UploadProgress, now: Timestamp) {
+        let records = self.provider.records();
+        let kept = i64::try_from(limits::FILE.as_millis()).unwrap_or(i64::MAX);
+        for key in records.keys(Key::SentFile([0; 32])..=Key::SentFile([u8::MAX; 32])) {
+            let sent = records.get::<SentFile>(&key).ok().flatten();
+            if sent.is_none_or(|sent| now.0.saturating_sub(sent.at_ms) > kept) {
+                records.delete(key);
+            }
+        }
+        let sent = SentFile {
+            place: CopyOf {
+                room: upload.room,
+                file: upload.announced(),
+            },
+            size: upload.size,
+            key: upload.key,
+            at_ms: now.0,
+        };
+        records.put(Key::SentFile(upload.sha256), &sent);
     }
 }

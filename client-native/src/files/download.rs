@@ -1,6 +1,7 @@
 //! Getting a file: ask the relay for a few chunks at a time, open each, write
 //! it behind the others, and keep the whole only if its hash is right.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::ops::Range;
@@ -9,13 +10,15 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use sotto_client_core::files;
-use sotto_proto::wire::{self, BlobRange, FetchRequest, StoredKind};
+use sotto_proto::wire::{self, BlobRange, FetchFrame, FetchRequest, StoredKind};
 use sotto_proto::{RoomAddress, limits};
+use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 
 use super::TransferError;
 use super::window::Window;
+use crate::nats::Connection;
 use crate::session::Session;
 
 /// Chunks of one request at most.
@@ -110,7 +113,8 @@ pub async fn download_range(
     output.flush().map_err(TransferError::Output)
 }
 
-/// Gets chunks in order and gives what is in them to `sink`.
+/// Gets chunks in order and gives what is in them to `sink`. While one answer
+/// comes the next is asked for: the way to the relay and back costs no time.
 async fn fetch_chunks(
     session: &Session,
     address: &RoomAddress,
@@ -122,20 +126,32 @@ async fn fetch_chunks(
     let mut next = chunks.start;
     let mut empty = 0;
     while next < chunks.end {
+        let connection = session.connection().await?;
         let before = next;
-        let asked = Instant::now();
-        let most = u32::try_from(window.size()).unwrap_or(1);
-        let wanted = next..chunks.end.min(next.saturating_add(most));
-        let count = wanted.end - wanted.start;
-        let answered = fetch(session, address, file, wanted, &mut next, &mut sink).await?;
-        let got = next - before;
-        for _ in 0..got {
-            window.answered(asked.elapsed() / count.max(1));
-        }
-        if got < count {
-            window.failed();
-        }
-        if got > 0 {
+        let mut ahead = next;
+        let mut asked: VecDeque<Asked> = VecDeque::new();
+        let answered = loop {
+            let size = u32::try_from(window.size()).unwrap_or(1);
+            while ahead - next < size && ahead < chunks.end && asked.len() < 2 {
+                // Half a window, so that there are two.
+                let count = (size - (ahead - next)).min(size.div_ceil(2));
+                let end = chunks.end.min(ahead + count);
+                asked.push_back(Asked::ask(&connection, address, file, ahead..end));
+                ahead = end;
+            }
+            let Some(first) = asked.pop_front() else {
+                break true;
+            };
+            let (began, wanted) = (Instant::now(), first.chunks.clone());
+            let answered = first.take(file, &mut next, &mut sink).await?;
+            let pace = began.elapsed() / (wanted.end - wanted.start).max(1);
+            (wanted.start..next).for_each(|_| window.answered(pace));
+            if next < wanted.end {
+                window.failed();
+                break answered;
+            }
+        };
+        if next > before {
             empty = 0;
             continue;
         }
@@ -148,46 +164,59 @@ async fn fetch_chunks(
     Ok(())
 }
 
-/// Asks once; whether the answer was complete.
-async fn fetch(
-    session: &Session,
-    address: &RoomAddress,
-    file: &wire::File,
-    wanted: Range<u32>,
-    next: &mut u32,
-    sink: &mut impl FnMut(&[u8]) -> Result<(), TransferError>,
-) -> Result<bool, TransferError> {
-    let connection = session.connection().await?;
-    let request = FetchRequest {
-        rooms: Vec::new(),
-        inbox_after: None,
-        max_bytes: limits::FETCH_BYTES,
-        blobs: vec![BlobRange {
-            room: address.room.to_bytes(),
-            file: file.file.clone(),
-            first: wanted.start,
-            count: wanted.end - wanted.start,
-        }],
-    };
-    let mut frames = connection.fetch_in(address.room, request);
-    while let Some(frame) = frames.recv().await {
-        if !frame.refused_rooms.is_empty() {
-            return Err(TransferError::Missing);
-        }
-        for message in &frame.messages {
-            let expected = message.kind == i32::from(StoredKind::Blob)
-                && message.file == file.file
-                && message.index == *next;
-            if expected && *next < wanted.end {
-                sink(&files::open_chunk(file, *next, &message.payload)?)?;
-                *next += 1;
+/// A request whose answer comes.
+struct Asked {
+    chunks: Range<u32>,
+    frames: mpsc::Receiver<FetchFrame>,
+}
+
+impl Asked {
+    fn ask(
+        connection: &Connection,
+        address: &RoomAddress,
+        file: &wire::File,
+        chunks: Range<u32>,
+    ) -> Self {
+        let request = FetchRequest {
+            max_bytes: limits::FETCH_BYTES,
+            blobs: vec![BlobRange {
+                room: address.room.to_bytes(),
+                file: file.file.clone(),
+                first: chunks.start,
+                count: chunks.end - chunks.start,
+            }],
+            ..FetchRequest::default()
+        };
+        let frames = connection.fetch_in(address.room, request);
+        Self { chunks, frames }
+    }
+
+    /// Takes the answer in; whether it was complete.
+    async fn take(
+        mut self,
+        file: &wire::File,
+        next: &mut u32,
+        sink: &mut impl FnMut(&[u8]) -> Result<(), TransferError>,
+    ) -> Result<bool, TransferError> {
+        while let Some(frame) = self.frames.recv().await {
+            if !frame.refused_rooms.is_empty() {
+                return Err(TransferError::Missing);
+            }
+            for message in &frame.messages {
+                let expected = message.kind == i32::from(StoredKind::Blob)
+                    && message.file == file.file
+                    && message.index == *next;
+                if expected && *next < self.chunks.end {
+                    sink(&files::open_chunk(file, *next, &message.payload)?)?;
+                    *next += 1;
+                }
+            }
+            if frame.last {
+                return Ok(frame.refusal == i32::from(wire::FetchRefusal::None));
             }
         }
-        if frame.last {
-            return Ok(frame.refusal == i32::from(wire::FetchRefusal::None));
-        }
+        Ok(false)
     }
-    Ok(false)
 }
 
 /// A file that is not complete yet.

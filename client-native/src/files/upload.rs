@@ -1,33 +1,29 @@
 //! Sending a file: read it once for its hash, then seal and publish its chunks
 //! with a few outstanding. Goes on after a broken connection and after a
-//! restart.
-//!
-//! A chunk's key and nonce are fixed, so the same chunk must never be sealed
-//! with two contents: within a run each is sealed once and kept until it is
-//! stored, and a later run first checks that the file has not changed.
+//! restart, however long ago: the relay is asked which chunks it has, and only
+//! the others are sent, be they gone or never stored. What this device has sent
+//! before is not sent at all, as long as the relay copies it (`copy`).
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::ErrorKind;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use sotto_client_core::engine::UploadProgress;
-use sotto_client_core::files::{self, FileError};
+use sotto_client_core::files::FileError;
 use sotto_client_core::io::{Command, NewUpload, PublishFailure};
 use sotto_proto::refusals::Refusal;
+use sotto_proto::wire::{BlobRange, FetchRefusal, FetchRequest};
 use sotto_proto::{FileId, RoomAddress, RoomId, limits};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::TransferError;
+use super::source::Source;
 use super::window::Window;
 use crate::nats::{Connection, Message};
-use crate::session::{CommandError, Progress, Running, Session};
+use crate::session::{Progress, Running, Session};
 
 /// Chunks that are published and not acknowledged at most.
 const WINDOW: usize = 16;
@@ -37,11 +33,11 @@ const BUSY: Duration = Duration::from_secs(2);
 
 /// A file to send that is remembered on this device.
 pub struct Upload {
-    progress: UploadProgress,
-    address: RoomAddress,
-    source: Arc<File>,
-    /// Of what comes before the first chunk to send.
-    hash: Sha256,
+    pub(super) progress: UploadProgress,
+    pub(super) address: RoomAddress,
+    source: Source,
+    /// The relay may have chunks of it, or have had.
+    pub(super) begun_before: bool,
 }
 
 /// The answer to a publish, as it becomes known.
@@ -58,19 +54,13 @@ impl Upload {
         path: &Path,
     ) -> Result<Self, TransferError> {
         let path = std::path::absolute(path).map_err(TransferError::disk(path))?;
-        let metadata = path.metadata().map_err(TransferError::disk(&path))?;
-        if !metadata.is_file() {
-            return Err(TransferError::NotAFile(path.display().to_string()));
-        }
-        files::chunk_count(metadata.len())?;
-        let source = open(&path)?;
-        let read = read_whole(Arc::clone(&source), &path, 0).await?;
+        let source = Source::read(&path).await?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let upload = NewUpload {
             room,
             name: truncated(&name, limits::DISPLAY_NAME).to_owned(),
-            size: read.size,
-            sha256: read.sha256,
+            size: source.size(),
+            sha256: source.sha256(),
             path: path.display().to_string(),
         };
         let mut running = session.command(Command::BeginUpload(upload)).await;
@@ -84,7 +74,7 @@ impl Upload {
             progress,
             address,
             source,
-            hash: read.prefix,
+            begun_before: false,
         })
     }
 
@@ -95,29 +85,26 @@ impl Upload {
     /// [`TransferError::Changed`], or when the file does not read.
     pub async fn reopen(session: &Session, file: FileId) -> Result<Self, TransferError> {
         let (progress, address) = find(session, file).await?;
-        let path = PathBuf::from(&progress.path);
-        let source = match open(&path) {
+        let source = match Source::read(Path::new(&progress.path)).await {
             Err(TransferError::Disk { reason, .. }) if reason.kind() == ErrorKind::NotFound => {
                 return Err(cancel(session, &progress).await);
             }
-            opened => opened?,
+            read => read?,
         };
-        let sent = u64::from(progress.next) * limits::CHUNK as u64;
-        let read = read_whole(Arc::clone(&source), &path, sent.min(progress.size)).await?;
-        if (read.size, read.sha256) != (progress.size, progress.sha256) {
+        if (source.size(), source.sha256()) != (progress.size, progress.sha256) {
             return Err(cancel(session, &progress).await);
         }
         Ok(Self {
             progress,
             address,
             source,
-            hash: read.prefix,
+            begun_before: true,
         })
     }
 
-    /// Its id.
+    /// The id under which it is to be announced.
     pub fn file(&self) -> FileId {
-        self.progress.file
+        self.progress.announced()
     }
 
     /// What receivers see.
@@ -130,10 +117,10 @@ impl Upload {
         self.progress.size
     }
 
-    /// Publishes the chunks that are missing and tells `report` how many bytes
-    /// are stored; ends when the message about the file is stored, too. Waits
-    /// for a connection as long as there is none. May be dropped at any time:
-    /// the upload stays remembered.
+    /// Has the relay store the chunks that are missing and tells `report` how
+    /// many bytes are stored; ends when the message about the file is stored,
+    /// too, with the id that it has there. Waits for a connection as long as
+    /// there is none. May be dropped at any time: the upload stays remembered.
     ///
     /// # Errors
     /// [`TransferError`]; the upload stays remembered unless the file has
@@ -142,104 +129,172 @@ impl Upload {
         mut self,
         session: &Session,
         mut report: impl FnMut(u64),
+    ) -> Result<FileId, TransferError> {
+        if let Some(of) = self.progress.copy_of
+            && !self.copy(session, of, &mut report).await?
+        {
+            self.upload_instead(session).await?;
+        }
+        if self.progress.copy_of.is_none() {
+            self.upload(session, &mut report).await?;
+        }
+        let (file, chunks) = (self.progress.file, self.progress.chunks);
+        advance(session, file, chunks).await.done().await?;
+        Ok(self.file())
+    }
+
+    /// Publishes the chunks that are missing.
+    async fn upload(
+        &mut self,
+        session: &Session,
+        report: &mut impl FnMut(u64),
     ) -> Result<(), TransferError> {
         let (file, chunks) = (self.progress.file, self.progress.chunks);
-        // Sealed and not known to be stored, oldest first.
-        let mut sealed: VecDeque<Bytes> = VecDeque::new();
-        let mut stored = self.progress.next;
+        // Not known to be stored; of these, what is sealed.
+        let mut missing: BTreeSet<u32> = (self.progress.next..chunks).collect();
+        let mut sealed: BTreeMap<u32, Bytes> = BTreeMap::new();
         let mut window = Window::new(WINDOW);
         // The progress that is being made durable.
         let mut noting: Option<Running> = None;
-        while stored < chunks {
+        while !missing.is_empty() || self.begun_before {
             let connection = session.connection().await?;
-            // After a broken connection these are published again, under the
-            // same message ids.
-            let mut answers: VecDeque<(Instant, Answer)> = (stored..)
-                .zip(&sealed)
-                .map(|(index, chunk)| self.publish(&connection, index, chunk))
-                .collect();
+            if self.begun_before
+                && let Some(stored) = self.stored(&connection).await
+            {
+                missing = (0..chunks)
+                    .filter(|chunk| !stored.contains(chunk))
+                    .collect();
+                sealed.retain(|chunk, _| missing.contains(chunk));
+                report(self.bytes(chunks - count(&missing)));
+            }
+            self.begun_before = false;
+            let mut todo: VecDeque<u32> = missing.iter().copied().collect();
+            let mut answers: VecDeque<(u32, Instant, Answer)> = VecDeque::new();
             loop {
-                while answers.len() < window.size() && self.progress.next < chunks {
-                    let chunk = self.seal_next(session).await?;
-                    let index = self.progress.next;
-                    answers.push_back(self.publish(&connection, index, &chunk));
-                    sealed.push_back(chunk);
-                    self.progress.next += 1;
+                while answers.len() < window.size()
+                    && let Some(index) = todo.pop_front()
+                {
+                    // After a broken connection what is sealed is published
+                    // again, under the same message id.
+                    let chunk = match sealed.get(&index) {
+                        Some(chunk) => chunk.clone(),
+                        None => {
+                            let chunk = self.seal(session, index).await?;
+                            sealed.insert(index, chunk.clone());
+                            chunk
+                        }
+                    };
+                    let answer = self.publish(&connection, index, chunk);
+                    answers.push_back((index, Instant::now(), answer));
                 }
-                let Some((published, oldest)) = answers.pop_front() else {
+                let Some((index, published, oldest)) = answers.pop_front() else {
                     break;
                 };
-                match oldest.await.unwrap_or(Err(PublishFailure::Lost)) {
-                    Ok(_) => window.answered(published.elapsed()),
-                    Err(PublishFailure::Lost) => {
-                        window.failed();
-                        break;
-                    }
-                    Err(PublishFailure::Refused(Refusal::TooFast { retry_after })) => {
-                        window.failed();
-                        sleep(retry_after).await;
-                        break;
-                    }
-                    Err(PublishFailure::Refused(Refusal::Busy)) => {
-                        window.failed();
-                        sleep(BUSY).await;
-                        break;
-                    }
-                    Err(PublishFailure::Refused(refusal)) => {
-                        return Err(TransferError::Refused(refusal));
-                    }
-                    Err(PublishFailure::Denied | PublishFailure::Conflict) => {
-                        return Err(TransferError::Denied);
-                    }
+                let answer = oldest.await.unwrap_or(Err(PublishFailure::Lost));
+                if !went_through(answer, published, &mut window).await? {
+                    // Others may have been stored meanwhile.
+                    self.begun_before = true;
+                    break;
                 }
-                sealed.pop_front();
-                stored += 1;
-                report(self.size().min(u64::from(stored) * limits::CHUNK as u64));
+                sealed.remove(&index);
+                missing.remove(&index);
+                report(self.bytes(chunks - count(&missing)));
                 // One write at a time: on a slow disk it is of several chunks.
                 let noted = match &mut noting {
                     Some(running) => running.has_ended()?,
                     None => true,
                 };
-                if noted && stored < chunks {
-                    noting = Some(advance(session, file, stored).await);
+                if let Some(&next) = missing.first()
+                    && noted
+                {
+                    noting = Some(advance(session, file, next).await);
                 }
             }
         }
-        let sha256: [u8; 32] = self.hash.clone().finalize().into();
-        if sha256 != self.progress.sha256 {
-            return Err(cancel(session, &self.progress).await);
-        }
-        advance(session, file, chunks).await.done().await?;
         Ok(())
     }
 
-    /// Reads and seals chunk `progress.next`.
-    async fn seal_next(&mut self, session: &Session) -> Result<Bytes, TransferError> {
-        let (file, index) = (self.progress.file, self.progress.next);
-        let length = files::chunk_length(self.progress.size, index);
-        let offset = u64::from(index) * limits::CHUNK as u64;
-        let source = Arc::clone(&self.source);
-        let read = spawn_blocking(move || {
-            let mut content = vec![0; length];
-            source.read_exact_at(&mut content, offset)?;
-            Ok(content)
+    /// Asks the relay which chunks it has; `None` when it does not say.
+    async fn stored(&self, connection: &Connection) -> Option<BTreeSet<u32>> {
+        let chunks = self.progress.chunks;
+        let request = FetchRequest {
+            stored: Some(BlobRange {
+                room: self.address.room.to_bytes(),
+                file: self.progress.file.to_bytes(),
+                first: 0,
+                count: chunks,
+            }),
+            ..FetchRequest::default()
+        };
+        let mut frames = connection.fetch_in(self.address.room, request);
+        let frame = frames.recv().await?;
+        let understood = frame.last
+            && frame.refusal == i32::from(FetchRefusal::None)
+            && frame.refused_rooms.is_empty();
+        let spans = frame.stored.iter();
+        let stored = spans.flat_map(|span| {
+            let end = span.first.saturating_add(span.count).min(chunks);
+            span.first..end
         });
-        let content = blocking(read, Path::new(&self.progress.path)).await?;
-        self.hash.update(&content);
+        // Spans that overlap cost a relay more to say than us to read.
+        understood.then(|| stored.take(chunks as usize).collect())
+    }
+
+    /// Reads and seals a chunk.
+    async fn seal(&self, session: &Session, index: u32) -> Result<Bytes, TransferError> {
+        let content = match self.source.chunk(index).await {
+            Err(TransferError::Changed(_)) => return Err(cancel(session, &self.progress).await),
+            read => read?,
+        };
+        let file = self.progress.file;
         let sealed = session.look(move |engine, _| engine.seal_chunk(file, index, &content));
         Ok(sealed.await??)
     }
 
-    fn publish(&self, connection: &Connection, index: u32, chunk: &Bytes) -> (Instant, Answer) {
+    fn publish(&self, connection: &Connection, index: u32, chunk: Bytes) -> Answer {
         let file = self.progress.file;
         let answer = connection.publish(Message {
             subject: self.address.blob(file, index),
             message_id: format!("{file}.{index}"),
             expected_last_sequence: None,
-            payload: chunk.clone(),
+            payload: chunk,
         });
-        (Instant::now(), tokio::spawn(answer))
+        tokio::spawn(answer)
     }
+
+    /// So many chunks, in bytes.
+    pub(super) fn bytes(&self, chunks: u32) -> u64 {
+        self.size().min(u64::from(chunks) * limits::CHUNK as u64)
+    }
+}
+
+/// What became of a publish: whether it is stored, or is to be sent again after
+/// a pause that has passed.
+pub(super) async fn went_through(
+    answer: Result<u64, PublishFailure>,
+    published: Instant,
+    window: &mut Window,
+) -> Result<bool, TransferError> {
+    let pause = match answer {
+        Ok(_) => {
+            window.answered(published.elapsed());
+            return Ok(true);
+        }
+        Err(PublishFailure::Lost) => Duration::ZERO,
+        Err(PublishFailure::Refused(Refusal::TooFast { retry_after })) => retry_after,
+        Err(PublishFailure::Refused(Refusal::Busy)) => BUSY,
+        Err(PublishFailure::Refused(refusal)) => return Err(TransferError::Refused(refusal)),
+        Err(PublishFailure::Denied | PublishFailure::Conflict) => {
+            return Err(TransferError::Denied);
+        }
+    };
+    window.failed();
+    sleep(pause).await;
+    Ok(false)
+}
+
+fn count(chunks: &BTreeSet<u32>) -> u32 {
+    u32::try_from(chunks.len()).unwrap_or(u32::MAX)
 }
 
 /// Forgets an upload whose file is not what it was; the error that says so.
@@ -251,12 +306,12 @@ async fn cancel(session: &Session, upload: &UploadProgress) -> TransferError {
     }
 }
 
-async fn advance(session: &Session, file: FileId, next: u32) -> Running {
+pub(super) async fn advance(session: &Session, file: FileId, next: u32) -> Running {
     let command = Command::AdvanceUpload { file, next };
     session.command(command).await
 }
 
-async fn find(
+pub(super) async fn find(
     session: &Session,
     file: FileId,
 ) -> Result<(UploadProgress, RoomAddress), TransferError> {
@@ -267,45 +322,6 @@ async fn find(
         Some((upload.clone(), room.address?))
     });
     Ok(found.await?.ok_or(FileError::UnknownUpload)?)
-}
-
-/// What was seen when a file was read from beginning to end.
-struct WholeRead {
-    size: u64,
-    sha256: [u8; 32],
-    /// The state of the hash after the bytes that were asked for.
-    prefix: Sha256,
-}
-
-async fn read_whole(file: Arc<File>, path: &Path, prefix: u64) -> Result<WholeRead, TransferError> {
-    let read = spawn_blocking(move || {
-        let mut hash = Sha256::new();
-        let prefix_read = std::io::copy(&mut (&*file).take(prefix), &mut hash)?;
-        let after_prefix = hash.clone();
-        let rest_read = std::io::copy(&mut &*file, &mut hash)?;
-        Ok(WholeRead {
-            size: prefix_read + rest_read,
-            sha256: hash.finalize().into(),
-            prefix: after_prefix,
-        })
-    });
-    blocking(read, path).await
-}
-
-async fn blocking<T>(
-    task: JoinHandle<std::io::Result<T>>,
-    path: &Path,
-) -> Result<T, TransferError> {
-    match task.await {
-        Ok(result) => result.map_err(TransferError::disk(path)),
-        // The runtime is shutting down.
-        Err(_) => Err(CommandError::Stopped.into()),
-    }
-}
-
-fn open(path: &Path) -> Result<Arc<File>, TransferError> {
-    let file = File::open(path).map_err(TransferError::disk(path))?;
-    Ok(Arc::new(file))
 }
 
 /// The longest start of `text` of at most `bytes` bytes.

@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{Event, HeaderMap, ServerError, Subscriber};
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::SelectAll;
 use prost::Message as _;
 use sotto_client_core::io::{LiveMessage, PublishFailure};
+use sotto_client_core::pace::Pace;
 use sotto_proto::wire::{Beacon, FetchFrame, FetchRequest};
 use sotto_proto::{DeviceId, RoomId, Subject, Submission, reply_prefix};
 use tokio::sync::{mpsc, oneshot};
@@ -18,12 +20,8 @@ use super::Message;
 use super::answers::{Live, Presence, acknowledgement, denied_publish, live};
 use crate::poor_link;
 
-/// A connection that brings nothing for this long, and for as long as what is
-/// outstanding may take on a poor link, although something is outstanding, is
-/// dead.
-const SILENCE: Duration = Duration::from_secs(30);
-
-/// How long a connection without a handle waits for what is outstanding.
+/// How long a connection without a handle waits for what is outstanding, on an
+/// ordinary link.
 const RETIRE: Duration = Duration::from_secs(10);
 
 /// What a handle asks for.
@@ -67,6 +65,7 @@ pub(super) struct Actor {
     subscriptions: SelectAll<Subscriber>,
     live: mpsc::Sender<LiveMessage>,
     presence: mpsc::Sender<Presence>,
+    pace: Pace,
     /// Number of the next request; part of its reply subject.
     next: u64,
     publishing: BTreeMap<u64, Publishing>,
@@ -86,6 +85,7 @@ impl Actor {
         subscriptions: SelectAll<Subscriber>,
         live: mpsc::Sender<LiveMessage>,
         presence: mpsc::Sender<Presence>,
+        pace: Pace,
     ) -> Self {
         Self {
             client,
@@ -94,6 +94,7 @@ impl Actor {
             subscriptions,
             live,
             presence,
+            pace,
             next: 0,
             publishing: BTreeMap::new(),
             fetching: BTreeMap::new(),
@@ -111,6 +112,7 @@ impl Actor {
     ) {
         let mut check = interval(Duration::from_secs(1));
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let retire = self.pace.wait(RETIRE);
         let mut retiring_since = None;
         loop {
             tokio::select! {
@@ -128,7 +130,7 @@ impl Actor {
                     return;
                 },
             }
-            let retired = retiring_since.is_some_and(|since| since.elapsed() > RETIRE);
+            let retired = retiring_since.is_some_and(|since| since.elapsed() > retire);
             if retired || (retiring_since.is_some() && self.is_idle()) {
                 return;
             }
@@ -159,6 +161,7 @@ impl Actor {
                     length: message.payload.len(),
                     answer,
                 };
+                tracing::trace!(bytes = publishing.length, "submits");
                 self.publishing.insert(number, publishing);
                 let headers = headers(&message);
                 let client = &self.client;
@@ -168,7 +171,8 @@ impl Actor {
             }
             Request::Beacon(beacon) => {
                 let subject = Subject::Beacon(self.device).to_string();
-                let payload = beacon.encode_to_vec().into();
+                let payload: Bytes = beacon.encode_to_vec().into();
+                tracing::trace!(bytes = payload.len(), "beacon");
                 let _ = self.client.publish(subject, payload).await;
             }
             Request::Fetch {
@@ -187,7 +191,8 @@ impl Actor {
                     next_part: 0,
                 };
                 self.fetching.insert(number, fetching);
-                let payload = request.encode_to_vec().into();
+                let payload: Bytes = request.encode_to_vec().into();
+                tracing::trace!(bytes = payload.len(), "asks");
                 let _ = self
                     .client
                     .publish_with_reply(subject, reply, payload)
@@ -197,6 +202,7 @@ impl Actor {
     }
 
     fn answered(&mut self, reply: async_nats::Message) {
+        tracing::trace!(bytes = reply.payload.len(), "is answered");
         let number = reply.subject.rsplit('.').next().map(str::parse::<u64>);
         let Some(Ok(number)) = number else {
             return;
@@ -211,7 +217,10 @@ impl Actor {
     }
 
     async fn received(&mut self, message: async_nats::Message) {
-        match live(message) {
+        let bytes = message.payload.len();
+        let live = live(message);
+        tracing::trace!(bytes, what = live.as_ref().map_or("?", Live::kind), "hears");
+        match live {
             // An error means that nobody listens any more.
             Some(Live::Stored(message)) => drop(self.live.send(message).await),
             // What there is no room for is said again before long.
@@ -258,12 +267,13 @@ impl Actor {
     /// Whether nothing has come for too long.
     fn is_dead(&mut self) -> bool {
         let heard = self.client.statistics().in_bytes.load(Ordering::Relaxed);
-        if heard != self.heard || self.is_idle() {
+        if heard != self.heard {
             self.heard = heard;
             self.last_sign = Instant::now();
         }
         let outstanding = self.publishing.values().map(|publishing| publishing.length);
-        self.last_sign.elapsed() > SILENCE + poor_link::time_for(outstanding.sum())
+        let outstanding = (!self.is_idle()).then(|| outstanding.sum());
+        self.last_sign.elapsed() > poor_link::silence(self.pace, outstanding)
     }
 }
 

@@ -27,6 +27,20 @@ pub(super) enum Live {
     Presence(Presence),
 }
 
+impl Live {
+    /// For the log.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Stored(message) => match message.subject {
+                Subject::Messages(_) => "a message",
+                Subject::Handshakes(_) => "a handshake",
+                _ => "the inbox",
+            },
+            Self::Presence(_) => "presence",
+        }
+    }
+}
+
 /// A relay's word that a device is there, or is not any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Presence {

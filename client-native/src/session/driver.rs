@@ -227,12 +227,16 @@ impl Driver {
     fn linked(&mut self, event: LinkEvent) -> Result<(), Broken> {
         self.forget_outstanding();
         match event {
-            LinkEvent::Up { connection, grants } => {
+            LinkEvent::Up {
+                connection,
+                grants,
+                pace,
+            } => {
                 self.refreshing = false;
                 self.connection.send_replace(Some(connection));
                 self.notice(Notice::Online);
                 self.say_withheld(&grants);
-                self.handle(Input::Online(grants))
+                self.handle(Input::Online { grants, pace })
             }
             LinkEvent::Down { reason } => {
                 self.connection.send_replace(None);

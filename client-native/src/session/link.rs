@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use sotto_client_core::io::{Grants, LiveMessage};
+use sotto_client_core::pace::Pace;
 use sotto_proto::{DeviceId, wire};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -30,6 +31,7 @@ pub(super) enum LinkEvent {
     Up {
         connection: Connection,
         grants: Grants,
+        pace: Pace,
     },
     /// There is none.
     Down { reason: String },
@@ -89,7 +91,7 @@ impl Link {
     /// Runs until nobody listens to the events.
     pub(super) async fn keep(self) {
         let mut pause = PAUSE;
-        let mut patience = Patience::new();
+        let mut patience = Patience::for_a_connection();
         // The connection in force, also while its successor is being made.
         let mut current: Option<Connection> = None;
         let mut pass = None;
@@ -103,7 +105,13 @@ impl Link {
                         refresh_at,
                     } = joined;
                     current = Some(connection.clone());
-                    (Some(LinkEvent::Up { connection, grants }), refresh_at)
+                    let pace = patience.pace();
+                    let up = LinkEvent::Up {
+                        connection,
+                        grants,
+                        pace,
+                    };
+                    (Some(up), refresh_at)
                 }
                 Err(error) => {
                     tracing::info!("not connected: {error}");
@@ -186,6 +194,7 @@ impl Link {
             rooms: known.grants.rooms.clone(),
             gated: known.grants.gated.clone(),
             patience: patience.duration(),
+            pace: patience.pace(),
         };
         let keys = self.access.keys().clone();
         let sign = move |nonce| sign_nonce(keys.clone(), nonce);
@@ -202,6 +211,7 @@ impl Link {
                 return Err(error.into());
             }
         };
+        patience.took(began.elapsed());
         Ok(Joined {
             connection,
             grants: known.grants.clone(),
@@ -214,7 +224,7 @@ impl Link {
         let began = Instant::now();
         let info = self.access.server_info().await?;
         let jwt = self.access.call(&wire::JwtRequest {}).await?;
-        patience.answered_after(began.elapsed());
+        patience.took(began.elapsed());
         let lifetime = u64::try_from(jwt.expires_ms.saturating_sub(jwt.now_ms)).unwrap_or_default();
         Ok(Pass {
             urls: info.nats_urls,

@@ -9,6 +9,16 @@ use sotto_proto::{FileId, INBOX_STREAM, SUBMISSIONS, Subject, limits, reply_pref
 use crate::org::Org;
 use crate::server::{Wire, submission};
 
+/// Stores what devices submit through the first node, where this device hears
+/// of it as soon as it is so.
+async fn store_submissions(org: &Org, device: &mut Wire, prefix: &str) {
+    let relay = org.cluster.store_submissions(0).await;
+    let ready = format!("{prefix}.ready");
+    relay.publish(ready.clone(), "".into()).await.unwrap();
+    let heard = device.hear(|heard| heard.subject == ready).await;
+    assert!(heard.is_some(), "nobody stores what is submitted");
+}
+
 /// Whatever a device names as the subject of an answer, the server writes
 /// nothing there: streams hear no device, and what relays hear is only text.
 #[tokio::test]
@@ -64,7 +74,9 @@ async fn no_answer_of_the_server_writes_for_anybody() {
         }
     }
     // An ordinary message to the victim, behind everything else.
-    org.cluster.store_submissions(0).await;
+    let own = reply_prefix(member.device);
+    hostile.subscribe(&format!("{own}.>")).await.unwrap();
+    store_submissions(&org, &mut hostile, &own).await;
     let inbox = Subject::Inbox(victim.device);
     hostile
         .publish(&submission(member.device, inbox.clone()), "ordinary")
@@ -145,7 +157,7 @@ async fn headers_of_a_device_reach_no_stream() {
     for stream in &mut streams {
         assert_eq!(stream.info().await.unwrap().state.messages, 0);
     }
-    org.cluster.store_submissions(0).await;
+    store_submissions(&org, &mut hostile, &own).await;
     let stored = hostile.request(&to, &own, &[]).await.unwrap();
     assert!(stored.contains("\"seq\":1"), "{stored}");
 }

@@ -155,11 +155,13 @@ impl Cluster {
         self.service(node, &credentials, grants::RELAY_INBOX).await
     }
 
-    /// Stores what devices submit, through one node.
-    pub async fn store_submissions(&self, node: usize) {
+    /// Stores what devices submit, through one node; the connection by which
+    /// they come.
+    pub async fn store_submissions(&self, node: usize) -> Client {
         let of_devices = self.signer.relay_of_devices().unwrap();
         let devices = self.service(node, &of_devices, grants::RELAY_INBOX).await;
-        super::store_submissions(devices, self.relay(node).await).await;
+        super::store_submissions(devices.clone(), self.relay(node).await).await;
+        devices
     }
 
     pub async fn service(&self, node: usize, credentials: &Credentials, inbox: &str) -> Client {

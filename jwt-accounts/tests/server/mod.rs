@@ -241,7 +241,8 @@ impl Probe {
 }
 
 /// Stores what devices submit, as a relay would that looks at nothing. Ends
-/// with the test.
+/// with the test. What `devices` publishes from now on, nats-server passes on
+/// when it has the subscription.
 pub async fn store_submissions(devices: Client, org: Client) {
     let submissions = devices.queue_subscribe(SUBMISSIONS, "stand-in".to_owned());
     let mut submissions = submissions.await.unwrap();

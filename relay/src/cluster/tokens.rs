@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sotto_service::Layout;
@@ -21,7 +21,8 @@ const FILE_MAX: u64 = 64 * 1024;
 const REMEMBERED_MS: i64 = 7 * 24 * 3_600 * 1_000;
 
 /// What a machine joins with: a secret, and the fingerprint of the cluster's
-/// authority. Base64url of both.
+/// authority. Hexadecimal of both: a token is typed behind `--token`, where
+/// base64url would now and then begin with a dash.
 pub struct Token {
     /// Known to nobody else.
     pub secret: Zeroizing<[u8; SECRET]>,
@@ -104,7 +105,7 @@ pub fn make(
 /// # Errors
 /// Why it is not good.
 pub fn consume(layout: &Layout, secret: &str, now_ms: i64) -> Result<Permitted, TokenError> {
-    let secret = BASE64URL_NOPAD.decode(secret.as_bytes());
+    let secret = HEXLOWER.decode(secret.as_bytes());
     let secret = Zeroizing::new(secret.map_err(|_| TokenError::Malformed)?);
     let hash = hash(&secret);
     let _locked = private_files::lock(&layout.cluster())?;
@@ -148,12 +149,12 @@ impl Token {
     /// As text, for a person to carry.
     pub fn to_text(&self) -> Zeroizing<String> {
         let bytes = Zeroizing::new([*self.secret, self.authority].concat());
-        Zeroizing::new(BASE64URL_NOPAD.encode(&bytes))
+        Zeroizing::new(HEXLOWER.encode(&bytes))
     }
 
     /// The secret alone, as it is shown to the keeper.
     pub fn secret_text(&self) -> String {
-        BASE64URL_NOPAD.encode(&*self.secret)
+        HEXLOWER.encode(&*self.secret)
     }
 }
 
@@ -161,7 +162,7 @@ impl FromStr for Token {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<Self, TokenError> {
-        let bytes = BASE64URL_NOPAD.decode(text.trim().as_bytes());
+        let bytes = HEXLOWER.decode(text.trim().as_bytes());
         let bytes = Zeroizing::new(bytes.map_err(|_| TokenError::Malformed)?);
         let parts = bytes.split_first_chunk::<SECRET>();
         let (secret, authority) = parts.ok_or(TokenError::Malformed)?;
@@ -205,7 +206,7 @@ mod tests {
         let token = make(&layout, [7; 32], GATEWAY, 0, 100).unwrap();
         let used = consume(&layout, &token.secret_text(), 100);
         assert!(matches!(used, Err(TokenError::Expired)));
-        let strange = BASE64URL_NOPAD.encode(&[1; SECRET]);
+        let strange = HEXLOWER.encode(&[1; SECRET]);
         assert!(matches!(
             consume(&layout, &strange, 1),
             Err(TokenError::Unknown)
@@ -214,7 +215,7 @@ mod tests {
             consume(&layout, "?", 1),
             Err(TokenError::Malformed)
         ));
-        for text in ["", "x", &BASE64URL_NOPAD.encode(&[0; 63])] {
+        for text in ["", "x", &HEXLOWER.encode(&[0; 63])] {
             assert!(text.parse::<Token>().is_err(), "{text}");
         }
     }

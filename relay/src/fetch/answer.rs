@@ -2,12 +2,14 @@
 //! longer than a NATS message may be.
 
 use prost::Message;
-use sotto_proto::wire::{FetchFrame, FetchRefusal, StoredMessage, StreamEnd};
+use sotto_proto::wire::{ChunkSpan, FetchFrame, FetchRefusal, StoredMessage, StreamEnd};
 use sotto_proto::{RoomId, limits};
 
-/// A frame goes out once it holds this many encoded bytes: what a broken
-/// connection loses at most, beside one longer message.
-const FRAME_TARGET: usize = 64 * 1024;
+/// A frame goes out once it holds a quarter of what was asked for, within
+/// these bounds, in encoded bytes: what a broken connection loses at most,
+/// beside one longer message. Who asks for little is behind a slow link.
+const FRAME_MIN: usize = 2 * 1024;
+const FRAME_MAX: usize = 64 * 1024;
 /// `part`, `last`, `more` and `refusal`, encoded, at most.
 const FRAME_FIELDS: usize = 16;
 
@@ -17,6 +19,8 @@ pub struct Answer {
     part: u32,
     frame: FetchFrame,
     encoded: usize,
+    /// When it goes out.
+    frame_target: usize,
     payload_left: usize,
     empty: bool,
 }
@@ -45,6 +49,7 @@ impl Answer {
             part: 0,
             encoded: frame.encoded_len() + FRAME_FIELDS,
             frame,
+            frame_target: (max_bytes / 4).clamp(FRAME_MIN, FRAME_MAX),
             payload_left: max_bytes,
             empty: true,
         }
@@ -84,11 +89,17 @@ impl Answer {
         let begun = !frame.messages.is_empty()
             || !frame.refused_rooms.is_empty()
             || !frame.rewound.is_empty();
-        let complete = begun && self.encoded + length > FRAME_TARGET;
+        let complete = begun && self.encoded + length > self.frame_target;
         let sent = complete.then(|| self.take_frame());
         self.encoded += length;
         self.frame.messages.push(message);
         sent.map_or(Pushed::Kept, Pushed::Frame)
+    }
+
+    /// Says which chunks are there. Nothing else is in such an answer, so that
+    /// it fits: half as many spans as a file has chunks, of 14 bytes.
+    pub fn stored(&mut self, spans: Vec<ChunkSpan>) {
+        self.frame.stored = spans;
     }
 
     /// The last frame.
@@ -210,7 +221,14 @@ mod tests {
     fn a_frame_is_sent_before_it_is_long() {
         let frames = answer(usize::MAX, &[], 0, &[1_000; 640]);
         assert!(frames.len() > 9, "{}", frames.len());
-        assert!(frames.iter().all(|f| f.encoded_len() <= FRAME_TARGET));
+        assert!(frames.iter().all(|f| f.encoded_len() <= FRAME_MAX));
+    }
+
+    #[test]
+    fn who_asks_for_little_gets_small_frames() {
+        let frames = answer(8 * 1024, &[], 0, &[500; 64]);
+        assert_eq!(frames.len(), 6);
+        assert!(frames.iter().all(|f| f.encoded_len() <= FRAME_MIN));
     }
 
     #[test]

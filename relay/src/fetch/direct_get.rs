@@ -76,6 +76,11 @@ impl Reader {
         }
     }
 
+    /// What streams are asked about themselves through.
+    pub(super) fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
+    }
+
     /// The last sequence that a stream has given out.
     ///
     /// # Errors

@@ -99,7 +99,11 @@ impl<'a> Exchange<'a> {
             self.read_inbox(after).await?;
         }
         self.read_rooms(plan.rooms).await?;
-        self.read_chunks(plan.chunks).await
+        self.read_chunks(plan.chunks).await?;
+        if let Some(asked) = plan.stored {
+            self.answer.stored(self.reader.stored(&asked).await?);
+        }
+        Ok(())
     }
 
     async fn read_inbox(&mut self, mut after: u64) -> Result<(), End> {

@@ -1,12 +1,13 @@
 //! From a request to what is to be read for it.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use bytes::Bytes;
 use prost::Message;
 use sotto_jwt_accounts::directory::State;
 use sotto_jwt_accounts::policy::{self, Asking, Permit, Proven, Read};
-use sotto_proto::wire::{FetchRefusal, FetchRequest};
+use sotto_proto::wire::{BlobRange, FetchRefusal, FetchRequest};
 use sotto_proto::{DeviceId, FileId, RoomAddress, RoomId, Subject, limits, reply_prefix};
 
 /// Longest request that is looked at, in bytes: the most rooms, and as much
@@ -29,6 +30,8 @@ pub struct Plan {
     pub chunks: Vec<ChunkPlan>,
     /// Whether chunks were asked for that are not in `chunks`.
     pub more_chunks: bool,
+    /// The chunks of which is asked only whether they are there.
+    pub stored: Option<StoredPlan>,
     /// Rooms that this device is not served.
     pub refused_rooms: Vec<RoomId>,
     /// Payload bytes to answer with at most.
@@ -91,6 +94,19 @@ pub struct ChunkPlan {
     pub file: FileId,
     /// Which chunk.
     pub index: u32,
+}
+
+/// Chunks to look for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct StoredPlan {
+    /// The room of their file.
+    pub address: RoomAddress,
+    /// Of the device's user, to read that room.
+    pub permit: Permit<Read>,
+    /// The file.
+    pub file: FileId,
+    /// Which chunks: of no more than a file may have.
+    pub chunks: Range<u32>,
 }
 
 /// Whether an answer to `device` may go to `reply`: only below its own prefix,
@@ -181,6 +197,16 @@ pub fn plan(
             });
         }
     }
+    if let Some(range) = &request.stored
+        && let Some((permit, address)) = permitted(range.room)
+    {
+        plan.stored = Some(StoredPlan {
+            address,
+            permit,
+            file: range.file,
+            chunks: range.first..range.first.saturating_add(range.count),
+        });
+    }
     plan.refused_rooms = refused.into_iter().collect();
     Ok(plan)
 }
@@ -190,6 +216,7 @@ struct Request {
     rooms: Vec<Cursor>,
     inbox_after: Option<u64>,
     chunks: Vec<ChunkRange>,
+    stored: Option<ChunkRange>,
     max_bytes: u32,
 }
 
@@ -204,6 +231,17 @@ struct ChunkRange {
     file: FileId,
     first: u32,
     count: u32,
+}
+
+impl ChunkRange {
+    fn parse(range: &BlobRange) -> Option<Self> {
+        Some(Self {
+            room: RoomId::try_from(&range.room).ok()?,
+            file: FileId::try_from(&range.file).ok()?,
+            first: range.first,
+            count: range.count,
+        })
+    }
 }
 
 fn parse(request: &Bytes) -> Option<Request> {
@@ -227,19 +265,22 @@ fn parse(request: &Bytes) -> Option<Request> {
             handshakes_after: cursor.handshakes_after,
         });
     }
-    let mut chunks = Vec::with_capacity(request.blobs.len());
-    for range in &request.blobs {
-        chunks.push(ChunkRange {
-            room: RoomId::try_from(&range.room).ok()?,
-            file: FileId::try_from(&range.file).ok()?,
-            first: range.first,
-            count: range.count,
-        });
-    }
+    let chunks: Option<Vec<_>> = request.blobs.iter().map(ChunkRange::parse).collect();
+    let chunks = chunks?;
+    let stored = match &request.stored {
+        None => None,
+        // The answer is the last frame, and has it to itself.
+        Some(_) if !(rooms.is_empty() && chunks.is_empty() && request.inbox_after.is_none()) => {
+            return None;
+        }
+        Some(range) if range.count > limits::FILE_CHUNKS => return None,
+        Some(range) => Some(ChunkRange::parse(range)?),
+    };
     Some(Request {
         rooms,
         inbox_after: request.inbox_after,
         chunks,
+        stored,
         max_bytes: request.max_bytes.min(limits::FETCH_BYTES),
     })
 }
@@ -254,7 +295,7 @@ mod tests {
     use sotto_jwt_accounts::policy::LevelPolicy;
     use sotto_proto::UserName;
     use sotto_proto::signed::DeviceCertificate;
-    use sotto_proto::wire::{self, BlobRange, JoinRule, RoomCursor};
+    use sotto_proto::wire::{self, JoinRule, RoomCursor};
 
     use super::*;
 

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use sotto_proto::refusals::PublishAnswer;
 use sotto_proto::{DeviceId, Subject};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// Messages at most, of all devices.
@@ -24,13 +26,22 @@ pub struct Outstanding {
     /// Who sent it.
     pub device: DeviceId,
     /// Where the answer goes.
-    pub reply: String,
+    pub reply: Reply,
     /// Where it is to be stored.
     pub subject: Subject,
     /// How long it is.
     pub bytes: usize,
     /// When it was published.
     pub since: Instant,
+}
+
+/// Who waits for the answer.
+#[derive(Debug)]
+pub enum Reply {
+    /// The device that submitted it, on this subject.
+    Device(String),
+    /// A copy that is under way.
+    Copy(oneshot::Sender<PublishAnswer>),
 }
 
 /// All that are on their way.
@@ -119,7 +130,7 @@ mod tests {
     fn outstanding(sender: u8, bytes: usize, since: Instant) -> Outstanding {
         Outstanding {
             device: device(sender),
-            reply: String::new(),
+            reply: Reply::Device(String::new()),
             subject: Subject::Inbox(device(0)),
             bytes,
             since,

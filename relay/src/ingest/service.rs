@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use async_nats::header::NATS_MESSAGE_TTL;
 use async_nats::{Client, HeaderValue, Message, Subscriber, jetstream};
+use bytes::Bytes;
 use futures::StreamExt;
+use sotto_jwt_accounts::directory::DirectoryLog;
 use sotto_proto::refusals::{PublishAnswer, Refusal};
-use sotto_proto::{RoomAddress, SUBMISSIONS, Subject};
+use sotto_proto::{DeviceId, RoomAddress, SUBMISSIONS, Subject};
 use sotto_service::config::Limits;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::flight::{Flight, Outstanding};
+use super::copy::{self, Asked, Copied, Copies};
+use super::flight::{Flight, Outstanding, Reply};
 use super::submission::{Addressed, Checked};
 use crate::fetch::ConnectionClosed;
 use crate::metrics::Metrics;
@@ -38,6 +41,8 @@ pub struct IngestService {
     /// Rooms that are to be counted.
     to_count: mpsc::Sender<RoomAddress>,
     counted: mpsc::Receiver<Counted>,
+    copies: Copies,
+    copied: mpsc::Receiver<Copied>,
     /// How long streams keep messages, as the value of a header.
     kept: Option<HeaderValue>,
     metrics: Arc<Metrics>,
@@ -47,13 +52,14 @@ impl IngestService {
     /// Submissions that arrive from now on will be taken in by [`Self::run`],
     /// within these limits. Both connections are for this service alone:
     /// `devices` in the account of the org's devices, `org` in the one that
-    /// holds the streams of so many shards.
+    /// holds the streams of so many shards. `directory` says what may be copied.
     ///
     /// # Errors
     /// When a connection is closed.
     pub async fn start(
         devices: Client,
         org: Client,
+        directory: Arc<DirectoryLog>,
         shards: u8,
         limits: Limits,
         metrics: Arc<Metrics>,
@@ -70,6 +76,14 @@ impl IngestService {
         let jetstream = jetstream::new(org.clone());
         // Ends with this service, which holds the other ends.
         tokio::spawn(Counter::new(jetstream, shards, rooms, counted_by).run());
+        let (copied_by, copied) = mpsc::channel(copy::CHUNKS);
+        let copies = Copies::new(
+            devices.clone(),
+            org.clone(),
+            directory,
+            copied_by,
+            Arc::clone(&metrics),
+        );
         Ok(Self {
             devices,
             org,
@@ -80,6 +94,8 @@ impl IngestService {
             ledger: Ledger::new(limits),
             to_count,
             counted,
+            copies,
+            copied,
             kept: limits.retention_days.map(lifetime),
             metrics,
         })
@@ -105,6 +121,10 @@ impl IngestService {
                     Some(answer) => self.answered(answer).await,
                     None => return ConnectionClosed,
                 },
+                Some(copied) = self.copied.recv() => {
+                    let Copied { device, chunk, answer } = copied;
+                    self.take_in(device, Reply::Copy(answer), chunk).await
+                }
                 submitted = self.submissions.next() => match submitted {
                     Some(submitted) => self.submitted(submitted).await,
                     None => return ConnectionClosed,
@@ -121,10 +141,34 @@ impl IngestService {
             return Ok(());
         };
         let (device, reply) = (addressed.device, addressed.reply.clone());
-        let mut checked = match addressed.check() {
-            Ok(checked) => checked,
-            Err(refusal) => return self.refuse(reply, refusal).await,
-        };
+        match addressed.check() {
+            Ok(checked) => match checked.subject {
+                Subject::Copy { address: to, file } => {
+                    let asked = Asked {
+                        device,
+                        reply: reply.clone(),
+                        to,
+                        file,
+                        request: checked.payload,
+                    };
+                    match self.copies.begin(asked) {
+                        Ok(()) => Ok(()),
+                        Err(refusal) => self.refuse(Reply::Device(reply), refusal).await,
+                    }
+                }
+                _ => self.take_in(device, Reply::Device(reply), checked).await,
+            },
+            Err(refusal) => self.refuse(Reply::Device(reply), refusal).await,
+        }
+    }
+
+    /// Publishes what is within the limits.
+    async fn take_in(
+        &mut self,
+        device: DeviceId,
+        reply: Reply,
+        mut checked: Checked,
+    ) -> Result<(), ConnectionClosed> {
         let bytes = checked.payload.len();
         if !self.flight.fits(device, bytes) {
             return self.refuse(reply, Refusal::Busy).await;
@@ -184,17 +228,13 @@ impl IngestService {
         };
         self.metrics.arrived();
         match PublishAnswer::from_json(&answer.payload) {
-            Some(PublishAnswer::Stored { duplicate, .. }) => {
+            Some(stored @ PublishAnswer::Stored { duplicate, .. }) => {
                 let bytes = outstanding.bytes as u64;
                 self.metrics.stored(bytes, duplicate);
                 if !duplicate {
                     self.ledger.stored(&outstanding.subject, bytes);
                 }
-                let sent = self
-                    .devices
-                    .publish(outstanding.reply, answer.payload)
-                    .await;
-                sent.map_err(|_| ConnectionClosed)
+                self.reply(outstanding.reply, stored, answer.payload).await
             }
             Some(PublishAnswer::Refused(refusal)) => self.refuse(outstanding.reply, refusal).await,
             // No stream listens: it has no leader at the moment.
@@ -220,12 +260,33 @@ impl IngestService {
         Ok(())
     }
 
-    async fn refuse(&self, reply: String, refusal: Refusal) -> Result<(), ConnectionClosed> {
+    async fn refuse(&self, to: Reply, refusal: Refusal) -> Result<(), ConnectionClosed> {
         tracing::debug!(code = refusal.code(), "refused a submission");
-        self.metrics.refused(&refusal);
-        let json = PublishAnswer::Refused(refusal).to_json("");
-        let sent = self.devices.publish(reply, json.into()).await;
-        sent.map_err(|_| ConnectionClosed)
+        if matches!(to, Reply::Device(_)) {
+            self.metrics.refused(&refusal);
+        }
+        let answer = PublishAnswer::Refused(refusal);
+        let json = answer.to_json("");
+        self.reply(to, answer, json.into()).await
+    }
+
+    async fn reply(
+        &self,
+        to: Reply,
+        answer: PublishAnswer,
+        json: Bytes,
+    ) -> Result<(), ConnectionClosed> {
+        match to {
+            Reply::Device(subject) => {
+                let sent = self.devices.publish(subject, json).await;
+                sent.map_err(|_| ConnectionClosed)
+            }
+            Reply::Copy(waiting) => {
+                // A copy that has ended does not need to know.
+                let _ = waiting.send(answer);
+                Ok(())
+            }
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use sotto_proto::{DeviceId, Subject, Submission, limits};
 use crate::fetch::is_own_reply;
 
 /// Under what a stream stores a message once.
-const MESSAGE_ID: &str = "Nats-Msg-Id";
+pub const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// The compare-and-set of handshakes.
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The longest message id, in bytes.

@@ -7,7 +7,7 @@ use sotto_proto::refusals::{Measure, Refusal};
 use super::page::{Kind, Page};
 
 /// Why submissions were refused, as labels.
-const REASONS: [&str; 13] = [
+const REASONS: [&str; 14] = [
     "org_messages",
     "org_bytes",
     "room_messages",
@@ -19,6 +19,7 @@ const REASONS: [&str; 13] = [
     "busy",
     "not_allowed",
     "too_large",
+    "nothing_to_copy",
     "wrong_last_sequence",
     "other",
 ];
@@ -223,6 +224,7 @@ fn reason(refusal: &Refusal) -> &'static str {
         Refusal::Busy => "busy",
         Refusal::HeaderNotAllowed | Refusal::SubjectNotAllowed => "not_allowed",
         Refusal::TooLarge => "too_large",
+        Refusal::NothingToCopy => "nothing_to_copy",
         Refusal::WrongLastSequence => "wrong_last_sequence",
         Refusal::Other { .. } => "other",
     }

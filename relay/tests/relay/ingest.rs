@@ -1,5 +1,6 @@
 //! What devices submit, what of it is stored, and what it costs.
 
+use std::fs;
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ pub async fn submit(client: &Client, subject: &Subject, headers: &[(&str, &str)]
 
 struct Case {
     server: Server,
-    _relay: crate::server::Relay,
+    relay: crate::server::Relay,
     alice: Device,
     bob: Device,
     room: RoomAddress,
@@ -49,12 +50,32 @@ impl Case {
         drop(org);
         Self {
             server,
-            _relay: relay,
+            relay,
             alice,
             bob,
             room,
             client,
         }
+    }
+
+    /// CPU time of the relay and of its nats-server so far, in milliseconds.
+    fn busy(&self) -> [f64; 2] {
+        let relay = self.relay.child.id().unwrap();
+        let tasks = fs::read_dir(format!("/proc/{relay}/task")).unwrap();
+        let children = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")));
+        let children: String = children.filter_map(Result::ok).collect();
+        let nats = children.split_whitespace().next().unwrap();
+        [&relay.to_string(), nats].map(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+            let ticks: f64 = fields
+                .skip(11)
+                .take(2)
+                .map(|field| field.parse::<f64>().unwrap())
+                .sum();
+            // `USER_HZ` is a hundred.
+            ticks * 10.0
+        })
     }
 
     /// How many messages the shard keeps.
@@ -204,8 +225,20 @@ async fn taking_in_costs() {
                 1_024 => submission(&case.client, &case.room.messages()),
                 _ => submission(&case.client, &chunk(number)),
             };
+            let busy = [case.busy()];
             let (raw, raw_took) = measure(&direct, straight, bytes, window, messages).await;
+            let busy = [busy[0], case.busy()];
             let (own, own_took) = measure(&case.client, through, bytes, window, messages).await;
+            let busy = [busy[0], busy[1], case.busy()];
+            let each = |phase: usize, who: usize| {
+                (busy[phase + 1][who] - busy[phase][who]) / f64::from(messages)
+            };
+            eprintln!(
+                "{name}: CPU ms each: direct nats-server {:.3}, taken in nats-server {:.3} and relay {:.3}",
+                each(0, 1),
+                each(1, 1),
+                each(1, 0),
+            );
             let middle = |took: &[Duration]| took[took.len() / 2];
             let late = |took: &[Duration]| took[took.len() * 99 / 100];
             eprintln!(

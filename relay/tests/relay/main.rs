@@ -10,6 +10,7 @@
 )]
 
 mod beacons;
+mod copy;
 mod direct_get;
 mod fetch;
 mod full_disk;

@@ -168,11 +168,11 @@ async fn file(
     }))?;
     device.session.go_online().await;
     match sync::transfer(context, device, upload).await? {
-        true => output.say(
+        Some(file) => output.say(
             &json!({ "event": "done", "done": "sent", "room": room.room, "file": file }),
             format_args!("Sent {name} to {}.", rooms::name(room)),
         )?,
-        false => queued(context, device, room, "`sotto sync` goes on")?,
+        None => queued(context, device, room, "`sotto sync` goes on")?,
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use serde_json::json;
 use sotto_client_native::files::Upload;
+use sotto_proto::FileId;
 use tokio::time::{Instant, sleep_until};
 
 use crate::device::{Context, Device};
@@ -23,9 +24,9 @@ pub async fn run(context: &Context) -> anyhow::Result<()> {
             .patiently("Reading the file", reopened)
             .await?;
         let name = upload.name().to_owned();
-        if !transfer(context, &mut device, upload).await? {
+        let Some(file) = transfer(context, &mut device, upload).await? else {
             return Err(device.reports.away("the file stays queued"));
-        }
+        };
         context.output.say(
             &json!({ "event": "file_sent", "file": file, "name": name }),
             format_args!("Sent {name}."),
@@ -55,13 +56,13 @@ pub async fn run(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends a file, or what is missing of it; whether it got through before
-/// nothing had moved for as long as a person wants to wait.
+/// Sends a file, or what is missing of it; the id that it has in the room, or
+/// `None` when nothing had moved for as long as a person wants to wait.
 pub async fn transfer(
     context: &Context,
     device: &mut Device,
     upload: Upload,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<Option<FileId>> {
     let (output, wait) = (context.output, context.global.wait);
     let bar = output.transfer(upload.name(), upload.size());
     let moved = Cell::new(Instant::now());
@@ -79,8 +80,8 @@ pub async fn transfer(
     };
     let transferred = async {
         tokio::select! {
-            result = transfer => result.map(|()| true),
-            () = stuck => Ok(false),
+            result = transfer => result.map(Some),
+            () = stuck => Ok(None),
         }
     };
     let transferred = reports.meanwhile(transferred).await;
