@@ -122,8 +122,10 @@ mod tests {
         assert_eq!(lengths(&[1, 2, 3], &info), [vec![1, 2], vec![3]]);
         info.max_cred_id_len = Some(2);
         assert_eq!(lengths(&[1, 3, 2], &info), [[1, 2]]);
-        let mut info = GetInfoResponse::default();
-        info.max_msg_size = Some(700);
+        let mut info = GetInfoResponse {
+            max_msg_size: Some(700),
+            ..GetInfoResponse::default()
+        };
         assert_eq!(
             lengths(&[100, 100, 100], &info),
             [vec![100, 100], vec![100]]

@@ -412,6 +412,7 @@ mod tests {
             blobs: vec![range(HIS, 0, 5), range(HERS, 7, 2)],
             inbox_after: Some(8),
             max_bytes: u32::MAX,
+            stored: None,
         };
         let plan = planned(&request).unwrap();
         assert_eq!(plan.refused_rooms, [room(HIS), room([99; 16])]);
@@ -464,6 +465,7 @@ mod tests {
             blobs: vec![range(HERS, 0, 1), range(second, 0, 1)],
             inbox_after: Some(8),
             max_bytes: u32::MAX,
+            stored: None,
         };
         let request = request.encode_to_vec().into();
         for (gated, served, refused) in [
@@ -546,6 +548,7 @@ mod tests {
             blobs: vec![range(HERS, u32::MAX, u32::MAX); limits::FETCH_ROOMS],
             inbox_after: Some(u64::MAX),
             max_bytes: u32::MAX,
+            stored: None,
         };
         assert!(planned(&request).is_ok());
     }
