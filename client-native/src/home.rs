@@ -19,7 +19,7 @@ use sotto_client_core::store::{Store, StoreError};
 use sotto_client_core::vault::{Vault, VaultError};
 use zeroize::Zeroizing;
 
-use crate::sled_store::SledStore;
+use crate::redb_store::RedbStore;
 
 /// Longest key file that is read, in bytes.
 const KEY_FILE: u64 = 64 * 1024;
@@ -60,7 +60,7 @@ pub struct Opened {
     /// The engine.
     pub engine: Engine,
     /// Its store, which no other process can open meanwhile.
-    pub store: SledStore,
+    pub store: RedbStore,
     /// Opens the engine again.
     pub lock: Lock,
 }
@@ -117,7 +117,7 @@ impl Home {
             .mode(0o700)
             .create(&self.directory)
             .map_err(|error| self.folder(error))?;
-        let mut store = SledStore::open(&self.store())?;
+        let mut store = RedbStore::open(&self.store())?;
         // Left over from an attempt that did not end.
         store.wipe()?;
         let (vault, slot) = Vault::create(passphrase, &mut OsRng)?;
@@ -154,7 +154,7 @@ impl Home {
             passphrase: Zeroizing::new(passphrase.to_owned()),
         };
         let vault = lock.unlock()?;
-        let store = SledStore::open(&self.store())?;
+        let store = RedbStore::open(&self.store())?;
         let engine = Engine::open(&store, vault)?;
         Ok(Opened {
             engine,

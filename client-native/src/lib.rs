@@ -10,7 +10,7 @@ pub mod gateway;
 pub mod home;
 pub mod nats;
 mod poor_link;
+pub mod redb_store;
 pub mod security_key;
 pub mod session;
-pub mod sled_store;
 pub mod tls;

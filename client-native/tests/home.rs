@@ -161,7 +161,7 @@ fn a_store_that_is_gone_is_said() {
     let directory = tempfile::tempdir().unwrap();
     let home = Home::new(directory.path());
     drop(home.create(account(), "open").unwrap());
-    fs::remove_file(directory.path().join("store/db")).unwrap();
+    fs::remove_file(directory.path().join("store/store.redb")).unwrap();
     let error = refused(&home, "open");
     assert!(
         matches!(error, HomeError::Store(StoreError::Corrupt(_))),

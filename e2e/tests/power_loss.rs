@@ -18,7 +18,7 @@ use async_nats::jetstream::{self, stream};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sotto_client_core::store::{Store, WriteBatch};
-use sotto_client_native::sled_store::SledStore;
+use sotto_client_native::redb_store::RedbStore;
 use sotto_e2e::case::{PASSWORD, text};
 use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::mounts;
@@ -103,7 +103,6 @@ fn a_store_that_loses_power_has_every_commit() {
 }
 
 #[test]
-#[ignore = "sled does not read its files any more: docs/adr/0003-sled-behind-four-methods.md"]
 fn a_store_of_whose_unsynced_writes_half_survive_has_every_commit() {
     let test = "a_store_of_whose_unsynced_writes_half_survive_has_every_commit";
     cuts_power(test, 0.5);
@@ -124,7 +123,7 @@ fn cuts_power(test: &str, survive: f64) {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     for round in 0..12 {
         let mut writing = Command::new(env::current_exe().unwrap())
-            .args(["--exact", test, "--include-ignored", "--nocapture"])
+            .args(["--exact", test, "--nocapture"])
             .env(WRITES_TO, &root)
             .stdout(fs::File::create(&said).unwrap())
             .spawn()
@@ -138,7 +137,7 @@ fn cuts_power(test: &str, survive: f64) {
         let whole = said.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let durable = whole.lines().filter_map(|line| line.parse::<u64>().ok());
         let durable = durable.max().unwrap_or(0);
-        let store = SledStore::open(&root.join("store"));
+        let store = RedbStore::open(&root.join("store"));
         let store =
             store.unwrap_or_else(|error| panic!("round {round}, {durable} committed: {error}"));
         let last = number(&store, b"last");
@@ -154,7 +153,7 @@ fn cuts_power(test: &str, survive: f64) {
 /// Keys that are written again and again, so that the store reuses its place.
 const KEYS: u64 = 200;
 
-fn number(store: &SledStore, key: &[u8]) -> u64 {
+fn number(store: &RedbStore, key: &[u8]) -> u64 {
     let value = store.get(key).unwrap().unwrap_or_default();
     value
         .first_chunk()
@@ -163,7 +162,7 @@ fn number(store: &SledStore, key: &[u8]) -> u64 {
 
 /// Commits one number after the other, and says so after each.
 fn write_forever(folder: &Path) {
-    let mut store = SledStore::open(&folder.join("store")).unwrap();
+    let mut store = RedbStore::open(&folder.join("store")).unwrap();
     for next in number(&store, b"last") + 1.. {
         let mut value = next.to_be_bytes().to_vec();
         value.resize(3_000, 7);

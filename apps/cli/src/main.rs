@@ -22,7 +22,7 @@ use clap::Parser;
 use sotto_client_native::files::TransferError;
 use sotto_client_native::gateway::GatewayError;
 use sotto_client_native::session::CommandError;
-use sotto_client_native::{sled_store, tls};
+use sotto_client_native::{redb_store, tls};
 use tracing_subscriber::EnvFilter;
 
 use arguments::Arguments;
@@ -31,7 +31,7 @@ use output::Output;
 
 fn main() -> ExitCode {
     tls::install_provider();
-    quiet_panics_of_sled();
+    quiet_panics_of_redb();
     let arguments = Arguments::parse();
     let output = Output::new(arguments.global.json);
     match start(arguments, output) {
@@ -59,12 +59,12 @@ fn start(arguments: Arguments, output: Output) -> anyhow::Result<()> {
     result
 }
 
-/// sled panics over damaged files; the store makes an error of it, which is
+/// redb may panic over damaged files; the store makes an error of it, which is
 /// all that a person should see.
-fn quiet_panics_of_sled() {
+fn quiet_panics_of_redb() {
     let shown = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if !sled_store::guards_this_thread() {
+        if !redb_store::guards_this_thread() {
             shown(info);
         }
     }));

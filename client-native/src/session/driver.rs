@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::gateway::GatewayError;
 use crate::home::{HomeError, Lock, Opened};
 use crate::nats::{self, Connection, Presence};
-use crate::sled_store::SledStore;
+use crate::redb_store::RedbStore;
 use crate::tls;
 
 /// How often the engine is told that time has passed.
@@ -50,7 +50,7 @@ type Updates = mpsc::UnboundedSender<Result<Progress, CommandError>>;
 /// Owns everything of a device while it works.
 pub(super) struct Driver {
     engine: Engine,
-    store: SledStore,
+    store: RedbStore,
     lock: Lock,
     clock: Clock,
     access: Access,

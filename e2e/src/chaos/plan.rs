@@ -72,8 +72,7 @@ impl Fault {
             3 => Self::KillAll,
             4..6 => Self::Pause(part, node, time),
             16 => Self::CutPower(survivors),
-            // Half of the writes is more than sled bears: ADR 0003.
-            17 => Self::CutPowerOfClient(who, Survivors::Nothing),
+            17 => Self::CutPowerOfClient(who, survivors),
             18 => Self::LoseDisk(node),
             19 => Self::FlipBit(node, rng.gen_range(0.0..1.0)),
             20 => Self::CutPowerOf(node, survivors),

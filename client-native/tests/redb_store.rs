@@ -22,11 +22,11 @@ use disk::SmallDisk;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use sotto_client_core::store::{Store, StoreError, WriteBatch};
-use sotto_client_native::sled_store::SledStore;
+use sotto_client_native::redb_store::RedbStore;
 
 /// A store in a directory that goes away with it.
 struct Temporary {
-    store: SledStore,
+    store: RedbStore,
     _directory: tempfile::TempDir,
 }
 
@@ -34,7 +34,7 @@ impl Temporary {
     fn open() -> Self {
         let directory = tempfile::tempdir().unwrap();
         Self {
-            store: SledStore::open(&directory.path().join("store")).unwrap(),
+            store: RedbStore::open(&directory.path().join("store")).unwrap(),
             _directory: directory,
         }
     }
@@ -98,14 +98,14 @@ fn expected(last: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
 fn a_store_is_found_as_it_was_left() {
     let directory = tempfile::tempdir().unwrap();
     for number in 0..20 {
-        let mut store = SledStore::open(directory.path()).unwrap();
+        let mut store = RedbStore::open(directory.path()).unwrap();
         store.commit(&commit_number(number)).unwrap();
         assert_eq!(store.scan(b"").unwrap(), expected(number));
     }
 }
 
 #[test]
-fn a_value_replaced_or_deleted_leaves_no_pieces() {
+fn a_long_value_is_replaced_and_deleted() {
     let mut store = Temporary::open();
     let long = vec![1; 1_000_000];
     for value in [long.clone(), vec![2], long] {
@@ -120,19 +120,38 @@ fn a_value_replaced_or_deleted_leaves_no_pieces() {
     store.commit(&delete).unwrap();
     assert_eq!(store.get(b"key").unwrap(), None);
     assert_eq!(store.scan(b"").unwrap(), []);
-    let blobs = store._directory.path().join("store/blobs");
-    let files = fs::read_dir(blobs).unwrap().count();
-    assert_eq!(files, 0, "sled made a file that it does not sync");
+}
+
+#[test]
+fn the_file_does_not_grow_when_values_are_replaced() {
+    let mut store = Temporary::open();
+    let path = store._directory.path().join("store/store.redb");
+    for number in 0..300_u32 {
+        let value = vec![1; 100_000 + number as usize];
+        store.commit(&put([("key".to_owned(), value)])).unwrap();
+    }
+    let length = fs::metadata(path).unwrap().len();
+    assert!(length < 4 << 20, "30 MB were written, {length} are kept");
+}
+
+#[test]
+fn a_store_whose_making_was_cut_short_is_made_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    // What a power cut may leave of a file that redb had begun.
+    fs::write(directory.path().join("store.new"), vec![0; 1 << 20]).unwrap();
+    let mut store = RedbStore::open(directory.path()).unwrap();
+    store.commit(&commit_number(0)).unwrap();
+    assert_eq!(store.scan(b"").unwrap(), expected(0));
 }
 
 #[test]
 fn a_second_opening_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let store = SledStore::open(directory.path()).unwrap();
-    let second = SledStore::open(directory.path());
+    let store = RedbStore::open(directory.path()).unwrap();
+    let second = RedbStore::open(directory.path());
     assert!(matches!(second, Err(StoreError::InUse)), "{second:?}");
     drop(store);
-    SledStore::open(directory.path()).unwrap();
+    RedbStore::open(directory.path()).unwrap();
 }
 
 #[test]
@@ -140,9 +159,14 @@ fn the_store_is_for_its_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
-    let _store = SledStore::open(&path).unwrap();
+    let _store = RedbStore::open(&path).unwrap();
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
+    for file in fs::read_dir(&path).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.path().display());
+    }
 }
 
 #[test]
@@ -150,13 +174,11 @@ fn damage_is_noticed_or_does_not_matter() {
     const COMMITS: u64 = 150;
     let directory = tempfile::tempdir().unwrap();
     let whole = directory.path().join("whole");
-    let mut store = SledStore::open(&whole).unwrap();
+    let mut store = RedbStore::open(&whole).unwrap();
     for number in 0..COMMITS {
         store.commit(&commit_number(number)).unwrap();
     }
     drop(store);
-    // The last store's threads are gone once it can be opened again.
-    drop(SledStore::open(&whole).unwrap());
     let expected = expected(COMMITS - 1);
 
     let mut rng = StdRng::seed_from_u64(1);
@@ -166,13 +188,51 @@ fn damage_is_noticed_or_does_not_matter() {
         let _ = fs::remove_dir_all(&damaged);
         copy(&whole, &damaged);
         let what = damage(&damaged, &mut rng);
-        match SledStore::open(&damaged).and_then(|store| store.scan(b"")) {
+        match RedbStore::open(&damaged).and_then(|store| store.scan(b"")) {
             Ok(pairs) => assert!(pairs == expected, "round {round}: {what} went unnoticed"),
             Err(StoreError::Corrupt(_)) => refused += 1,
             Err(other) => panic!("round {round}: {what}: {other}"),
         }
     }
     assert!(refused > 20, "only {refused} damages mattered");
+}
+
+#[test]
+fn an_older_state_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("store.redb");
+    let mut store = RedbStore::open(directory.path()).unwrap();
+    store.commit(&commit_number(0)).unwrap();
+    drop(store);
+    let older = fs::read(&file).unwrap();
+    let mut store = RedbStore::open(directory.path()).unwrap();
+    store.commit(&commit_number(1)).unwrap();
+    drop(store);
+    fs::write(&file, older).unwrap();
+    let error = RedbStore::open(directory.path()).unwrap_err();
+    assert!(error.to_string().contains("newest changes"), "{error}");
+}
+
+#[test]
+fn a_missing_record_is_noticed() {
+    const TABLE: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("store");
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = RedbStore::open(directory.path()).unwrap();
+    store.commit(&commit_number(0)).unwrap();
+    drop(store);
+    let file = redb::Database::open(directory.path().join("store.redb")).unwrap();
+    let transaction = file.begin_write().unwrap();
+    let removed = transaction
+        .open_table(TABLE)
+        .unwrap()
+        .remove(b"rstate".as_slice())
+        .unwrap()
+        .is_some();
+    assert!(removed);
+    transaction.commit().unwrap();
+    drop(file);
+    let error = RedbStore::open(directory.path()).unwrap_err();
+    assert!(error.to_string().contains("records are missing"), "{error}");
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -188,7 +248,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Damages the log, or now and then another file, in one place.
+/// Damages redb's file, or now and then another file, in one place.
 fn damage(directory: &Path, rng: &mut StdRng) -> String {
     let mut files: Vec<PathBuf> = fs::read_dir(directory)
         .unwrap()
@@ -198,7 +258,7 @@ fn damage(directory: &Path, rng: &mut StdRng) -> String {
     files.sort();
     let file = match rng.gen_bool(0.2) {
         true => files[rng.gen_range(0..files.len())].clone(),
-        false => directory.join("db"),
+        false => directory.join("store.redb"),
     };
     let mut bytes = fs::read(&file).unwrap();
     let at = rng.gen_range(0..bytes.len());
@@ -234,7 +294,7 @@ fn commit_until_killed() {
     let Some(directory) = env::var_os(CHILD_DIRECTORY) else {
         return;
     };
-    let mut store = SledStore::open(Path::new(&directory)).unwrap();
+    let mut store = RedbStore::open(Path::new(&directory)).unwrap();
     let first = match store.get(b"number").unwrap() {
         Some(bytes) => u64::from_be_bytes(bytes.try_into().unwrap()) + 1,
         None => 0,
@@ -264,7 +324,7 @@ fn kill_9_between_and_during_commits_loses_nothing() {
         child.kill().unwrap();
         child.wait().unwrap();
 
-        let store = SledStore::open(directory.path()).unwrap();
+        let store = RedbStore::open(directory.path()).unwrap();
         let pairs = store.scan(b"").unwrap();
         let number = store.get(b"number").unwrap().unwrap();
         let last = u64::from_be_bytes(number.try_into().unwrap());
@@ -291,7 +351,7 @@ fn a_full_disk_is_said_and_loses_nothing() {
     let path = disk.path().join("store");
     for reserve in [3 << 20, 200_000, 40_000] {
         let _ = fs::remove_dir_all(&path);
-        let mut store = SledStore::open(&path).unwrap();
+        let mut store = RedbStore::open(&path).unwrap();
         for number in 0..30 {
             store.commit(&commit_number(number)).unwrap();
         }
@@ -300,13 +360,13 @@ fn a_full_disk_is_said_and_loses_nothing() {
         assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
         assert_eq!(store.scan(b"").unwrap(), expected(29));
         drop(store);
-        match SledStore::open(&path) {
+        match RedbStore::open(&path) {
             Ok(opened) => assert_eq!(opened.scan(b"").unwrap(), expected(29)),
             Err(error) => assert!(matches!(error, StoreError::Full), "{error}"),
         }
         // With space again it goes on.
         fs::remove_file(&filler).unwrap();
-        let mut store = SledStore::open(&path).unwrap();
+        let mut store = RedbStore::open(&path).unwrap();
         store.commit(&commit_number(30)).unwrap();
         assert_eq!(store.scan(b"").unwrap(), expected(30));
     }
