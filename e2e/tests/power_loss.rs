@@ -141,6 +141,7 @@ fn cuts_power(test: &str, survive: f64) {
         let store =
             store.unwrap_or_else(|error| panic!("round {round}, {durable} committed: {error}"));
         let last = number(&store, b"last");
+        println!("round {round}: {durable} committed, {last} there");
         assert!(last >= durable, "{durable} was committed, {last} is there");
         for key in 0..KEYS.min(last) {
             // The newest that was written there.
