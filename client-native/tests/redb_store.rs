@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -233,6 +234,33 @@ fn a_missing_record_is_noticed() {
     drop(file);
     let error = RedbStore::open(directory.path()).unwrap_err();
     assert!(error.to_string().contains("records are missing"), "{error}");
+}
+
+#[test]
+fn damage_while_it_is_open_is_an_error_and_no_panic() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = RedbStore::open(directory.path()).unwrap();
+    // More than is kept in memory.
+    let record = |number| (format!("{number:05}"), vec![1; 3_000]);
+    store.commit(&put((0..15_000).map(record))).unwrap();
+    drop(store);
+    let mut store = RedbStore::open(directory.path()).unwrap();
+    let file = directory.path().join("store.redb");
+    let file = fs::OpenOptions::new().write(true).open(file).unwrap();
+    let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
+    file.write_all_at(&vec![0; length - 4_096], 4_096).unwrap();
+
+    let mut refused = 0;
+    for (key, value) in (0..15_000).step_by(500).map(record) {
+        match store.get(key.as_bytes()) {
+            Ok(found) => assert!(found == Some(value), "{key} was lost without a word"),
+            Err(StoreError::Corrupt(_)) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(refused > 0, "everything was in memory");
+    assert!(store.scan(b"").is_err());
+    assert!(store.commit(&commit_number(0)).is_err());
 }
 
 fn copy(from: &Path, to: &Path) {
