@@ -49,7 +49,8 @@ pub(crate) fn faults(arguments: &[String]) -> anyhow::Result<()> {
     tools::nats_server()?;
     build()?;
     let mut test = black_box("faults", "whatever_goes_wrong")?;
-    test.env("SOTTO_FAULTS_SECONDS", seconds.to_string())
+    test.arg("--include-ignored")
+        .env("SOTTO_FAULTS_SECONDS", seconds.to_string())
         .env("SOTTO_SEED", seed.to_string());
     step("faults", &mut test)
 }
