@@ -58,6 +58,9 @@ pub(crate) struct RoomRecord {
     pub(crate) newcomers_epoch: u64,
     /// The first own counter that these are owed.
     pub(crate) owed_from: u64,
+    /// The same of earlier ones, newest first.
+    #[serde(default)]
+    pub(crate) owed_before: Vec<(u64, u64)>,
     /// When the server stored the newest message that was taken in, in ms
     /// since 1970.
     pub(crate) newest_at_ms: i64,
@@ -168,6 +171,7 @@ impl RoomRecord {
             joined_epoch: 0,
             newcomers_epoch: 0,
             owed_from: 0,
+            owed_before: Vec::new(),
             newest_at_ms: 0,
             heard: BTreeMap::new(),
             invites: BTreeMap::new(),

@@ -57,6 +57,9 @@ pub const BEACON: usize = 64 * FETCH_ROOMS;
 /// Heads in a frame, and spans of each kind.
 pub const FRAME_HEADS: usize = 16;
 
+/// Epochs before the newest for which a frame says what newcomers are owed.
+pub const FRAME_OWED: usize = 4;
+
 /// Payload bytes that one catch-up request is answered with at most.
 pub const FETCH_BYTES: u32 = 16 * 1024 * 1024;
 

@@ -193,6 +193,67 @@ fn newcomers_get_nothing_to_read_that_was_said_before_them() {
     assert_eq!(texts(&world, dave, room), ["after"]);
 }
 
+#[test]
+fn who_was_there_before_the_newest_is_owed_more_than_they() {
+    let Case {
+        mut world,
+        alice,
+        bob,
+        carol,
+        room,
+    } = case(9);
+    world.disconnect(alice);
+    world.disconnect(carol);
+    say(&mut world, bob, room, "his first word");
+    let lost = last(&world);
+    world.streams.lose(lost);
+    world.connect(alice);
+    let dave = world.sign_up("dave");
+    world.connect(dave);
+    world.settle_connected();
+    invite_connected(&mut world, alice, room, "dave");
+    say(&mut world, bob, room, "his second");
+    world.connect(carol);
+    world.settle();
+    world.tick(REPAIR);
+    let both = ["his second", "his first word"];
+    assert_eq!(texts(&world, alice, room), both);
+    assert_eq!(texts(&world, carol, room), both);
+    world.tick(200);
+    assert_eq!(texts(&world, dave, room), ["his second"]);
+    assert!(notes(&world, dave, room).is_empty());
+}
+
+#[test]
+fn a_commit_that_is_refused_again_and_again_waits() {
+    let Case {
+        mut world,
+        alice,
+        bob,
+        room,
+        ..
+    } = case(10);
+    // The server has lost the newest commit, and takes it for a duplicate.
+    let handshakes = world.streams.sequences().into_iter();
+    let lost = handshakes.filter(|sequence| world.streams.is_handshake(*sequence));
+    let lost = lost.max().unwrap();
+    world.streams.lose(lost);
+    let dave = world.sign_up("dave");
+    world.settle();
+    let asked = world.asked;
+    invite(&mut world, alice, room, "dave");
+    // A few for each tick.
+    assert!(world.asked - asked < 60, "{}", world.asked - asked);
+    world.streams.forget_message_ids();
+    world.tick(REPAIR);
+    world.settle();
+    for machine in [alice, bob, dave] {
+        let rooms = world.machines[machine].engine().rooms().into_iter();
+        let members = rooms.map(|summary| summary.members.len());
+        assert_eq!(members.collect::<Vec<_>>(), [4]);
+    }
+}
+
 fn invite_connected(world: &mut World, machine: usize, room: RoomId, user: &str) {
     let user = user.parse().unwrap();
     let role = wire::Role::User;

@@ -142,6 +142,7 @@ impl Engine {
         sequence: u64,
         frame: wire::Frame,
     ) -> Vec<(wire::Entry, bool)> {
+        let owed = owed_from(&frame, room.record.joined_epoch);
         let heard = room
             .record
             .heard
@@ -164,7 +165,7 @@ impl Engine {
                 Reading::Again => {}
             }
         }
-        heard.says(frame.counter, first_read, frame.owed_from);
+        heard.says(frame.counter, first_read, owed);
         for span in frame.gone.iter().take(limits::FRAME_HEADS) {
             heard.lost(span.from, span.through);
         }
@@ -542,6 +543,22 @@ impl Engine {
         self.rooms.insert(id, room);
     }
 
+    /// All that the server has was read: where an own commit was refused, the
+    /// next one may follow. Where one after the other was, only after a tick:
+    /// what this device has seen there has to be stored again first, which the
+    /// server may take for a duplicate for some minutes.
+    pub(super) fn race_again(&mut self) {
+        let repairs = &self.link.repairs;
+        let hopeless = |room: &RoomId| {
+            let repair = repairs.get(room);
+            repair.is_some_and(|repair| repair.conflicts.1 == 0)
+        };
+        let lost = std::mem::take(&mut self.link.lost_race);
+        let (wait, again): (BTreeSet<_>, BTreeSet<_>) = lost.into_iter().partition(hopeless);
+        self.link.lost_race = wait;
+        self.touched.extend(again);
+    }
+
     /// A commit was merged, at this place in the stream; an epoch begins.
     pub(super) fn merged(
         &mut self,
@@ -560,8 +577,13 @@ impl Engine {
         past.save(records, room.id);
         self.epoch_begins(room);
         if newcomers {
+            let before = (room.record.newcomers_epoch, room.record.owed_from);
             room.record.newcomers_epoch = room.epoch();
             room.record.owed_from = self.next_owed(room);
+            if room.record.owed_from > before.1 {
+                room.record.owed_before.insert(0, before);
+                room.record.owed_before.truncate(limits::FRAME_OWED);
+            }
         }
     }
 
@@ -580,6 +602,7 @@ impl Engine {
     pub(super) fn came_in(&mut self, room: &mut Room) {
         room.record.newcomers_epoch = room.epoch();
         room.record.owed_from = self.next_owed(room);
+        room.record.owed_before.clear();
         for heard in room.record.heard.values_mut() {
             heard.forget_owed();
         }
@@ -734,6 +757,10 @@ impl Engine {
         let own = self.account.device;
         frame.owed_epoch = room.record.newcomers_epoch;
         frame.owed_from = room.record.owed_from;
+        let before = room.record.owed_before.iter();
+        frame.owed_before = before
+            .map(|&(epoch, from)| wire::Owed { epoch, from })
+            .collect();
         add_heads(room, frame);
         let repair = self.link.repairs.entry(room.id).or_default();
         for device in std::mem::take(&mut repair.due) {
@@ -816,6 +843,19 @@ fn add_heads(room: &mut Room, frame: &mut wire::Frame) {
     for heard in room.record.heard.values_mut() {
         heard.named = true;
     }
+}
+
+/// The first counter of a frame's sender that is owed to who came in with this
+/// epoch, or 0.
+fn owed_from(frame: &wire::Frame, joined_epoch: u64) -> u64 {
+    let newest = (frame.owed_epoch, frame.owed_from);
+    let before = frame.owed_before.iter().take(limits::FRAME_OWED);
+    let before = before.map(|owed| (owed.epoch, owed.from));
+    let mut owed: Vec<(u64, u64)> = std::iter::once(newest).chain(before).collect();
+    owed.sort_unstable();
+    let newer = owed.partition_point(|(epoch, _)| *epoch <= joined_epoch);
+    owed.get(newer.saturating_sub(1))
+        .map_or(0, |(_, from)| *from)
 }
 
 fn span(device: DeviceId) -> impl Fn((u64, u64)) -> wire::Span {

@@ -219,8 +219,7 @@ impl Engine {
                 if std::mem::take(&mut self.link.fetch.first) > 0 {
                     self.touch_all();
                 }
-                self.touched
-                    .extend(std::mem::take(&mut self.link.lost_race));
+                self.race_again();
             }
         }
     }
