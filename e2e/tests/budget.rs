@@ -34,7 +34,7 @@ const WRITE: &str = "SOTTO_BUDGET_WRITE";
 
 /// How often an idle device is seen to look at the directory while it is
 /// measured.
-const IDLE_LOOKS: u64 = 4;
+const IDLE_LOOKS: u64 = 2;
 
 /// Messages of the longest catch-up, one frame each.
 const MANY: usize = 10_000;
@@ -75,12 +75,13 @@ impl Cost {
 
     /// Whether this is more than `budget` by more than what differs from run
     /// to run: lengths of signatures, of numbers, of a name that is drawn, a
-    /// ping, and which of two answers came first.
+    /// ping, and, on a busy machine, how many calls overlap: what connecting
+    /// took is subtracted, and differs itself.
     fn exceeds(&self, budget: &Self) -> bool {
         let bytes = |budget: u64| budget + budget / 20 + 200;
         self.up > bytes(budget.up)
             || self.down > bytes(budget.down)
-            || self.round_trips > budget.round_trips + 2 + budget.round_trips / 10
+            || self.round_trips > budget.round_trips + 4 + budget.round_trips / 10
     }
 }
 
@@ -356,7 +357,7 @@ fn page(costs: &[Cost]) -> String {
 
 Written by `cargo xtask budget`, which plays every row with the real programs through a counting \
 proxy at 80 ms round trip; the test `nothing_costs_more_than_its_budget` fails when a row gets \
-dearer by more than 5 % and 200 bytes, or by more than two round trips. Bytes are those of the TCP \
+dearer by more than 5 % and 200 bytes, or by more than four round trips. Bytes are those of the TCP \
 streams, TLS included, to the gateway and to NATS together. Round trips are the times that a \
 device waits for an answer before it goes on, TCP's own handshakes included; calls that overlap \
 count each.
@@ -425,5 +426,5 @@ fn what_is_dearer_is_noticed() {
     assert!(!dearer(|cost| cost.up += 100));
     assert!(dearer(|cost| cost.up += 1_000));
     assert!(dearer(|cost| cost.down += 1_000));
-    assert!(dearer(|cost| cost.round_trips += 3));
+    assert!(dearer(|cost| cost.round_trips += 5));
 }
