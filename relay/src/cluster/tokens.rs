@@ -174,7 +174,19 @@ impl FromStr for Token {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_token_has_one_spelling(text in "[A-Za-z0-9_=-]{80,90}|.{0,90}") {
+            if let Ok(token) = text.parse::<Token>() {
+                let again = token.to_text();
+                prop_assert_eq!(again.as_str(), text.trim());
+            }
+        }
+    }
 
     const GATEWAY: Permitted = Permitted { gateway: true };
 
