@@ -41,4 +41,4 @@ mod sms;
 mod storage;
 mod throttle;
 mod totp;
-mod webauthn;
+pub mod webauthn;

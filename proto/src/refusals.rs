@@ -257,6 +257,16 @@ impl PublishAnswer {
         }
     }
 
+    /// Where the last message of the subject is, when JetStream has refused one
+    /// more because another one was expected there. Not always said.
+    pub fn last_sequence(json: &[u8]) -> Option<u64> {
+        let json = json.get(..ANSWER_MAX).unwrap_or(json);
+        let error = serde_json::from_slice::<PubAck<'_>>(json).ok()?.error?;
+        let said = (error.err_code == WRONG_LAST_SEQUENCE).then_some(error.description)?;
+        let (_, last) = said.rsplit_once(": ")?;
+        last.parse().ok().filter(|last| *last > 0)
+    }
+
     /// The answer as JetStream would give it for `stream`.
     pub fn to_json(&self, stream: &str) -> Vec<u8> {
         let answer = match self {
@@ -341,6 +351,21 @@ mod tests {
             let refusal = Refusal::of_code(code, Duration::MAX, &text);
             prop_assert!(refusal.to_string().len() < 1_000);
         }
+    }
+
+    #[test]
+    fn where_the_last_one_is_stands_in_the_answer() {
+        let last = |code: u64, text: &str| {
+            let json = format!(
+                r#"{{"error":{{"code":400,"err_code":{code},"description":"{text}"}},"seq":0}}"#
+            );
+            PublishAnswer::last_sequence(json.as_bytes())
+        };
+        assert_eq!(last(10_071, "wrong last sequence: 7"), Some(7));
+        assert_eq!(last(10_071, "wrong last sequence: 0"), None);
+        assert_eq!(last(10_164, "wrong last sequence"), None);
+        assert_eq!(last(10_077, "store failed: 7"), None);
+        assert_eq!(PublishAnswer::last_sequence(b"{}"), None);
     }
 
     #[test]

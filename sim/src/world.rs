@@ -65,6 +65,8 @@ pub struct World {
     pub pace: Pace,
     /// Answers to catching up are on their way, and stay there.
     pub holding_answers: bool,
+    /// So do answers to this gateway call.
+    pub holding_calls: Option<&'static str>,
     /// Catch-up requests so far, and the messages in their answers.
     pub asked: usize,
     /// See `asked`.
@@ -99,6 +101,7 @@ impl World {
             faults: Faults::default(),
             pace: Pace::ORDINARY,
             holding_answers: false,
+            holding_calls: None,
             asked: 0,
             answered: 0,
             machines: Vec::new(),
@@ -342,9 +345,10 @@ impl World {
         self.faults = faults;
     }
 
-    /// Lets answers to catching up arrive, those on their way first.
+    /// Lets all answers arrive, those on their way first.
     pub fn release_answers(&mut self) {
         self.holding_answers = false;
+        self.holding_calls = None;
         for (machine, answer) in std::mem::take(&mut self.held) {
             self.later(machine, answer);
         }
@@ -494,7 +498,11 @@ impl World {
                         answer
                     }
                 };
-                self.later(machine, vec![Input::Answered { id, answer }]);
+                let answer = vec![Input::Answered { id, answer }];
+                match self.holding_calls == Some(path) {
+                    true => self.held.push((machine, answer)),
+                    false => self.later(machine, answer),
+                }
             }
             Output::RefreshGrants => {
                 let grants = self.directory.grants(self.machines[machine].device);

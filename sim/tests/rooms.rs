@@ -173,6 +173,41 @@ fn two_who_join_at_once_both_get_in() {
 }
 
 #[test]
+fn who_was_invited_on_two_devices_at_once_comes_in_once() {
+    let mut world = World::new(21);
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|user| world.sign_up(user));
+    world.settle();
+    let room = world.create_room(alice, wire::JoinRule::Invite);
+    let second = world.link_device(alice);
+    world.settle();
+    let invite = |user: &str| Command::Invite {
+        room,
+        user: user.parse().unwrap(),
+        role: wire::Role::User,
+    };
+
+    // One has asked for Bob's key packages while the other lets him in.
+    world.holding_calls = Some("/v1/key-packages/claim");
+    let asked_first = world.command(alice, invite("bob"));
+    world.run(20);
+    world.holding_calls = None;
+    let faster = world.command(second, invite("bob"));
+    world.settle_connected();
+    let next = world.command(alice, invite("carol"));
+    world.settle_connected();
+    world.release_answers();
+    world.settle();
+    for (machine, ticket) in [(alice, asked_first), (second, faster), (alice, next)] {
+        assert_eq!(world.failure(machine, ticket), None);
+        assert_eq!(world.done(machine, ticket), Some(room));
+    }
+    for machine in [alice, second, bob, carol] {
+        let rooms = world.machines[machine].engine().rooms();
+        assert_eq!(rooms[0].members.len(), 4);
+    }
+}
+
+#[test]
 fn an_invite_room_cannot_be_joined() {
     let (mut world, _, _, room) = alice_and_bob();
     let carol = world.sign_up("carol");

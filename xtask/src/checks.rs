@@ -1,6 +1,7 @@
 //! The checks themselves, in the order in which they fail fastest.
 
-use std::fs;
+use std::num::NonZero;
+use std::{fs, thread};
 
 use anyhow::{Context, bail};
 
@@ -25,7 +26,11 @@ pub(crate) fn test(arguments: &[String]) -> anyhow::Result<()> {
     tools::all()?;
     build()?;
     let mut runner = if tools::nextest()? {
-        cargo(&["nextest", "run", "--workspace", "--locked"])?
+        // Many tests wait for servers and bad networks most of the time.
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let mut nextest = cargo(&["nextest", "run", "--workspace", "--locked"])?;
+        nextest.args(["--test-threads", &(cores + cores.div_ceil(2)).to_string()]);
+        nextest
     } else {
         cargo(&["test", "--workspace", "--locked"])?
     };

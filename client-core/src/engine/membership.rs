@@ -177,6 +177,14 @@ impl Engine {
         asked: &[DeviceId],
         answer: wire::KeyPackagesClaimed,
     ) {
+        // Somebody else may have added them meanwhile.
+        let wanted = asked
+            .iter()
+            .filter(|device| room.record.wanted.contains(device));
+        let asked: Vec<DeviceId> = wanted.copied().collect();
+        if asked.is_empty() {
+            return;
+        }
         let mut key_packages = Vec::new();
         let mut grants = Vec::new();
         let mut recipients = Vec::new();
@@ -391,6 +399,10 @@ impl Engine {
     }
 
     fn ask_key_packages(&mut self, room: &Room, most: usize) {
+        let claims = |calling: &Calling| matches!(calling, Calling::Claim(claimed, _) if *claimed == room.id);
+        if self.link.calls.values().any(claims) {
+            return;
+        }
         let devices = Self::wanted(room, most);
         let request = wire::KeyPackagesClaim {
             room: room.id.to_bytes(),

@@ -163,7 +163,36 @@ impl std::fmt::Debug for Admitted {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// JSON as somebody might write who knows the names.
+    const ALIKE: &str = r#"[\[\]{}:,"0-9 ]|"(Join|Sync|serial|digest|secret|name|routes|Admitted|Synced|members|nodes|bundle|Refused)":?"#;
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_a_message_or_garbage(
+            announced in 0..200u32,
+            words in proptest::collection::vec(ALIKE, 0..40),
+            noise in proptest::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let json = [words.concat().as_bytes(), &noise].concat();
+            let length = announced.to_be_bytes();
+            let wire = [&length[..], &json].concat();
+            let (mut asked, mut answered) = (&wire[..], &wire[..]);
+            let (question, answer) = futures::executor::block_on(async {
+                (
+                    receive::<Question>(&mut asked, 100).await,
+                    receive::<Answer>(&mut answered, 100).await,
+                )
+            });
+            if announced > 100 || usize::try_from(announced).unwrap() > json.len() {
+                prop_assert!(question.is_err() && answer.is_err());
+            }
+            prop_assert_eq!(asked.len(), answered.len());
+        }
+    }
 
     #[tokio::test]
     async fn messages_come_back_and_long_or_broken_ones_are_refused() {

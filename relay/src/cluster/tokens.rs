@@ -175,7 +175,19 @@ impl FromStr for Token {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_token_has_one_spelling(text in " {0,2}[0-9a-f]{126,130}|.{0,130}") {
+            if let Ok(token) = text.parse::<Token>() {
+                let again = token.to_text();
+                prop_assert_eq!(again.as_str(), text.trim());
+            }
+        }
+    }
 
     const GATEWAY: Permitted = Permitted { gateway: true };
 

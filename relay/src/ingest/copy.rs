@@ -169,31 +169,41 @@ impl Copier {
     }
 
     async fn chunk(&self, plan: &Plan, index: u32) -> Result<u64, Refusal> {
-        let (stream, source) = (
-            blob_stream(plan.from.shard),
-            plan.from.blob(plan.file, index),
-        );
-        let read = self.reader.last(&stream, &source).await.map_err(|error| {
-            tracing::warn!(%error, "a chunk cannot be copied");
-            Refusal::Busy
-        })?;
-        let read = read.ok_or(Refusal::NothingToCopy)?;
+        let payload = self.read(&plan.from, plan.file, index).await?;
         let (answer, answered) = oneshot::channel();
         let copied = Copied {
             device: plan.device,
             chunk: Checked {
                 subject: plan.to.blob(plan.file, index),
                 headers: plan.headers(index),
-                payload: read.payload,
+                payload: payload.clone(),
             },
             answer,
         };
         // The service has ended: what is not answered is asked for again.
         self.chunks.send(copied).await.map_err(|_| Refusal::Busy)?;
         match answered.await.map_err(|_| Refusal::Busy)? {
+            PublishAnswer::Stored {
+                sequence,
+                duplicate: true,
+            } => {
+                // Somebody who knows the file may have put another one there.
+                let there = self.read(&plan.to, plan.file, index).await?;
+                let same = there == payload;
+                same.then_some(sequence).ok_or(Refusal::NothingToCopy)
+            }
             PublishAnswer::Stored { sequence, .. } => Ok(sequence),
             PublishAnswer::Refused(refusal) => Err(refusal),
         }
+    }
+
+    async fn read(&self, room: &RoomAddress, file: FileId, index: u32) -> Result<Bytes, Refusal> {
+        let (stream, chunk) = (blob_stream(room.shard), room.blob(file, index));
+        let read = self.reader.last(&stream, &chunk).await.map_err(|error| {
+            tracing::warn!(%error, "a chunk cannot be copied");
+            Refusal::Busy
+        })?;
+        Ok(read.ok_or(Refusal::NothingToCopy)?.payload)
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::copy::{self, Asked, Copied, Copies};
 use super::flight::{Flight, Outstanding, Reply};
-use super::submission::{Addressed, Checked};
+use super::submission::{Addressed, Checked, EXPECTED};
 use crate::fetch::ConnectionClosed;
 use crate::metrics::Metrics;
 use crate::quota::{self, Counted, Counter, Ledger};
@@ -190,6 +190,9 @@ impl IngestService {
         if let (Subject::Messages(_), Some(kept)) = (&checked.subject, &self.kept) {
             checked.headers.insert(NATS_MESSAGE_TTL, kept.clone());
         }
+        if matches!(checked.subject, Subject::Blob { .. }) {
+            checked.headers.insert(EXPECTED, "0");
+        }
         self.metrics.departed();
         let number = self.flight.depart(Outstanding {
             device,
@@ -236,10 +239,36 @@ impl IngestService {
                 }
                 self.reply(outstanding.reply, stored, answer.payload).await
             }
+            Some(PublishAnswer::Refused(Refusal::WrongLastSequence))
+                if matches!(outstanding.subject, Subject::Blob { .. }) =>
+            {
+                let sequence = PublishAnswer::last_sequence(&answer.payload);
+                self.was_there(outstanding, sequence).await
+            }
             Some(PublishAnswer::Refused(refusal)) => self.refuse(outstanding.reply, refusal).await,
             // No stream listens: it has no leader at the moment.
             None => self.refuse(outstanding.reply, Refusal::Busy).await,
         }
+    }
+
+    /// A chunk is stored once, whoever comes with another one later: the first
+    /// is its sender's, as nobody else knows of the file before. Where it is
+    /// the stream does not say while it is still being stored.
+    async fn was_there(
+        &self,
+        outstanding: Outstanding,
+        sequence: Option<u64>,
+    ) -> Result<(), ConnectionClosed> {
+        let Some(sequence) = sequence else {
+            return self.refuse(outstanding.reply, Refusal::Busy).await;
+        };
+        self.metrics.stored(outstanding.bytes as u64, true);
+        let answer = PublishAnswer::Stored {
+            sequence,
+            duplicate: true,
+        };
+        let json = answer.to_json("").into();
+        self.reply(outstanding.reply, answer, json).await
     }
 
     /// A stream that says nothing may have stored the message all the same:

@@ -9,8 +9,8 @@ use crate::fetch::is_own_reply;
 
 /// Under what a stream stores a message once.
 pub const MESSAGE_ID: &str = "Nats-Msg-Id";
-/// The compare-and-set of handshakes.
-const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+/// The compare-and-set of handshakes; of chunks the relay sets it.
+pub const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The longest message id, in bytes.
 const MESSAGE_ID_MAX: usize = 64;
 

@@ -101,6 +101,25 @@ async fn who_may_use_both_rooms_has_a_file_copied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_has_put_there_does_not_pass_for_a_copy() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let org = Org::found(&server).await;
+    let alice = org.sign_up("alice").await;
+    let bob = org.sign_up("bob").await;
+    let (one, two) = (org.room(&alice).await, org.room(&alice).await);
+    org.admit(&bob, &two).await;
+    let (alices, bobs) = (org.connect(&alice).await, org.connect(&bob).await);
+    upload(&alices, &one, 0..2).await;
+    store(&bobs, &two.blob(file(), 1), "something else").await;
+
+    let answer = copy(&alices, &two, &request(&one, 0, 1)).await;
+    assert!(matches!(answer, PublishAnswer::Stored { .. }), "{answer:?}");
+    let answer = copy(&alices, &two, &request(&one, 0, 2)).await;
+    assert_eq!(refused(answer), Refusal::NothingToCopy);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_use_both_rooms_has_nothing_copied() {
     let server = Server::new();
     let _relay = server.start().await;

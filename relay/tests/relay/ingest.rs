@@ -194,6 +194,38 @@ async fn measure(
     (rate, took)
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_stays_as_its_sender_has_stored_it() {
+    let case = Case::new().await;
+    let file = FileId::try_from(&[5; 16][..]).unwrap();
+    let chunk = case.room.blob(file, 0);
+    let first = submit(&case.client, &chunk, &[("Nats-Msg-Id", "first")]).await;
+    let PublishAnswer::Stored { sequence, .. } = first else {
+        panic!("{first:?}");
+    };
+    // Who has read the announcement knows the file's id, and has another id of
+    // a message.
+    let request = case
+        .client
+        .request(submission(&case.client, &chunk), "something else".into());
+    let answer = PublishAnswer::from_json(&within(request).await.unwrap().payload);
+    let there = PublishAnswer::Stored {
+        sequence,
+        duplicate: true,
+    };
+    assert_eq!(answer, Some(there));
+    let jetstream = async_nats::jetstream::new(case.server.relay().await);
+    let blobs = jetstream.get_stream("BLOB-0").await.unwrap();
+    let subject = chunk.to_string();
+    let last = blobs.get_last_raw_message_by_subject(&subject).await;
+    let last = last.unwrap();
+    assert_eq!(
+        (last.sequence, &last.payload[..]),
+        (sequence, &b"sealed"[..])
+    );
+    assert_eq!(blobs.cached_info().state.messages, 1);
+}
+
 /// What taking in costs against publishing to the stream itself, as who has the
 /// relay's grants can. `cargo nextest run -p sotto-relay --run-ignored only
 /// --no-capture -E 'test(taking_in_costs)'`
@@ -206,8 +238,7 @@ async fn taking_in_costs() {
     });
     let case = case.await;
     let direct = case.server.relay().await;
-    let file = FileId::try_from(&[5; 16][..]).unwrap();
-    let blob = |number| case.room.blob(file, number);
+    let file = |number: u8| FileId::try_from(&[number; 16][..]).unwrap();
     for (name, bytes, window, messages) in [
         ("1 KiB, 256 outstanding", 1_024, 256, 10_000),
         ("1 KiB, one at a time", 1_024, 1, 1_000),
@@ -216,14 +247,14 @@ async fn taking_in_costs() {
     ] {
         let mut ratios = Vec::new();
         for round in 0..5 {
-            let chunk = |number| blob(number + round * messages);
+            let chunk = |of: u8, number| case.room.blob(file(of), number + round * messages);
             let straight = |number| match bytes {
                 1_024 => case.room.messages().to_string(),
-                _ => chunk(number).to_string(),
+                _ => chunk(1, number).to_string(),
             };
             let through = |number| match bytes {
                 1_024 => submission(&case.client, &case.room.messages()),
-                _ => submission(&case.client, &chunk(number)),
+                _ => submission(&case.client, &chunk(2, number)),
             };
             let busy = [case.busy()];
             let (raw, raw_took) = measure(&direct, straight, bytes, window, messages).await;
