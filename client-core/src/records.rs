@@ -23,7 +23,11 @@ const STATE: u8 = b'S';
 const HISTORY: u8 = b'H';
 
 /// Format of the records. A store with another one is refused, not guessed at.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
+
+/// Numbered records of which the disk shows that they belong together: they are
+/// mostly written together, and a tree of pages pays for each page.
+const NEIGHBOURS: u64 = 16;
 
 /// The logical name of a record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,41 +102,54 @@ impl Key {
         }
     }
 
-    /// One tag byte, then the parts; the last part takes the rest.
+    /// One tag byte, the parts, of which the last takes the rest, and the place
+    /// among [`NEIGHBOURS`] (see [`Vault::name`]).
     fn encode(&self) -> Vec<u8> {
-        let (tag, parts): (u8, [&[u8]; 2]) = match self {
-            Self::Format => (0, [b"", b""]),
-            Self::Account => (1, [b"", b""]),
-            Self::InboxCursor => (2, [b"", b""]),
-            Self::InterventionsSeen => (32, [b"", b""]),
-            Self::Contact(user) => (3, [b"", user.as_str().as_bytes()]),
-            Self::Room(room) => (4, [room.as_bytes(), b""]),
-            Self::Commit(room) => (5, [room.as_bytes(), b""]),
-            Self::Flight(room) => (6, [room.as_bytes(), b""]),
-            Self::Outbox(room, counter) => (7, [room.as_bytes(), &counter.to_be_bytes()]),
-            Self::Post(id) => (8, [b"", &id.to_be_bytes()]),
-            Self::Invitation(room) => (9, [room.as_bytes(), b""]),
-            Self::Upload(file) => (10, [file.as_bytes(), b""]),
-            Self::SentFile(sha256) => (19, [b"", sha256]),
-            Self::Mls(Some(room), key) => (11, [room.as_bytes(), key]),
-            Self::Mls(None, key) => (12, [b"", key]),
-            Self::History(room, position) => (13, [room.as_bytes(), &position.to_be_bytes()]),
-            Self::Said(room, counter) => (14, [room.as_bytes(), &counter.to_be_bytes()]),
-            Self::PastCommits(room) => (15, [room.as_bytes(), b""]),
-            Self::EpochKeys(room) => (16, [room.as_bytes(), b""]),
-            Self::Resend(room, counter) => (17, [room.as_bytes(), &counter.to_be_bytes()]),
-            Self::Early(room, sequence) => (18, [room.as_bytes(), &sequence.to_be_bytes()]),
+        let (tag, parts, number): (u8, [&[u8]; 2], Option<u64>) = match self {
+            Self::Format => (0, [b"", b""], None),
+            Self::Account => (1, [b"", b""], None),
+            Self::InboxCursor => (2, [b"", b""], None),
+            Self::InterventionsSeen => (32, [b"", b""], None),
+            Self::Contact(user) => (3, [b"", user.as_str().as_bytes()], None),
+            Self::Room(room) => (4, [room.as_bytes(), b""], None),
+            Self::Commit(room) => (5, [room.as_bytes(), b""], None),
+            Self::Flight(room) => (6, [room.as_bytes(), b""], None),
+            Self::Outbox(room, counter) => (7, [room.as_bytes(), b""], Some(*counter)),
+            Self::Post(id) => (8, [b"", b""], Some(*id)),
+            Self::Invitation(room) => (9, [room.as_bytes(), b""], None),
+            Self::Upload(file) => (10, [file.as_bytes(), b""], None),
+            Self::SentFile(sha256) => (19, [b"", sha256], None),
+            Self::Mls(Some(room), key) => (11, [room.as_bytes(), key], None),
+            Self::Mls(None, key) => (12, [b"", key], None),
+            Self::History(room, position) => (13, [room.as_bytes(), b""], Some(*position)),
+            Self::Said(room, counter) => (14, [room.as_bytes(), b""], Some(*counter)),
+            Self::PastCommits(room) => (15, [room.as_bytes(), b""], None),
+            Self::EpochKeys(room) => (16, [room.as_bytes(), b""], None),
+            Self::Resend(room, counter) => (17, [room.as_bytes(), b""], Some(*counter)),
+            Self::Early(room, sequence) => (18, [room.as_bytes(), b""], Some(*sequence)),
         };
-        [&[tag][..], parts[0], parts[1]].concat()
+        let mut key = [&[tag][..], parts[0], parts[1]].concat();
+        if let Some(number) = number {
+            key.extend((number / NEIGHBOURS).to_be_bytes());
+        }
+        let place = number.map_or(0, |number| number % NEIGHBOURS);
+        // It is below `NEIGHBOURS`, and fits.
+        key.extend(u8::try_from(place));
+        key
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (tag, rest) = bytes.split_first()?;
+        let (&place, rest) = rest.split_last()?;
         let room_and_rest = || {
             let (room, rest) = rest.split_at_checked(16)?;
             Some((RoomId::try_from(room).ok()?, rest))
         };
-        let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_be_bytes);
+        let number = |bytes: &[u8]| {
+            let group = u64::from_be_bytes(bytes.try_into().ok()?);
+            let place = Some(u64::from(place)).filter(|place| *place < NEIGHBOURS)?;
+            group.checked_mul(NEIGHBOURS)?.checked_add(place)
+        };
         Some(match tag {
             0 => Self::Format,
             1 => Self::Account,
@@ -300,6 +317,17 @@ impl Records {
             .range(range)
             .map(|(key, _)| key.clone())
             .collect()
+    }
+
+    /// Visits what is between two keys, in order, until something is found.
+    pub(crate) fn find<T>(
+        &self,
+        range: std::ops::RangeInclusive<Key>,
+        mut found: impl FnMut(&Key, &[u8]) -> Option<T>,
+    ) -> Option<T> {
+        let inner = self.inner.borrow();
+        let mut values = inner.values.range(range);
+        values.find_map(|(key, value)| found(key, value))
     }
 
     /// Every key, in order.

@@ -4,7 +4,7 @@
 //! slot*, a small file beside the store). From it come a key for the names of
 //! records, one for their headers and one per room for their values, so that
 //! whoever finds the disk sees neither which rooms there are nor how much is
-//! in each. Never writes a key or a plaintext anywhere itself.
+//! in each, beyond that up to sixteen records belong together. Never writes a key or a plaintext anywhere itself.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{Aead, Payload};
@@ -137,12 +137,16 @@ impl Vault {
         }
     }
 
-    /// The name under which a logical key is on the disk.
+    /// The name under which a logical key is on the disk. The last byte of the
+    /// key is its place among neighbours, and stays as it is: what is written
+    /// together is near each other, which is all that the disk tells of it.
     pub(crate) fn name(&self, key: &[u8]) -> [u8; 16] {
         let mut name = [0; 16];
+        let (place, group) = key.split_last().unwrap_or((&0, &[]));
         // HMAC takes keys of any length: the `else` cannot happen.
         if let Ok(mac) = <Hmac<Sha256> as Mac>::new_from_slice(self.names.as_slice()) {
-            let tag = mac.chain_update(key).finalize().into_bytes();
+            let tag = mac.chain_update(group).finalize().into_bytes();
+            let tag = tag.into_iter().take(15).chain([*place]);
             name.iter_mut().zip(tag).for_each(|(to, from)| *to = from);
         }
         name
@@ -292,6 +296,9 @@ mod tests {
         let (vault, slot) = Vault::create("correct horse", &mut rng).unwrap();
         let again = Vault::unlock(&slot, "correct horse").unwrap();
         assert_eq!(vault.name(b"x"), again.name(b"x"));
+        // Neighbours are near each other, and nothing else is.
+        assert_eq!(vault.name(b"x1")[..15], vault.name(b"x2")[..15]);
+        assert_ne!(vault.name(b"x1")[..15], vault.name(b"y1")[..15]);
         assert_eq!(
             Vault::unlock(&slot, "wrong").unwrap_err(),
             VaultError::WrongPassphrase

@@ -38,7 +38,7 @@ pub(super) async fn measure(
             listen(client, Arc::clone(&counted), &mut crowd).await?;
         }
         let raw_sender = tap::hear_devices(&layout, &org).await?;
-        let count = (DELIVERIES / listeners).max(1_000);
+        let count = (DELIVERIES / listeners).min(1_000);
         let mut turns = Turns::default();
         let mut length = receiver.length(room).await.unwrap_or_default();
         let mut last = None;

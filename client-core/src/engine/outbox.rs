@@ -171,21 +171,22 @@ impl Engine {
         let mut entries = Vec::new();
         let mut length = 0;
         let mut range: Option<(u64, u64)> = None;
-        for key in records.keys(outbox_of(room.id)) {
-            let Key::Outbox(_, counter) = key else {
-                continue;
+        records.find(outbox_of(room.id), |key, bytes| {
+            let Key::Outbox(_, counter) = *key else {
+                return None;
             };
-            let Some(bytes) = records.get_bytes(&key).filter(|_| !flying(counter)) else {
-                continue;
-            };
+            if flying(counter) {
+                return None;
+            }
             length += bytes.len() + ENTRY_OVERHEAD;
             let follows = range.is_none_or(|(_, through)| through + 1 == counter);
             if !follows || (length > self.link.pace.frame_bytes() && range.is_some()) {
-                break;
+                return Some(());
             }
-            entries.extend(wire::Entry::decode(bytes.as_slice()));
+            entries.extend(wire::Entry::decode(bytes));
             range = Some((range.map_or(counter, |(from, _)| from), counter));
-        }
+            None
+        });
         range.map(|(from, through)| (entries, from, through))
     }
 

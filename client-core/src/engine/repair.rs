@@ -612,12 +612,11 @@ impl Engine {
     /// The first own counter that is encrypted from now on.
     fn next_owed(&self, room: &Room) -> u64 {
         let records = self.provider.records();
-        let first = records.keys(outbox_of(room.id)).into_iter();
-        let mut counters = first.filter_map(|key| match key {
-            Key::Outbox(_, counter) => Some(counter),
+        let first = records.find(outbox_of(room.id), |key, _| match key {
+            Key::Outbox(_, counter) => Some(*counter),
             _ => None,
         });
-        counters.next().unwrap_or(room.record.counter + 1)
+        first.unwrap_or(room.record.counter + 1)
     }
 
     pub(super) fn is_past_commit(&self, room: RoomId, payload: &[u8]) -> bool {
