@@ -18,7 +18,8 @@ use sotto_proto::{blob_stream, mail_stream};
 use sotto_service::cluster::Members;
 use sotto_service::nats::{self, Login};
 use sotto_service::readiness::Ready;
-use sotto_service::{Layout, ServerConfig, private_files, replicas, tls};
+use sotto_service::replicas::{self, Copies};
+use sotto_service::{Layout, ServerConfig, private_files, tls};
 use tokio::runtime::Runtime;
 
 use crate::case::text;
@@ -343,13 +344,14 @@ impl Cluster {
             let streams: Vec<_> = streams.chain([(&gateway, "KV_tasks")]).collect();
             for (client, stream) in streams {
                 loop {
-                    let copies = replicas::copies(client, stream).await.ok().flatten();
-                    if copies.is_some_and(|now| now.wanted == wanted && now.are_current()) {
+                    let copies = replicas::copies(client, stream).await;
+                    let settled = |now: &Copies| now.wanted == wanted && now.are_current();
+                    if matches!(&copies, Ok(Some(now)) if settled(now)) {
                         break;
                     }
                     ensure!(
                         started.elapsed() < PATIENCE,
-                        "{stream} is not kept on {wanted} nodes"
+                        "{stream} is not kept on {wanted} nodes: {copies:?}"
                     );
                     tokio::time::sleep(PAUSE).await;
                 }

@@ -113,6 +113,9 @@ async fn of_many_gateways_at_once_each_gets_through_or_is_told_why() {
         gateways.push(writer(&server).await);
     }
     found(&gateways[0]).await;
+    for gateway in &gateways {
+        gateway.log().refresh().await.unwrap();
+    }
     let project = |number: usize| -> ProjectName { format!("p{number}").parse().unwrap() };
     // Each project is made by two gateways.
     let appends = (0..40).map(|number| {
@@ -132,7 +135,7 @@ async fn of_many_gateways_at_once_each_gets_through_or_is_told_why() {
             Err(AppendError::Refused(Refusal::Rule(Rule::ProjectTaken(_))))
         )
     });
-    assert_eq!((made, taken.count()), (20, 20));
+    assert_eq!((made, taken.count()), (20, 20), "{answers:?}");
 
     let mut states = Vec::new();
     for gateway in &gateways {
@@ -253,6 +256,7 @@ async fn append_at_once(duration: Duration) {
     found(&gateways[0]).await;
     let alice = Person::new("alice", 1);
     enrol(&gateways[0], &alice).await;
+    gateways[1].log().refresh().await.unwrap();
     let until = Instant::now() + duration;
     let work = |number: usize| {
         let gateway = &gateways[number];

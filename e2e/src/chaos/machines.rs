@@ -19,6 +19,9 @@ use crate::cluster::Cluster;
 use crate::process;
 use crate::server::{Part, Server};
 
+/// Of each node's log, when something is wrong.
+const LOG_LINES: usize = 40;
+
 /// The machines.
 pub(super) struct Machines {
     servers: Servers,
@@ -253,7 +256,7 @@ impl Machines {
             Servers::One(_) => Ok(()),
             Servers::Several(cluster) => {
                 cluster.links()?.heal();
-                cluster.is_settled().map(drop)
+                settle(cluster)
             }
         }
     }
@@ -297,11 +300,11 @@ impl Machines {
             // Nobody else has what is lost here.
             Servers::One(_) => Ok(()),
             Servers::Several(cluster) => {
-                cluster.is_settled()?;
+                settle(cluster)?;
                 cluster.kill(node)?;
                 act(&layout)?;
                 cluster.start(node)?;
-                cluster.is_settled().map(drop)
+                settle(cluster)
             }
         }
     }
@@ -341,4 +344,20 @@ fn largest_block(folder: &Path) -> anyhow::Result<Option<std::path::PathBuf>> {
         }
     }
     Ok(largest.map(|(_, path)| path))
+}
+
+/// Waits until every node has everything. When that does not happen, the error
+/// says what the NATS servers said last.
+fn settle(cluster: &Cluster) -> anyhow::Result<()> {
+    let logs = || {
+        let logs = cluster.nodes().iter().map(|node| {
+            let log = fs::read_to_string(node.layout().nats_log()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines.len().saturating_sub(LOG_LINES);
+            let last = lines.get(last..).unwrap_or_default().join("\n");
+            format!("{}:\n{last}\n", node.layout().root().display())
+        });
+        logs.collect::<String>()
+    };
+    cluster.is_settled().map(drop).with_context(logs)
 }
