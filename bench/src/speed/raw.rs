@@ -33,7 +33,7 @@ impl Raw {
     pub(super) async fn start_on(nodes: usize, streams: usize) -> anyhow::Result<Self> {
         let servers = NatsServer::start_cluster(nodes)?;
         let raw = Self { servers };
-        let js = jetstream::new(raw.connect().await?);
+        let js = patient(raw.connect().await?);
         for number in 0..streams {
             let config = stream::Config {
                 name: format!("RAW-{number}"),
@@ -94,7 +94,7 @@ pub(super) async fn publish(
     size: usize,
     outstanding: usize,
 ) -> anyhow::Result<()> {
-    let js = jetstream::new(client);
+    let js = patient(client);
     let payload = Bytes::from(vec![7; size]);
     let mut waiting = FuturesUnordered::new();
     for _ in 0..messages {
@@ -113,4 +113,12 @@ pub(super) async fn publish(
         acknowledged?;
     }
     Ok(())
+}
+
+/// Many publishers at once wait for the disk for longer than the library does
+/// of itself.
+fn patient(client: async_nats::Client) -> jetstream::Context {
+    let mut js = jetstream::new(client);
+    js.set_timeout(Duration::from_secs(60));
+    js
 }
