@@ -33,7 +33,7 @@ impl Raw {
     pub(super) async fn start_on(nodes: usize, streams: usize) -> anyhow::Result<Self> {
         let servers = NatsServer::start_cluster(nodes)?;
         let raw = Self { servers };
-        let js = patient(raw.connect().await?);
+        let js = jetstream::new(raw.connect().await?);
         for number in 0..streams {
             let config = stream::Config {
                 name: format!("RAW-{number}"),
