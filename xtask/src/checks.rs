@@ -1,7 +1,7 @@
 //! The checks themselves, in the order in which they fail fastest.
 
 use std::num::NonZero;
-use std::{fs, thread};
+use std::{env, fs, thread};
 
 use anyhow::{Context, bail};
 
@@ -29,7 +29,10 @@ pub(crate) fn test(arguments: &[String]) -> anyhow::Result<()> {
         // Many tests wait for servers and bad networks most of the time.
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let mut nextest = cargo(&["nextest", "run", "--workspace", "--locked"])?;
-        nextest.args(["--test-threads", &(cores + cores.div_ceil(2)).to_string()]);
+        let threads = env::var("NEXTEST_TEST_THREADS");
+        let threads = threads.unwrap_or_else(|_| (cores + cores.div_ceil(2)).to_string());
+        // What is said behind `cargo xtask test` counts more.
+        nextest.env("NEXTEST_TEST_THREADS", threads);
         nextest
     } else {
         cargo(&["test", "--workspace", "--locked"])?

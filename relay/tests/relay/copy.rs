@@ -14,7 +14,7 @@ use sotto_proto::{FileId, RoomAddress, limits};
 use sotto_service::config::LimitsConfig;
 
 use crate::org::{Device, Org, fetch, store, submission};
-use crate::server::{Server, eventually, now_ms, within};
+use crate::server::{Relay, Server, eventually, now_ms, within};
 
 fn file() -> FileId {
     FileId::try_from(&[5; 16][..]).unwrap()
@@ -76,16 +76,50 @@ async fn upload(client: &Client, room: &RoomAddress, numbers: impl IntoIterator<
     }
 }
 
+/// Two rooms of Alice's; Bob is in the second one.
+struct TwoRooms {
+    server: Server,
+    relay: Relay,
+    bob: Device,
+    one: RoomAddress,
+    two: RoomAddress,
+    alices: Client,
+    bobs: Client,
+}
+
+impl TwoRooms {
+    async fn new() -> Self {
+        let server = Server::new();
+        let relay = server.start().await;
+        let org = Org::found(&server).await;
+        let alice = org.sign_up("alice").await;
+        let bob = org.sign_up("bob").await;
+        let (one, two) = (org.room(&alice).await, org.room(&alice).await);
+        org.admit(&bob, &two).await;
+        let (alices, bobs) = (org.connect(&alice).await, org.connect(&bob).await);
+        Self {
+            server,
+            relay,
+            bob,
+            one,
+            two,
+            alices,
+            bobs,
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_use_both_rooms_has_a_file_copied() {
-    let server = Server::new();
-    let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let bob = org.sign_up("bob").await;
-    let (one, two) = (org.room(&alice).await, org.room(&alice).await);
-    org.admit(&bob, &two).await;
-    let (alices, bobs) = (org.connect(&alice).await, org.connect(&bob).await);
+    let TwoRooms {
+        server,
+        bob,
+        one,
+        two,
+        alices,
+        bobs,
+        relay: _relay,
+    } = TwoRooms::new().await;
     upload(&alices, &one, 0..10).await;
 
     for (first, count) in [(0, 4), (4, 6), (4, 6)] {
@@ -102,20 +136,19 @@ async fn who_may_use_both_rooms_has_a_file_copied() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_somebody_else_has_put_there_does_not_pass_for_a_copy() {
-    let server = Server::new();
-    let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let bob = org.sign_up("bob").await;
-    let (one, two) = (org.room(&alice).await, org.room(&alice).await);
-    org.admit(&bob, &two).await;
-    let (alices, bobs) = (org.connect(&alice).await, org.connect(&bob).await);
-    upload(&alices, &one, 0..2).await;
-    store(&bobs, &two.blob(file(), 1), "something else").await;
+    let TwoRooms {
+        one,
+        two,
+        alices,
+        bobs,
+        ..
+    } = &TwoRooms::new().await;
+    upload(alices, one, 0..2).await;
+    store(bobs, &two.blob(file(), 1), "something else").await;
 
-    let answer = copy(&alices, &two, &request(&one, 0, 1)).await;
+    let answer = copy(alices, two, &request(one, 0, 1)).await;
     assert!(matches!(answer, PublishAnswer::Stored { .. }), "{answer:?}");
-    let answer = copy(&alices, &two, &request(&one, 0, 2)).await;
+    let answer = copy(alices, two, &request(one, 0, 2)).await;
     assert_eq!(refused(answer), Refusal::NothingToCopy);
 }
 
