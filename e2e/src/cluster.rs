@@ -360,6 +360,16 @@ impl Cluster {
         })
     }
 
+    /// Fails when a program of a node has ended by itself, with what it said.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn still_runs(&mut self) -> anyhow::Result<()> {
+        let relays = self.nodes.iter_mut().filter_map(|node| node.relay.as_mut());
+        let mut programs = relays.chain(self.gateway.as_mut());
+        programs.try_for_each(Running::still_runs)
+    }
+
     /// A client with the relay's grants in the org's account, on one node.
     ///
     /// # Errors

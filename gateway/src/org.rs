@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_nats::connection;
-use async_nats::jetstream::{self, context::CreateKeyValueError};
+use async_nats::jetstream;
+use async_nats::jetstream::context::{CreateKeyValueError, CreateKeyValueErrorKind};
 use ed25519_dalek::SigningKey;
 use sotto_jwt_accounts::AccountSigner;
 use sotto_jwt_accounts::directory::{
@@ -41,6 +42,17 @@ pub enum OrgError {
     /// Its key-value buckets.
     #[error("the gateway's storage cannot be opened: {0}")]
     Storage(#[from] CreateKeyValueError),
+}
+
+impl OrgError {
+    /// Whether it is only that nobody answers yet, as when the nodes agree on
+    /// no leader.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Directory(error) => matches!(error, LogError::Unavailable(_)),
+            Self::Storage(error) => error.kind() == CreateKeyValueErrorKind::TimedOut,
+        }
+    }
 }
 
 impl Org {

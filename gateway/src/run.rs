@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use ed25519_dalek::SigningKey;
@@ -22,6 +23,9 @@ use crate::revocations::Revocations;
 use crate::sms::{Sms, Webhook};
 use crate::webauthn::RelyingParty;
 use crate::{guests, nodes, orders, provision, server, signing};
+
+/// Pause before an org is tried again that nobody answers for yet.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves the orgs of a server directory until SIGTERM, SIGINT or, when asked
 /// to, the end of the parent process.
@@ -161,15 +165,23 @@ async fn open_org(
     key: &SigningKey,
     name: &OrgName,
 ) -> anyhow::Result<Org> {
-    let signer = keys.account_signer(name)?;
     let login = nats::Login {
         name: "sotto-gateway",
         credentials: &layout.gateway_creds(name),
         inbox_prefix: GATEWAY_INBOX,
     };
     let client = nats::connect_to_any(layout, config, login).await?;
-    let snapshot = layout.directory_snapshot(name, "gateway");
-    Ok(Org::open(name.clone(), client, key.clone(), signer, snapshot).await?)
+    loop {
+        let signer = keys.account_signer(name)?;
+        let snapshot = layout.directory_snapshot(name, "gateway");
+        match Org::open(name.clone(), client.clone(), key.clone(), signer, snapshot).await {
+            Err(error) if error.passes() => {
+                tracing::warn!("the organisation `{name}` cannot be served yet: {error}");
+                tokio::time::sleep(PAUSE).await;
+            }
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// As it stands in a URL: IPv6 in brackets.

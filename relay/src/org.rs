@@ -3,11 +3,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_nats::{Client, jetstream};
 use ed25519_dalek::VerifyingKey;
-use sotto_jwt_accounts::directory::DirectoryLog;
+use sotto_jwt_accounts::directory::{DirectoryLog, LogError};
 use sotto_jwt_accounts::grants::RELAY_INBOX;
 use sotto_proto::{DIRECTORY_STREAM, INBOX_STREAM, OrgName, Shard, blob_stream, mail_stream};
 use sotto_service::nats::{self, Login, Queues};
@@ -18,7 +19,10 @@ use crate::beacons::BeaconService;
 use crate::fetch::{ConnectionClosed, FetchService};
 use crate::ingest::{self, IngestService};
 use crate::metrics::Metrics;
-use crate::streams;
+use crate::streams::{self, StreamError};
+
+/// Pause before an org is tried again that nobody answers for yet.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// An org that is served.
 pub struct Started {
@@ -41,12 +45,44 @@ pub struct OrgService {
     beacons: BeaconService,
 }
 
+/// As [`start_once`], however long it takes the nodes to agree on leaders: a
+/// node that ended then would take its copies from those that wait for them.
+///
+/// # Errors
+/// As [`start_once`], but for what passes.
+pub async fn start(
+    layout: &Layout,
+    config: &ServerConfig,
+    served: &OrgConfig,
+    gateway: VerifyingKey,
+    metrics: &Arc<Metrics>,
+) -> Result<Started> {
+    loop {
+        match start_once(layout, config, served, gateway, metrics).await {
+            Err(error) if passes(&error) => {
+                tracing::warn!("the org {} cannot be served yet: {error:#}", served.name);
+                tokio::time::sleep(PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether it is only that nobody answers yet.
+fn passes(error: &anyhow::Error) -> bool {
+    let unavailable = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(StreamError::NoLeader { .. }))
+            || matches!(cause.downcast_ref(), Some(LogError::Unavailable(_)))
+    };
+    error.chain().any(unavailable)
+}
+
 /// Connects to the org's two accounts, makes its streams, reads its directory,
 /// and hears what devices ask for and submit from then on.
 ///
 /// # Errors
 /// When one of them cannot be done.
-pub async fn start(
+async fn start_once(
     layout: &Layout,
     config: &ServerConfig,
     served: &OrgConfig,

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::CreateStreamError;
+use async_nats::jetstream::context::{
+    CreateStreamError, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind,
+};
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, Info, PersistenceMode, Republish, RetentionPolicy, StorageType,
 };
-use async_nats::jetstream::{self};
+use async_nats::jetstream::{self, ErrorCode};
 use sotto_proto::{
     INBOX_STREAM, INBOX_STREAM_SUBJECTS, Shard, blob_stream, blob_stream_subjects, limits,
     mail_stream, mail_stream_subjects,
@@ -36,6 +38,14 @@ pub enum StreamError {
         /// Why.
         source: CreateStreamError,
     },
+    /// Nobody answers for the streams: the nodes agree on no leader yet.
+    #[error("the cluster does not say what becomes of the stream {name}: {why}")]
+    NoLeader {
+        /// Which stream.
+        name: String,
+        /// What was said instead.
+        why: String,
+    },
     /// nats-server says that it is something else than was demanded.
     #[error("the stream {name} is not what was demanded: {problem}")]
     Unsuitable {
@@ -44,6 +54,35 @@ pub enum StreamError {
         /// In what.
         problem: &'static str,
     },
+}
+
+impl StreamError {
+    fn of(name: &str, source: CreateStreamError) -> Self {
+        let name = name.to_owned();
+        let passes = match source.kind() {
+            CreateStreamErrorKind::TimedOut | CreateStreamErrorKind::Response => true,
+            CreateStreamErrorKind::JetStream(error) => [
+                ErrorCode::CLUSTER_NOT_AVAILABLE,
+                ErrorCode::CLUSTER_NOT_LEADER,
+            ]
+            .contains(&error.error_code()),
+            _ => false,
+        };
+        match passes {
+            true => Self::NoLeader {
+                name,
+                why: source.to_string(),
+            },
+            false => Self::Refused { name, source },
+        }
+    }
+}
+
+fn is_missing(error: &GetStreamError) -> bool {
+    match error.kind() {
+        GetStreamErrorKind::JetStream(error) => error.error_code() == ErrorCode::STREAM_NOT_FOUND,
+        _ => false,
+    }
 }
 
 /// Makes the streams that are missing, and changes those that differ.
@@ -62,18 +101,22 @@ pub async fn ensure(
     }
     for config in wanted {
         let name = config.name.clone();
-        // On how many nodes it is kept is decided elsewhere.
-        let there = jetstream.get_stream(&name).await.ok();
-        let copies = there.map(|stream| stream.cached_info().config.num_replicas);
+        // On how many nodes it is kept is decided elsewhere. One that nobody
+        // answers for is not one that is missing: it keeps its copies.
+        let num_replicas = match jetstream.get_stream(&name).await {
+            Ok(stream) => stream.cached_info().config.num_replicas,
+            Err(error) if is_missing(&error) => config.num_replicas,
+            Err(error) => {
+                let why = error.to_string();
+                return Err(StreamError::NoLeader { name, why });
+            }
+        };
         let config = Config {
-            num_replicas: copies.unwrap_or(config.num_replicas),
+            num_replicas,
             ..config
         };
         let made = jetstream.create_or_update_stream(config.clone()).await;
-        let made = made.map_err(|source| StreamError::Refused {
-            name: name.clone(),
-            source,
-        })?;
+        let made = made.map_err(|source| StreamError::of(&name, source))?;
         verify(&config, &made).map_err(|problem| StreamError::Unsuitable { name, problem })?;
     }
     Ok(())

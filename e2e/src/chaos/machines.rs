@@ -244,7 +244,7 @@ impl Machines {
 
     /// Everything goes on that was paused, and everything is where it should
     /// be again.
-    pub(super) fn mend(&self) -> anyhow::Result<()> {
+    pub(super) fn mend(&mut self) -> anyhow::Result<()> {
         for node in 0..self.count() {
             for part in [Part::Relay, Part::Gateway, Part::Nats] {
                 if let Some(pid) = self.find(part, node)? {
@@ -252,7 +252,7 @@ impl Machines {
                 }
             }
         }
-        match &self.servers {
+        match &mut self.servers {
             Servers::One(_) => Ok(()),
             Servers::Several(cluster) => {
                 cluster.links()?.heal();
@@ -347,8 +347,12 @@ fn largest_block(folder: &Path) -> anyhow::Result<Option<std::path::PathBuf>> {
 }
 
 /// Waits until every node has everything. When that does not happen, the error
-/// says what the NATS servers said last.
-fn settle(cluster: &Cluster) -> anyhow::Result<()> {
+/// says which program has ended, or what the NATS servers said last.
+fn settle(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let settled = cluster.is_settled();
+    if settled.is_err() {
+        cluster.still_runs()?;
+    }
     let logs = || {
         let logs = cluster.nodes().iter().map(|node| {
             let log = fs::read_to_string(node.layout().nats_log()).unwrap_or_default();
@@ -359,5 +363,5 @@ fn settle(cluster: &Cluster) -> anyhow::Result<()> {
         });
         logs.collect::<String>()
     };
-    cluster.is_settled().map(drop).with_context(logs)
+    settled.map(drop).with_context(logs)
 }

@@ -189,7 +189,7 @@ fn bad() -> Conditions {
 }
 
 /// Makes the networks good again, and has everything go on.
-pub(super) fn mend(machines: &Machines, members: &[Member]) -> anyhow::Result<()> {
+pub(super) fn mend(machines: &mut Machines, members: &[Member]) -> anyhow::Result<()> {
     for Member { network, .. } in members {
         network.set(&calm());
         network.heal();
