@@ -8,6 +8,7 @@ mod administration;
 mod driver;
 mod factors;
 mod link;
+mod writer;
 
 use std::time::Duration;
 

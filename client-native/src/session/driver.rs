@@ -1,6 +1,6 @@
 //! The task that owns the engine and its store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use sotto_client_core::io::{
     CallFailure, CallId, Event, FactorNeeded, Grants, Input, LiveMessage, Output, PublishFailure,
     PublishId, Recall, Ticket,
 };
-use sotto_client_core::store::{Store, StoreError, WriteBatch};
+use sotto_client_core::store::StoreError;
 use sotto_proto::{RoomId, wire};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::link::{Link, LinkEvent};
+use super::writer::Writer;
 use super::{CommandError, Notice, Progress, Request};
 use crate::access::{Access, KeyRequest};
 use crate::clock::Clock;
 use crate::gateway::GatewayError;
 use crate::home::{HomeError, Lock, Opened};
 use crate::nats::{self, Connection, Presence};
-use crate::redb_store::RedbStore;
 use crate::tls;
 
 /// How often the engine is told that time has passed.
@@ -50,7 +50,7 @@ type Updates = mpsc::UnboundedSender<Result<Progress, CommandError>>;
 /// Owns everything of a device while it works.
 pub(super) struct Driver {
     engine: Engine,
-    store: RedbStore,
+    writer: Writer,
     lock: Lock,
     clock: Clock,
     access: Access,
@@ -85,7 +85,7 @@ impl Driver {
     ) -> Self {
         Self {
             engine: opened.engine,
-            store: opened.store,
+            writer: Writer::new(opened.store),
             lock: opened.lock,
             clock,
             access,
@@ -119,8 +119,12 @@ impl Driver {
         loop {
             let handled = tokio::select! {
                 request = requests.recv() => match request {
-                    Some(request) => self.request(request),
-                    None => return self.leave(),
+                    Some(request) => self.request(request).await,
+                    None => return self.leave().await,
+                },
+                due = self.writer.written() => match due {
+                    Ok(due) => self.act_on(due).await,
+                    Err(error) => Err(error.into()),
                 },
                 Some(request) = keys.recv() => self.key_request(request),
                 Some(event) = self.link_events.1.recv() => self.linked(event),
@@ -145,16 +149,24 @@ impl Driver {
                     false => self.handle(Input::Tick),
                 },
             };
-            if let Err(broken) = handled.and_then(|()| self.settle())
-                && !self.recover(&broken)
+            let settled = match handled {
+                Ok(()) => self.settle().await,
+                Err(broken) => Err(broken),
+            };
+            if let Err(broken) = settled
+                && !self.recover(&broken).await
             {
                 return;
             }
         }
     }
 
-    /// Says that this device is going.
-    fn leave(&self) {
+    /// Ends what is under way, and says that this device is going.
+    async fn leave(mut self) {
+        match self.writer.all_written().await {
+            Ok(due) => due.into_iter().for_each(|output| self.act(output)),
+            Err(error) => tracing::warn!("not everything was stored: {error}"),
+        }
         if let Some(connection) = &*self.connection.borrow() {
             connection.beacon(wire::Beacon {
                 leaving: true,
@@ -163,7 +175,7 @@ impl Driver {
         }
     }
 
-    fn request(&mut self, request: Request) -> Result<(), Broken> {
+    async fn request(&mut self, request: Request) -> Result<(), Broken> {
         match request {
             Request::Command { command, updates } => {
                 let ticket = Ticket(self.next_ticket);
@@ -171,7 +183,12 @@ impl Driver {
                 self.commands.insert(ticket, updates);
                 self.handle(Input::Command(ticket, command))?;
             }
-            Request::Look(look) => look(&self.engine, &self.store),
+            Request::Look(look) => {
+                // Only what is durable is shown.
+                let due = self.writer.all_written().await?;
+                self.act_on(due).await?;
+                look(&self.engine, self.writer.store()?);
+            }
             Request::GoOnline => self.go_online(),
             Request::RefreshGrants => self.refresh_grants(),
         }
@@ -280,38 +297,47 @@ impl Driver {
         Ok(self.engine.handle(input, self.clock.now(), &mut OsRng)?)
     }
 
-    /// Makes durable what the inputs since the last time have changed, in one
-    /// commit, then does what depends on it.
-    fn settle(&mut self) -> Result<(), Broken> {
-        // What is recalled is an input of its own, with outputs of its own.
-        loop {
-            let mut batch = WriteBatch::default();
-            let mut rest = Vec::new();
-            while let Some(output) = self.engine.poll_output() {
-                match output {
-                    Output::Persist(changes) => batch.writes.extend(changes.writes),
-                    output => rest.push(output),
-                }
-            }
-            if !batch.is_empty() {
-                block_in_place(|| self.store.commit(&batch))?;
-            }
-            if rest.is_empty() {
-                break;
-            }
-            for output in rest {
-                match output {
-                    Output::Recall { room, recall } => self.recall(room, recall)?,
-                    output => self.act(output),
-                }
-            }
+    /// Has made durable what the engine has changed, and does what depends on
+    /// nothing that is still to be written.
+    async fn settle(&mut self) -> Result<(), Broken> {
+        let mut due = self.hand_over();
+        if self.writer.is_full() {
+            due.extend(self.writer.written().await?);
         }
+        self.act_on(due).await?;
         self.settled.send_replace(self.is_settled());
         Ok(())
     }
 
+    /// Gives the writer what the engine has put out; what is to be done now.
+    fn hand_over(&mut self) -> Vec<Output> {
+        while let Some(output) = self.engine.poll_output() {
+            self.writer.add(output);
+        }
+        self.writer.go_on()
+    }
+
+    /// Does what may be done now.
+    async fn act_on(&mut self, due: Vec<Output>) -> Result<(), Broken> {
+        let mut due = VecDeque::from(due);
+        while let Some(output) = due.pop_front() {
+            match output {
+                // It reads what was written before, and is an input of its own,
+                // with outputs of its own.
+                Output::Recall { room, recall } => {
+                    due.extend(self.writer.all_written().await?);
+                    self.recall(room, recall)?;
+                    due.extend(self.hand_over());
+                }
+                output => self.act(output),
+            }
+        }
+        Ok(())
+    }
+
     fn recall(&mut self, room: RoomId, recall: Recall) -> Result<(), Broken> {
-        let entries = block_in_place(|| self.engine.recall(&self.store, room, recall))?;
+        let store = self.writer.store()?;
+        let entries = block_in_place(|| self.engine.recall(store, room, recall))?;
         self.handle(Input::Recalled {
             room,
             recall,
@@ -321,8 +347,10 @@ impl Driver {
 
     /// Whether this device has heard all and said all that there is.
     fn is_settled(&self) -> bool {
-        let nothing_outstanding =
-            self.publishes.is_empty() && self.fetch.is_none() && !self.refreshing;
+        let nothing_outstanding = self.writer.is_idle()
+            && self.publishes.is_empty()
+            && self.fetch.is_none()
+            && !self.refreshing;
         nothing_outstanding && self.connection.borrow().is_some() && self.engine.is_settled()
     }
 
@@ -417,7 +445,7 @@ impl Driver {
     }
 
     /// Goes offline and opens store and engine again; whether that worked.
-    fn recover(&mut self, broken: &Broken) -> bool {
+    async fn recover(&mut self, broken: &Broken) -> bool {
         self.link = JoinSet::new();
         self.connection.send_replace(None);
         self.calls = JoinSet::new();
@@ -425,7 +453,7 @@ impl Driver {
         for updates in std::mem::take(&mut self.commands).into_values() {
             let _ = updates.send(Err(CommandError::Failed(broken.to_string())));
         }
-        let reopened = block_in_place(|| self.reopen());
+        let reopened = self.reopen().await;
         let reason = match &reopened {
             Ok(_) => broken.to_string(),
             Err(error) => error.to_string(),
@@ -438,9 +466,12 @@ impl Driver {
         true
     }
 
-    fn reopen(&mut self) -> Result<Engine, HomeError> {
-        self.store.reopen()?;
-        Ok(Engine::open(&self.store, self.lock.unlock()?)?)
+    async fn reopen(&mut self) -> Result<Engine, HomeError> {
+        let store = self.writer.give_up().await?;
+        block_in_place(|| {
+            store.reopen()?;
+            Ok(Engine::open(store, self.lock.unlock()?)?)
+        })
     }
 }
 
