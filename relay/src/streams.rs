@@ -211,3 +211,36 @@ fn verify(wanted: &Config, made: &Info) -> Result<(), &'static str> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(code: usize, err_code: u64) -> jetstream::Error {
+        let said = serde_json::json!({"code": code, "err_code": err_code});
+        serde_json::from_value(said).unwrap()
+    }
+
+    #[test]
+    fn a_stream_is_missing_only_when_the_server_says_so() {
+        let missing = |kind| is_missing(&GetStreamError::new(kind));
+        assert!(missing(GetStreamErrorKind::JetStream(said(404, 10_059))));
+        // Nobody answers, or no leader is known.
+        assert!(!missing(GetStreamErrorKind::Request));
+        assert!(!missing(GetStreamErrorKind::JetStream(said(503, 10_008))));
+    }
+
+    #[test]
+    fn silence_is_no_refusal() {
+        let of = |kind| StreamError::of("INBOX", CreateStreamError::new(kind));
+        for passes in [
+            CreateStreamErrorKind::TimedOut,
+            CreateStreamErrorKind::JetStream(said(503, 10_008)),
+            CreateStreamErrorKind::JetStream(said(500, 10_009)),
+        ] {
+            assert!(matches!(of(passes), StreamError::NoLeader { .. }));
+        }
+        let full = CreateStreamErrorKind::JetStream(said(500, 10_047));
+        assert!(matches!(of(full), StreamError::Refused { .. }));
+    }
+}
