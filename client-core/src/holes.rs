@@ -270,6 +270,12 @@ impl Heard {
         self.asked = 0;
     }
 
+    /// The frame that named the newest may not have come: the next names it
+    /// again.
+    pub(crate) fn name_again(&mut self) {
+        self.named = self.newest.is_none();
+    }
+
     pub(crate) fn newest(&self) -> Option<Newest> {
         self.newest
     }

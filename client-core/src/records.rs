@@ -23,7 +23,7 @@ const STATE: u8 = b'S';
 const HISTORY: u8 = b'H';
 
 /// Format of the records. A store with another one is refused, not guessed at.
-pub(crate) const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 4;
 
 /// Numbered records of which the disk shows that they belong together: they are
 /// mostly written together, and a tree of pages pays for each page.
@@ -49,6 +49,8 @@ pub(crate) enum Key {
     Commit(RoomId),
     /// [`crate::room::Flight`].
     Flight(RoomId),
+    /// The payload of a frame of it, by the frame's number.
+    Frame(RoomId, u64),
     /// An entry (protobuf) that waits to be sent, by counter.
     Outbox(RoomId, u64),
     /// A message for an inbox or a blob subject that waits to be sent.
@@ -81,6 +83,7 @@ impl Key {
             Self::Room(room)
             | Self::Commit(room)
             | Self::Flight(room)
+            | Self::Frame(room, _)
             | Self::Outbox(room, _)
             | Self::Invitation(room)
             | Self::Mls(Some(room), _)
@@ -114,6 +117,7 @@ impl Key {
             Self::Room(room) => (4, [room.as_bytes(), b""], None),
             Self::Commit(room) => (5, [room.as_bytes(), b""], None),
             Self::Flight(room) => (6, [room.as_bytes(), b""], None),
+            Self::Frame(room, number) => (20, [room.as_bytes(), b""], Some(*number)),
             Self::Outbox(room, counter) => (7, [room.as_bytes(), b""], Some(*counter)),
             Self::Post(id) => (8, [b"", b""], Some(*id)),
             Self::Invitation(room) => (9, [room.as_bytes(), b""], None),
@@ -180,6 +184,9 @@ impl Key {
                 room_and_rest().and_then(|(room, rest)| Some(Self::Early(room, number(rest)?)))?
             }
             19 => Self::SentFile(rest.try_into().ok()?),
+            20 => {
+                room_and_rest().and_then(|(room, rest)| Some(Self::Frame(room, number(rest)?)))?
+            }
             _ => return None,
         })
     }
@@ -235,12 +242,12 @@ impl Records {
         records
     }
 
-    /// Loads the state of a device.
     /// What seals them.
     pub(crate) fn vault(&self) -> &Vault {
         &self.vault
     }
 
+    /// Loads the state of a device.
     pub(crate) fn load(store: &dyn Store, vault: Vault) -> Result<Self, RecordsError> {
         let mut values = BTreeMap::new();
         for (name, sealed) in store.scan(&[STATE])? {
@@ -423,6 +430,11 @@ pub(crate) fn outbox_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
     Key::Outbox(room, 0)..=Key::Outbox(room, u64::MAX)
 }
 
+/// The range of the frames of a room that are under way.
+pub(crate) fn frames_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
+    Key::Frame(room, 0)..=Key::Frame(room, u64::MAX)
+}
+
 /// The range of what a room's device says again.
 pub(crate) fn resends_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
     Key::Resend(room, 0)..=Key::Resend(room, u64::MAX)
@@ -459,6 +471,7 @@ mod tests {
             Key::Room(room),
             Key::Commit(room),
             Key::Flight(room),
+            Key::Frame(room, 17),
             Key::Outbox(room, 7),
             Key::Post(1),
             Key::Invitation(room),

@@ -11,7 +11,7 @@ use crate::group::Group;
 use crate::holes::{Heard, Seen};
 use crate::mls::Provider;
 use crate::orders::WaitingOrder;
-use crate::records::{Key, Records, RecordsError};
+use crate::records::{Key, Records, RecordsError, frames_of};
 
 /// Where a device is on its way into and out of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +98,7 @@ pub(crate) struct PendingCommit {
 }
 
 /// Frames that were encrypted and are not seen in the stream yet, oldest
-/// first, format 2.
+/// first, format 3.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Flight {
     pub(crate) frames: Vec<FlyingFrame>,
@@ -107,7 +107,10 @@ pub(crate) struct Flight {
 /// See [`Flight`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct FlyingFrame {
-    #[serde(with = "serde_bytes")]
+    /// Unlike those of the others that are under way.
+    pub(crate) number: u64,
+    /// A record of its own, which does not change: [`Key::Frame`].
+    #[serde(skip)]
     pub(crate) payload: Vec<u8>,
     /// The epoch that it is encrypted in.
     pub(crate) epoch: u64,
@@ -151,6 +154,39 @@ pub(crate) struct Room {
     pub(crate) commit: Option<PendingCommit>,
     pub(crate) flight: Flight,
     group: Option<Group>,
+}
+
+impl Flight {
+    /// A number that no frame has.
+    pub(crate) fn next_number(&self) -> u64 {
+        let newest = self.frames.iter().map(|frame| frame.number).max();
+        newest.map_or(0, |newest| newest.saturating_add(1))
+    }
+
+    fn load(records: &Records, room: RoomId) -> Result<Self, RecordsError> {
+        let mut flight: Self = records.get(&Key::Flight(room))?.unwrap_or_default();
+        for frame in &mut flight.frames {
+            let payload = records.get_bytes(&Key::Frame(room, frame.number));
+            frame.payload = payload.ok_or_else(RecordsError::damaged)?.to_vec();
+        }
+        Ok(flight)
+    }
+
+    fn save(&self, records: &Records, room: RoomId) {
+        for key in records.keys(frames_of(room)) {
+            let flies = |frame: &FlyingFrame| key == Key::Frame(room, frame.number);
+            if !self.frames.iter().any(flies) {
+                records.delete(key);
+            }
+        }
+        if self.frames.is_empty() {
+            return records.delete(Key::Flight(room));
+        }
+        for frame in &self.frames {
+            records.put_bytes(Key::Frame(room, frame.number), frame.payload.clone());
+        }
+        records.put(Key::Flight(room), self);
+    }
 }
 
 impl RoomRecord {
@@ -217,7 +253,7 @@ impl Room {
         };
         let mut room = Self::new(id, record);
         room.commit = records.get(&Key::Commit(id))?;
-        room.flight = records.get(&Key::Flight(id))?.unwrap_or_default();
+        room.flight = Flight::load(records, id)?;
         room.group = Group::load(provider, id).map_err(|_| RecordsError::damaged())?;
         Ok(Some(room))
     }
@@ -229,11 +265,7 @@ impl Room {
             Some(commit) => records.put(Key::Commit(self.id), commit),
             None => records.delete(Key::Commit(self.id)),
         }
-        if self.flight.frames.is_empty() {
-            records.delete(Key::Flight(self.id));
-        } else {
-            records.put(Key::Flight(self.id), &self.flight);
-        }
+        self.flight.save(records, self.id);
     }
 
     pub(crate) fn address(&self) -> Option<RoomAddress> {

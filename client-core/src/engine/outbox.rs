@@ -143,6 +143,7 @@ impl Engine {
         match room.transact(provider, |group| group.encrypt(provider, account, &content)) {
             Some(Ok(payload)) => {
                 room.flight.frames.push(FlyingFrame {
+                    number: room.flight.next_number(),
                     payload,
                     epoch,
                     from,

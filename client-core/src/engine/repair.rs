@@ -299,7 +299,7 @@ impl Engine {
 
     /// Entries that were asked for, from this device's store.
     pub(super) fn recalled(&mut self, id: RoomId, recall: Recall, entries: Vec<Recalled>) {
-        let Some(room) = self.rooms.get(&id) else {
+        let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };
         if room.record.phase != Phase::Member {
@@ -336,6 +336,10 @@ impl Engine {
                     _ => repair.gone.push((counter, counter)),
                 }
             }
+        }
+        if !found.is_empty() {
+            // Who lacks them lacks what their frames said of others, too.
+            room.record.heard.values_mut().for_each(Heard::name_again);
         }
         self.touched.insert(id);
     }
@@ -668,6 +672,7 @@ impl Engine {
             commit.after = commit.after.min(last);
         }
         room.flight.frames.retain(|frame| !frame.stored);
+        room.record.heard.values_mut().for_each(Heard::name_again);
         let past = PastCommits::load(self.provider.records(), room.id);
         self.publish_again(room, &past.only(|commit| commit.sequence > last));
         let user = self.account.user.clone();
