@@ -12,7 +12,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use aws_lc_rs::signature::Ed25519KeyPair;
 use jiff::Timestamp;
 use semver::Version;
 use serde::Serialize;
@@ -162,11 +162,6 @@ impl SigningKey {
     /// Its public half, as it stands in a root.
     pub fn public(&self) -> Key {
         self.pair.tuf_key()
-    }
-
-    /// The 32 bytes of its public half.
-    pub fn public_bytes(&self) -> &[u8] {
-        self.pair.public_key().as_ref()
     }
 
     /// 64 bytes of Ed25519.

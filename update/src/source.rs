@@ -143,7 +143,7 @@ impl Transport for Source {
             }
         };
         let failed = TransportError::new_with_cause(TransportErrorKind::Other, url, problem);
-        Ok(Box::pin(stream::iter([Err(failed)])))
+        Ok(Box::pin(stream::iter([Err::<Bytes, _>(failed)])))
     }
 }
 

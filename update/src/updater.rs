@@ -90,8 +90,9 @@ pub async fn check(
     {
         return Err(Refusal::LogRewritten.into());
     }
-    let newest_time = head.as_ref().map(|head| head.released);
-    if newest_time.is_some_and(|time| Timestamp::now() < time - CLOCKS_DIFFER) {
+    let newest = head.as_ref().map(|head| head.released);
+    let earliest = newest.map(|time| time.checked_sub(CLOCKS_DIFFER).unwrap_or(Timestamp::MIN));
+    if earliest.is_some_and(|earliest| Timestamp::now() < earliest) {
         return Err(Refusal::ClockSlow.into());
     }
     if trust.log != head {
