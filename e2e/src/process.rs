@@ -49,6 +49,34 @@ pub fn nats_server() -> anyhow::Result<PathBuf> {
     found.context("nats-server is not there: run `cargo xtask setup` first")
 }
 
+/// `systemd-analyze`, of this machine or as `cargo xtask setup` unpacks it.
+///
+/// # Errors
+/// When there is none.
+pub fn systemd_analyze() -> anyhow::Result<Command> {
+    let installed = Command::new("systemd-analyze").arg("--version").output();
+    if installed.is_ok_and(|output| output.status.success()) {
+        return Ok(Command::new("systemd-analyze"));
+    }
+    let here = env::current_exe().context("finding this program")?;
+    let mut candidates = here.ancestors().map(|folder| folder.join("tools/systemd"));
+    let found = candidates.find(|path| path.is_dir());
+    let root = found.context("systemd-analyze is not there: run `cargo xtask setup` first")?;
+    let libraries = ["x86_64-linux-gnu", "aarch64-linux-gnu"].map(|machine| {
+        let folder = root.join("usr/lib").join(machine);
+        [
+            folder.join("systemd"),
+            folder,
+            root.join("lib").join(machine),
+        ]
+    });
+    let mut command = Command::new(root.join("usr/bin/systemd-analyze"));
+    command
+        .env("LD_LIBRARY_PATH", env::join_paths(libraries.concat())?)
+        .env("SYSTEMD_UNIT_PATH", root.join("lib/systemd/system"));
+    Ok(command)
+}
+
 /// What a finished program left behind.
 #[derive(Debug)]
 pub struct Outcome {

@@ -8,7 +8,13 @@ use sotto_gateway::accounts_cli::{self, AccountsArgs};
 use sotto_gateway::break_glass::{self, AdmitArgs, LiftArgs};
 use sotto_gateway::provision::{self, InitArgs, OrgAddArgs};
 use sotto_gateway::run;
+use sotto_service::config::command::{self, ConfigArgs};
+use sotto_service::unit::{self, UnitArgs};
 use sotto_service::{ServerArgs, logging, tls};
+use sotto_update::command::UpdateArgs;
+
+/// What releases call this program.
+const NAME: &str = "sotto-gateway";
 
 /// Accounts, keys and rooms of a private Sotto server, over HTTPS.
 #[derive(Parser)]
@@ -29,6 +35,12 @@ enum Command {
     Accounts(AccountsArgs),
     /// Serve until SIGTERM or SIGINT.
     Run(ServerArgs),
+    /// Check and show the configuration.
+    Config(ConfigArgs),
+    /// Update this program, and return to the old one when the new one does not serve.
+    Update(UpdateArgs),
+    /// Print the systemd unit that runs the gateway.
+    Unit(UnitArgs),
 }
 
 #[derive(Subcommand)]
@@ -82,5 +94,12 @@ fn start(command: Command) -> anyhow::Result<()> {
             logging::start(&args.log)?;
             runtime.block_on(run::run(&args))
         }
+        Command::Config(args) => Ok(command::run(&args)?),
+        Command::Update(args) => {
+            logging::start("warn")?;
+            let version = env!("CARGO_PKG_VERSION");
+            runtime.block_on(sotto_update::command::run(args, NAME, version))
+        }
+        Command::Unit(args) => Ok(unit::print(&args, NAME, "gateway")?),
     }
 }

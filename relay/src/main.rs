@@ -24,7 +24,13 @@ use std::path::PathBuf;
 use crate::cluster::{BootstrapArgs, ClusterArgs, JoinArgs};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use sotto_service::config::command::{self, ConfigArgs};
+use sotto_service::unit::{self, UnitArgs};
 use sotto_service::{ServerArgs, logging, shutdown, tls};
+use sotto_update::command::UpdateArgs;
+
+/// What releases call this program.
+const NAME: &str = "sotto-relay";
 
 /// The relay of a Sotto server.
 #[derive(Parser)]
@@ -44,6 +50,12 @@ enum Command {
     Join(Box<JoinArgs>),
     /// Look after the nodes of a cluster.
     Cluster(ClusterArgs),
+    /// Check and show the configuration.
+    Config(ConfigArgs),
+    /// Update this program, and return to the old one when the new one does not serve.
+    Update(UpdateArgs),
+    /// Print the systemd unit that runs the relay.
+    Unit(UnitArgs),
 }
 
 #[derive(clap::Args)]
@@ -78,5 +90,11 @@ async fn main() -> Result<()> {
             logging::start("warn")?;
             cluster::run(&args).await
         }
+        Command::Config(args) => Ok(command::run(&args)?),
+        Command::Update(args) => {
+            logging::start("warn")?;
+            sotto_update::command::run(args, NAME, env!("CARGO_PKG_VERSION")).await
+        }
+        Command::Unit(args) => Ok(unit::print(&args, NAME, "relay")?),
     }
 }

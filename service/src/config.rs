@@ -1,7 +1,12 @@
 //! The configuration of a private server.
 //!
-//! One precedence, the same for every setting: a flag wins over its
-//! environment variable, which wins over `server.toml`.
+//! One precedence, the same for every setting and every server program: a flag
+//! wins over an environment variable, which wins over `server.toml`
+//! ([`sources`]). [`command`] checks and shows what comes of it.
+
+pub mod command;
+mod nearest;
+pub mod sources;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sotto_proto::{OrgName, ProjectName};
 
 use crate::Layout;
+pub use crate::config::sources::{ServerArgs, Sources};
 pub use crate::limits::{Limits, LimitsConfig};
 use crate::private_files::{self, FileError};
 
@@ -144,6 +150,14 @@ pub enum ConfigError {
     /// The file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// What is said in the environment or by flags does not fit.
+    #[error("{origin} does not fit: {problem}")]
+    Override {
+        /// Who said it.
+        origin: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The file is not what is expected; the message names the line and key.
     #[error("{path} is not a valid configuration: {problem}")]
     Invalid {
@@ -166,14 +180,16 @@ impl ServerConfig {
         }
         let path = layout.config();
         let text = private_files::read_text(&path, FILE_MAX)?;
-        let config: Self = toml::from_str(&text)
-            .map_err(|error| error.to_string())
+        Self::read(&text).map_err(|problem| ConfigError::Invalid {
+            path: path.display().to_string(),
+            problem,
+        })
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        toml::from_str(text)
+            .map_err(|error| nearest::explain(&error))
             .and_then(Self::checked)
-            .map_err(|problem| ConfigError::Invalid {
-                path: path.display().to_string(),
-                problem,
-            })?;
-        Ok(config)
     }
 
     /// Writes `server.toml`, durably.
@@ -284,59 +300,13 @@ pub fn certificate_hosts(public_host: &str) -> Vec<String> {
     hosts
 }
 
-/// The flags that every server binary's `run` has.
-#[derive(Debug, Clone, clap::Args)]
-pub struct ServerArgs {
-    /// The server's data directory.
-    #[arg(long, env = "SOTTO_SERVER_DIR", value_name = "DIR")]
-    pub dir: PathBuf,
-
-    /// Where the gateway listens, instead of what server.toml says.
-    #[arg(long, env = "SOTTO_GATEWAY_LISTEN", value_name = "IP:PORT")]
-    gateway_listen: Option<SocketAddr>,
-
-    /// Where nats-server listens, instead of what server.toml says.
-    #[arg(long, env = "SOTTO_NATS_LISTEN", value_name = "IP:PORT")]
-    nats_listen: Option<SocketAddr>,
-
-    /// How much to log: a level (error, warn, info, debug) or a filter.
-    #[arg(long, env = "SOTTO_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
-
-    /// Stop when standard input ends, which it does when the parent is gone.
-    #[arg(long)]
-    pub exit_with_parent: bool,
-}
-
-impl ServerArgs {
-    /// The layout, with its one absolute path, and the configuration in force.
-    ///
-    /// # Errors
-    /// As [`ServerConfig::load`].
-    pub fn load(&self) -> Result<(Layout, ServerConfig), ConfigError> {
-        let mut config = ServerConfig::load(&Layout::new(&self.dir))?;
-        let root = std::fs::canonicalize(&self.dir)
-            .map_err(|error| FileError::new("find", &self.dir, error))?;
-        let layout = Layout::new(root);
-        if let Some(listen) = self.gateway_listen {
-            config.gateway.listen = listen;
-        }
-        if let Some(listen) = self.nats_listen {
-            config.nats.listen = listen;
-        }
-        Ok((layout, config))
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::num::NonZeroU64;
-
-    use clap::Parser;
 
     use super::*;
 
-    fn config() -> ServerConfig {
+    pub(crate) fn config() -> ServerConfig {
         ServerConfig {
             sms: None,
             server_name: "sotto-1".to_owned(),
@@ -368,7 +338,7 @@ mod tests {
         }
     }
 
-    fn saved() -> (tempfile::TempDir, Layout) {
+    pub(crate) fn saved() -> (tempfile::TempDir, Layout) {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
         config().save(&layout).unwrap();
@@ -396,6 +366,7 @@ mod tests {
         std::fs::write(layout.config(), text).unwrap();
         let error = ServerConfig::load(&layout).unwrap_err().to_string();
         assert!(error.contains("listne"), "{error}");
+        assert!(error.contains("did you mean `listen`?"), "{error}");
         assert!(error.contains("server.toml"), "{error}");
     }
 
@@ -411,27 +382,5 @@ mod tests {
             breaks(&mut config);
             assert!(config.checked().is_err());
         }
-    }
-
-    #[derive(Parser)]
-    struct Binary {
-        #[command(flatten)]
-        server: ServerArgs,
-    }
-
-    #[test]
-    fn a_flag_wins_over_the_file() {
-        let (folder, _) = saved();
-        let dir = folder.path().to_str().unwrap();
-        let parse = |more: &[&str]| {
-            let args = ["binary", "--dir", dir]
-                .into_iter()
-                .chain(more.iter().copied());
-            Binary::parse_from(args).server.load().unwrap().1
-        };
-        assert_eq!(parse(&[]), config());
-        let config = parse(&["--nats-listen", "[::]:5000"]);
-        assert_eq!(config.local_nats_url(), "tls://[::1]:5000");
-        assert_eq!(config.nats_url(), "tls://chat.example:5000");
     }
 }

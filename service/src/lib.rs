@@ -15,6 +15,7 @@ pub mod readiness;
 pub mod replicas;
 pub mod shutdown;
 pub mod tls;
+pub mod unit;
 
 pub use config::{OrgConfig, ServerArgs, ServerConfig, SmsConfig};
 pub use layout::Layout;

@@ -9,6 +9,7 @@
 mod checks;
 mod documents;
 mod measures;
+mod release;
 mod shell;
 mod tools;
 
@@ -19,12 +20,13 @@ use anyhow::bail;
 
 const USAGE: &str = "usage: cargo xtask TASK
 
-  setup          unpack nats-server, slapd and Chromium under target/tools
+  setup          unpack nats-server, slapd, systemd and Chromium under target/tools
   demo [ARGS]    build, then play the whole product through on this machine (demo --help)
   test [ARGS]    build, then run every test; ARGS go to the test runner
   bench [ARGS]   build with optimisation, then measure (bench --help)
   budget         measure bytes and round trips, and write docs/budget.md anew
   faults [ARGS]  have everything go wrong: --seconds N, --seed N
+  release MODE   build reproducibly, describe and sign (release alone says how)
   documents      check that documents name only what exists
   ci             formatting, lints, documents, dependencies, tests and the demo";
 
@@ -47,6 +49,7 @@ fn run() -> anyhow::Result<()> {
         Some((task, rest)) if task == "bench" => measures::bench(rest),
         Some((task, [])) if task == "budget" => measures::budget(),
         Some((task, rest)) if task == "faults" => measures::faults(rest),
+        Some((task, rest)) if task == "release" => release::run(rest),
         Some((task, [])) if task == "documents" => documents::check(),
         Some((task, [])) if task == "ci" => checks::all(),
         _ => bail!("{USAGE}"),

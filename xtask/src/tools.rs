@@ -19,6 +19,7 @@ pub(crate) fn all() -> anyhow::Result<()> {
     nats_server()?;
     prometheus_client()?;
     slapd()?;
+    systemd()?;
     chromium()
 }
 
@@ -136,6 +137,21 @@ pub(crate) fn chromium() -> anyhow::Result<()> {
     bail!("{} does not start: {advice}", unpacked.display())
 }
 
+/// The same with Debian's systemd, below `target/tools/systemd`, for the test of
+/// the units: only `systemd-analyze` is ever run.
+pub(crate) fn systemd() -> anyhow::Result<()> {
+    let unpacked = tools().join("systemd");
+    if systemd_runs(&unpacked)? || systemd_runs(Path::new("/"))? {
+        return Ok(());
+    }
+    let advice = "install the package systemd by hand";
+    unpack_packages(&["systemd", "libsystemd-shared"], &unpacked).context(advice)?;
+    if systemd_runs(&unpacked)? {
+        return Ok(());
+    }
+    bail!("{} does not start: {advice}", unpacked.display())
+}
+
 /// Unpacks Debian's packages, and those that they need and this machine lacks.
 fn unpack_packages(packages: &[&str], unpacked: &Path) -> anyhow::Result<()> {
     if output(program("apt-get")?.arg("--version"))?.is_none() {
@@ -196,6 +212,22 @@ fn chromium_runs(root: &Path) -> anyhow::Result<bool> {
         }
     }
     Ok(root.join("usr/bin/certutil").exists())
+}
+
+/// Whether the systemd-analyze below `root` prints its version.
+fn systemd_runs(root: &Path) -> anyhow::Result<bool> {
+    let libraries = ["x86_64-linux-gnu", "aarch64-linux-gnu"].map(|machine| {
+        let folder = root.join("usr/lib").join(machine);
+        [
+            folder.join("systemd"),
+            folder,
+            root.join("lib").join(machine),
+        ]
+    });
+    let libraries = env::join_paths(libraries.concat())?;
+    let mut analyze = program(root.join("usr/bin/systemd-analyze"))?;
+    analyze.arg("--version").env("LD_LIBRARY_PATH", &libraries);
+    Ok(output(&mut analyze)?.is_some())
 }
 
 /// Whether the slapd below `root` prints its version.
