@@ -9,7 +9,6 @@
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "a program for those who measure: what goes wrong ends it"
@@ -79,6 +78,9 @@ struct Arguments {
     #[arg(long)]
     json: bool,
 }
+
+/// What starts a tunnel.
+type Start<'a> = Box<dyn Fn() -> Tunnel + 'a>;
 
 /// Programs that run until this is dropped.
 struct Tunnel {
@@ -466,7 +468,7 @@ async fn main() {
     let mut figures: BTreeMap<&str, BTreeMap<&str, Vec<f64>>> = BTreeMap::new();
     let mut rows = Vec::new();
     for _ in 0..arguments.runs {
-        let mut tunnels: Vec<(&str, Box<dyn Fn() -> Tunnel>)> = vec![(
+        let mut tunnels: Vec<(&str, Start<'_>)> = vec![(
             "sotto-tunnel",
             Box::new(|| sotto(&arguments.sotto, server, arguments.links)),
         )];

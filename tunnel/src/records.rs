@@ -129,10 +129,10 @@ impl Records {
 ///
 /// # Errors
 /// When the list does not read, or one is there twice.
-pub(crate) fn extensions<'a, const N: usize>(
-    mut list: &'a [u8],
+pub(crate) fn extensions<const N: usize>(
+    mut list: &[u8],
     wanted: [u16; N],
-) -> Result<[Option<&'a [u8]>; N], Refusal> {
+) -> Result<[Option<&[u8]>; N], Refusal> {
     let mut seen = std::collections::BTreeSet::new();
     let mut found = [None; N];
     while !list.is_empty() {

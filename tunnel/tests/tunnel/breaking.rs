@@ -304,17 +304,15 @@ async fn a_public_end_that_changes_bytes_is_noticed() {
             .await;
             let tls = identity.connect(dishonest).await.unwrap();
             let (mut reader, mut writer) = tokio::io::split(tls);
-            let sending = async {
-                // It may break in the middle.
-                if writer.write_all(&sent).await.is_ok() {
-                    writer.shutdown().await.ok();
-                }
-            };
+            // Without an end: it is the server's part not to take one for it.
+            let sending = writer.write_all(&sent);
             let mut heard = Vec::new();
             let both = async {
                 tokio::select! {
+                    // What is wrong is noticed here, before more is sent.
+                    biased;
                     read = reader.read_to_end(&mut heard) => read,
-                    never = async { sending.await; std::future::pending().await } => never,
+                    never = async { sending.await.ok(); std::future::pending().await } => never,
                 }
             };
             let read = timeout(PATIENCE, both).await.unwrap();

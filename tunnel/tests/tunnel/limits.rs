@@ -97,6 +97,7 @@ async fn who_does_not_read_holds_nobody_up_and_little_memory() {
             Ok(b'!') => while tls.write_all(&[1; 65_536]).await.is_ok() {},
             _ => {
                 tls.write_all(b"ello").await.ok();
+                tls.shutdown().await.ok();
             }
         }
     })

@@ -180,7 +180,7 @@ pub async fn tunnel_with(
     let route = format!("{NAME}={server}");
     let dialer = Dialer::start(key.folder.path(), &[&end.to], &[route], dial);
     // The key stays as long as it is read: now.
-    end.linked(2).await;
+    end.linked(1).await;
     (end, dialer)
 }
 
