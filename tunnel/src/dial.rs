@@ -1,0 +1,322 @@
+//! `sotto-tunnel dial`: the private end. It keeps links to public ends, and
+//! joins what comes over them with the servers beside it.
+
+use std::num::NonZeroU8;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rand::Rng;
+use sotto_proto::wire::{TunnelDialer, TunnelRoute, TunnelWelcome};
+use sotto_service::cluster::{Endpoint, joining_config};
+use sotto_service::{private_files, shutdown};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use yamux::Mode;
+use zeroize::Zeroizing;
+
+use crate::auth::{ALPN, DialerKey, EXPORTER, VERSION};
+use crate::endpoint::PublicEnd;
+use crate::frame;
+use crate::link::{link, tend_link};
+use crate::metrics::{self, DialerMetrics, ToPublicEnd};
+use crate::name::LINK_NAME;
+use crate::private::{Private, Target};
+use crate::registry::Route;
+
+/// How long a public end may take to answer.
+const ANSWER: Duration = Duration::from_secs(15);
+/// The pause before a link that was lost is made anew, at first and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A link that lived so long was a good one.
+const GOOD: Duration = Duration::from_secs(10);
+const KEY_MAX: u64 = 1_024;
+
+/// The flags of `sotto-tunnel dial`.
+#[derive(Debug, clap::Args)]
+pub struct DialArgs {
+    /// The private end's data directory: its key.
+    #[arg(long, env = "SOTTO_TUNNEL_DIR", value_name = "DIR")]
+    dir: PathBuf,
+
+    /// A public end, as `sotto-tunnel serve` prints it; may be said several
+    /// times.
+    #[arg(long, required = true, value_name = "tunnel://HOST:PORT/FINGERPRINT")]
+    to: Vec<PublicEnd>,
+
+    /// What clients ask for, and the server that it is; may be said several
+    /// times. Without a port, any.
+    #[arg(long, required = true, value_name = "NAME[:PORT]=HOST:PORT")]
+    route: Vec<RouteTo>,
+
+    /// Links to each public end.
+    #[arg(long, default_value = "2", value_name = "NUMBER")]
+    links: NonZeroU8,
+
+    /// Tell servers the addresses of clients, by a PROXY protocol header
+    /// (version 2) before each connection. They must expect it.
+    #[arg(long)]
+    proxy_protocol: bool,
+
+    #[command(flatten)]
+    common: crate::CommonArgs,
+}
+
+impl DialArgs {
+    /// How much to log.
+    pub fn log(&self) -> &str {
+        &self.common.log
+    }
+}
+
+/// `NAME:PORT=HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct RouteTo {
+    route: Route,
+    to: Endpoint,
+}
+
+impl FromStr for RouteTo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (from, to) = text.split_once('=').ok_or("write NAME=HOST:PORT")?;
+        let (pattern, port) = match from.split_once(':') {
+            None => (from, None),
+            Some((name, port)) => {
+                let port = port.parse::<u16>().ok().filter(|port| *port != 0);
+                (name, Some(port.ok_or("the port of the name is none")?))
+            }
+        };
+        let pattern = pattern
+            .parse()
+            .map_err(|error: crate::name::NameError| error.to_string())?;
+        Ok(Self {
+            route: Route { pattern, port },
+            to: to
+                .parse()
+                .map_err(|error: sotto_service::cluster::NameError| error.to_string())?,
+        })
+    }
+}
+
+/// The flags of `sotto-tunnel key`.
+#[derive(Debug, clap::Args)]
+pub struct KeyArgs {
+    /// The private end's data directory, made if it is missing.
+    #[arg(long, env = "SOTTO_TUNNEL_DIR", value_name = "DIR")]
+    dir: PathBuf,
+}
+
+/// Prints the public key, which is made if there is none.
+///
+/// # Errors
+/// When the directory cannot be used.
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+pub fn print_key(args: &KeyArgs) -> Result<()> {
+    let path = key_file(&args.dir);
+    if !path.exists() {
+        private_files::create_dir(&args.dir)?;
+        private_files::write(&path, DialerKey::generate().seed()?.as_bytes())?;
+    }
+    println!("{}", read_key(&args.dir)?.public());
+    Ok(())
+}
+
+fn key_file(dir: &Path) -> PathBuf {
+    dir.join("dialer.nk")
+}
+
+fn read_key(dir: &Path) -> Result<DialerKey> {
+    let path = key_file(dir);
+    if !path.exists() {
+        let dir = dir.display();
+        bail!("there is no dialer's key in {dir}: make one with `sotto-tunnel key --dir {dir}`");
+    }
+    let seed = Zeroizing::new(private_files::read_text(&path, KEY_MAX)?);
+    let key = DialerKey::from_seed(seed.trim());
+    key.with_context(|| {
+        format!(
+            "{} does not hold a dialer's key: restore it from a backup",
+            path.display()
+        )
+    })
+}
+
+/// Keeps links until SIGTERM, SIGINT or, when asked to, the end of the parent.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn dial(args: DialArgs) -> Result<()> {
+    let stop = shutdown::watch(args.common.exit_with_parent)?;
+    let key = read_key(&args.dir)?;
+    let metrics = DialerMetrics::default();
+    let ends: Vec<Arc<AtomicUsize>> = args.to.iter().map(|_| Arc::default()).collect();
+    let health = {
+        let ends: Vec<_> = args
+            .to
+            .iter()
+            .map(|to| to.at.to_string())
+            .zip(ends.clone())
+            .collect();
+        move || match ends
+            .iter()
+            .find(|(_, links)| links.load(Ordering::Relaxed) == 0)
+        {
+            None => Ok(()),
+            Some((to, _)) => Err(format!("there is no link to {to}")),
+        }
+    };
+    let shown = metrics::show(args.common.monitor, metrics.registry(), health).await?;
+    let targets = args.route.into_iter().map(|route| Target {
+        route: route.route,
+        to: route.to,
+    });
+    let private = Arc::new(Private {
+        targets: targets.collect(),
+        proxy_protocol: args.proxy_protocol,
+        metrics,
+    });
+    let key = Arc::new(key);
+    let mut dialing = JoinSet::new();
+    for (to, links) in args.to.iter().zip(&ends) {
+        let mut config = joining_config(to.fingerprint)?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        let connector = TlsConnector::from(Arc::new(config));
+        for _ in 0..args.links.get() {
+            let dialer = Dialer {
+                to: to.at.clone(),
+                connector: connector.clone(),
+                key: Arc::clone(&key),
+                private: Arc::clone(&private),
+                links: Arc::clone(links),
+            };
+            dialing.spawn(dialer.keep());
+        }
+    }
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        failed = shown => failed,
+        Some(Err(failed)) = dialing.join_next() => Err(failed).context("a link cannot be kept"),
+    }
+}
+
+/// What keeps one link.
+struct Dialer {
+    to: Endpoint,
+    connector: TlsConnector,
+    key: Arc<DialerKey>,
+    private: Arc<Private>,
+    links: Arc<AtomicUsize>,
+}
+
+impl Dialer {
+    async fn keep(self) {
+        let label = ToPublicEnd {
+            to: self.to.to_string(),
+        };
+        let mut pause = PAUSE_MIN;
+        loop {
+            let began = Instant::now();
+            match self.dial_once(&label).await {
+                Ok(()) => tracing::info!(to = %self.to, "a link has ended"),
+                Err(error) => tracing::warn!(to = %self.to, "no link: {error:#}"),
+            }
+            self.private.metrics.links_lost.get_or_create(&label).inc();
+            if began.elapsed() >= GOOD {
+                pause = PAUSE_MIN;
+            }
+            // Not all at the same time.
+            let jitter = rand::thread_rng().gen_range(0.5..1.0);
+            tokio::time::sleep(pause.mul_f64(jitter)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Makes one link, and serves it until it ends.
+    async fn dial_once(&self, label: &ToPublicEnd) -> Result<()> {
+        let tls = timeout(ANSWER, self.introduce())
+            .await
+            .context("it does not answer")??;
+        let (opener, link) = link(tls, Mode::Server);
+        tracing::info!(to = %self.to, "a link is there");
+        self.links.fetch_add(1, Ordering::Relaxed);
+        let metric = self.private.metrics.links.get_or_create(label).clone();
+        metric.inc();
+        let mut streams = JoinSet::new();
+        let ended = link
+            .run(|stream| {
+                while streams.try_join_next().is_some() {}
+                if let Ok(stream) = opener.accept(stream) {
+                    streams.spawn(Arc::clone(&self.private).serve(stream));
+                }
+            })
+            .await;
+        metric.dec();
+        self.links.fetch_sub(1, Ordering::Relaxed);
+        // What was received is still passed on.
+        streams.detach_all();
+        Ok(ended?)
+    }
+
+    async fn introduce(&self) -> Result<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect(self.to.to_string())
+            .await
+            .context("it cannot be reached")?;
+        tend_link(&tcp)?;
+        let connected = self.connector.connect(LINK_NAME.try_into()?, tcp).await;
+        let mut tls = connected.context("it is not the public end of this fingerprint")?;
+        let binding = tls
+            .get_ref()
+            .1
+            .export_keying_material([0; 32], EXPORTER, None)?;
+        let routes = self.private.targets.iter().map(|target| TunnelRoute {
+            name: target.route.pattern.to_string(),
+            port: target.route.port.unwrap_or(0).into(),
+        });
+        let dialer = TunnelDialer {
+            version: VERSION,
+            key: self.key.public(),
+            proof: self.key.prove(&binding)?.into(),
+            routes: routes.collect(),
+            wants_addresses: self.private.proxy_protocol,
+        };
+        frame::send(&mut tls, &dialer).await?;
+        let welcome: TunnelWelcome = frame::receive(&mut tls).await?;
+        match welcome.refusal.is_empty() {
+            true => Ok(tls),
+            false => bail!("it refuses: {}", welcome.refusal.escape_default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_a_name_with_or_without_a_port_and_a_server() {
+        let route: RouteTo = "*.example:4222=[::1]:4223".parse().unwrap();
+        assert_eq!(route.route.port, Some(4222));
+        assert_eq!(route.to.to_string(), "[::1]:4223");
+        assert_eq!("a.example=b:1".parse::<RouteTo>().unwrap().route.port, None);
+        for bad in [
+            "",
+            "a.example",
+            "a.example=",
+            "a.example=b",
+            "a.example:0=b:1",
+            "A=b:1",
+            "=b:1",
+        ] {
+            assert!(bad.parse::<RouteTo>().is_err(), "{bad}");
+        }
+    }
+}

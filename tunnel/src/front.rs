@@ -1,0 +1,322 @@
+//! The side of a public end that clients, and dialers, come to.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use sotto_proto::OrgName;
+use sotto_proto::wire::tunnel_stream_answer::Answer;
+use sotto_proto::wire::{TunnelStream, TunnelStreamAnswer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::closing::refuse;
+use crate::frame;
+use crate::hello::{ClientHello, HelloReader};
+use crate::link::{LinkStream, tend};
+use crate::metrics::{ForReason, OfOrg, OfOrgEachWay};
+use crate::name::LINK_NAME;
+use crate::public::{DialerLink, Public};
+use crate::reception;
+use crate::refusal::Refusal;
+use crate::server_hello::ServerHelloReader;
+use crate::splice::{Broken, Observer, Splice, Way};
+use crate::table::Org;
+
+/// How long a link may take to answer before another one is tried.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Most of a server's first bytes that are waited for.
+const FIRST: usize = 16 * 1024;
+/// How long a client waits for somebody behind the name it asked for.
+const NOBODY: Duration = Duration::from_secs(8);
+/// How long nothing is accepted after the system refused to.
+const OUT_OF_FILES: Duration = Duration::from_millis(20);
+
+/// Accepts until `stop`.
+pub async fn accept(
+    public: Arc<Public>,
+    listener: TcpListener,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((tcp, client)) => {
+                tasks.spawn(stop.clone().run_until_cancelled_owned(serve(
+                    Arc::clone(&public),
+                    tcp,
+                    client,
+                )));
+            }
+            // The oldest of those that only wait makes room.
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be accepted");
+                public.lobby().evict();
+                tokio::time::sleep(OUT_OF_FILES).await;
+            }
+        }
+    }
+}
+
+async fn serve(public: Arc<Public>, mut tcp: TcpStream, client: SocketAddr) {
+    let hello = match wait_for_hello(&public, &mut tcp).await {
+        Ok(Some(hello)) => hello,
+        // It went, or never came.
+        Ok(None) | Err(Broken::Io(_) | Broken::Idle) => return,
+        Err(Broken::Refused(refusal) | Broken::Stopped(refusal)) => {
+            return turn_away(&public, tcp, refusal).await;
+        }
+    };
+    if hello.name.as_str() == LINK_NAME {
+        return reception::receive(public, tcp, [hello.bytes, hello.rest].concat()).await;
+    }
+    match pass_on(&public, tcp, client, hello).await {
+        Ok(()) => {}
+        Err((Some(tcp), refusal)) => turn_away(&public, tcp, refusal).await,
+        Err((None, refusal)) => count(&public, refusal),
+    }
+}
+
+async fn turn_away(public: &Public, tcp: TcpStream, refusal: Refusal) {
+    tracing::debug!(reason = refusal.label(), "refused");
+    count(public, refusal);
+    refuse(tcp, refusal).await;
+}
+
+fn count(public: &Public, refusal: Refusal) {
+    let reason = ForReason {
+        reason: refusal.label(),
+    };
+    public.metrics.refused.get_or_create(&reason).inc();
+}
+
+/// `None` when there was not one in time, or its place was needed.
+async fn wait_for_hello(
+    public: &Public,
+    tcp: &mut TcpStream,
+) -> Result<Option<ClientHello>, Broken> {
+    tend(tcp)?;
+    let (number, evicted) = public.lobby().enter(public.table().limits().waiting);
+    public.metrics.waiting.inc();
+    let reading = timeout(public.patience.hello, read_hello(tcp));
+    let read = evicted.run_until_cancelled(reading).await;
+    public.metrics.waiting.dec();
+    public.lobby().leave(number);
+    match read {
+        None | Some(Err(_)) => Ok(None),
+        Some(Ok(read)) => read.map(Some),
+    }
+}
+
+async fn read_hello(tcp: &mut TcpStream) -> Result<ClientHello, Broken> {
+    let mut reader = HelloReader::default();
+    loop {
+        // Without a buffer while nothing comes.
+        tcp.readable().await?;
+        let mut buffer = [0; 4_096];
+        let length = match tcp.try_read(&mut buffer) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let pushed = reader.push(buffer.get(..length).unwrap_or_default());
+        if let Some(hello) = pushed.map_err(Broken::Refused)? {
+            return Ok(hello);
+        }
+    }
+}
+
+/// Joins a client with whoever announces the name it asks for. A refusal comes
+/// with the connection while its client can be told.
+async fn pass_on(
+    public: &Arc<Public>,
+    tcp: TcpStream,
+    client: SocketAddr,
+    hello: ClientHello,
+) -> Result<(), (Option<TcpStream>, Refusal)> {
+    let table = public.table();
+    let Some(org) = table.owner(&hello.name) else {
+        return Err((Some(tcp), Refusal::UnknownName));
+    };
+    let _counted = match public.open(&table, org) {
+        Ok(counted) => counted,
+        Err(refusal) => return Err((Some(tcp), refusal)),
+    };
+    let opened = match tcp.local_addr() {
+        Ok(server) => reach(public, org, client, server, &hello).await,
+        Err(_) => None,
+    };
+    let Some(Reached { stream, first }) = opened else {
+        return Err((Some(tcp), Refusal::Unreachable));
+    };
+    let counts = Counts::new(public, org);
+    public.metrics.accepted.get_or_create(&of(&org.name)).inc();
+    let splice = Splice {
+        tcp,
+        stream,
+        first,
+        server_hello: Some(ServerHelloReader::default()),
+        observer: &counts,
+        idle: public.patience.idle,
+    };
+    tokio::select! {
+        spliced = splice.run() => match spliced {
+            Ok(()) => Ok(()),
+            Err(Broken::Refused(refusal) | Broken::Stopped(refusal)) => Err((None, refusal)),
+            Err(Broken::Io(_) | Broken::Idle) => {
+                public.metrics.broken.inc();
+                Ok(())
+            }
+        },
+        () = given_away(public, org, &hello) => {
+            public.metrics.broken.inc();
+            Ok(())
+        }
+    }
+}
+
+/// A server that was reached.
+struct Reached {
+    stream: LinkStream,
+    /// What it said first, if that was waited for.
+    first: Vec<u8>,
+}
+
+/// Opens a stream on one of the org's links, hands the hello over, and waits
+/// for the server's first bytes; tries other links when that one does not
+/// answer. Nothing is lost by that: the client has had nothing yet, and what
+/// came behind its hello is sent only once.
+async fn reach(
+    public: &Public,
+    org: &Org,
+    client: SocketAddr,
+    server: SocketAddr,
+    hello: &ClientHello,
+) -> Option<Reached> {
+    let deadline = Instant::now() + NOBODY;
+    let mut tried: Vec<DialerLink> = Vec::new();
+    loop {
+        let added = public.link_added.notified();
+        tokio::pin!(added);
+        added.as_mut().enable();
+        let links = public
+            .links()
+            .candidates(&org.name, &hello.name, server.port(), |link| {
+                link.opener.streams()
+            });
+        let fresh = links
+            .into_iter()
+            .find(|link| !tried.iter().any(|other| other.opener.is(&link.opener)));
+        match fresh {
+            Some(link) => {
+                let attempt = timeout(ANSWER, ask(&link, client, server, hello));
+                match attempt.await {
+                    Ok(Ok(stream)) => return Some(stream),
+                    Ok(Err(error)) => tracing::debug!(org = %org.name, %error, "a link failed"),
+                    Err(_) => tracing::info!(org = %org.name, "a link does not answer"),
+                }
+                tried.push(link);
+            }
+            None => timeout_at(deadline, added).await.ok()?,
+        }
+    }
+}
+
+async fn ask(
+    link: &DialerLink,
+    client: SocketAddr,
+    server: SocketAddr,
+    hello: &ClientHello,
+) -> io::Result<Reached> {
+    let mut stream = link.opener.open().await.map_err(io::Error::other)?;
+    let mut open = TunnelStream {
+        name: hello.name.to_string(),
+        port: server.port().into(),
+        ..TunnelStream::default()
+    };
+    if link.wants_addresses {
+        open.client = client.to_string();
+        open.server = server.to_string();
+    }
+    frame::send(&mut stream, &open).await?;
+    stream.write_all(&hello.bytes).await?;
+    let answer: TunnelStreamAnswer = frame::receive(&mut stream).await?;
+    if answer.answer() != Answer::Accepted {
+        return Err(io::Error::other(answer.answer().as_str_name()));
+    }
+    if !hello.rest.is_empty() {
+        stream.write_all(&hello.rest).await?;
+        return Ok(Reached {
+            stream,
+            first: Vec::new(),
+        });
+    }
+    let mut first = Vec::with_capacity(FIRST);
+    match stream.read_buf(&mut first).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(Reached { stream, first }),
+    }
+}
+
+/// Returns when the name is not the org's any more.
+async fn given_away(public: &Public, org: &Org, hello: &ClientHello) {
+    let mut table = public.table.clone();
+    let given_away = |table: &Arc<crate::table::NameTable>| {
+        table
+            .owner(&hello.name)
+            .is_none_or(|owner| owner.name != org.name)
+    };
+    if table.wait_for(given_away).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn of(org: &OrgName) -> OfOrg {
+    OfOrg {
+        org: org.to_string(),
+    }
+}
+
+/// What passes of one org.
+struct Counts<'a> {
+    public: &'a Public,
+    org: &'a Org,
+    bytes_in: Counter,
+    bytes_out: Counter,
+}
+
+impl<'a> Counts<'a> {
+    fn new(public: &'a Public, org: &'a Org) -> Self {
+        let counter = |way| {
+            let label = OfOrgEachWay {
+                org: org.name.to_string(),
+                way,
+            };
+            public.metrics.bytes.get_or_create(&label).clone()
+        };
+        Self {
+            public,
+            org,
+            bytes_in: counter("in"),
+            bytes_out: counter("out"),
+        }
+    }
+}
+
+impl Observer for Counts<'_> {
+    fn passing(&self, way: Way, bytes: usize) -> Result<(), Refusal> {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.public.pass(self.org, bytes)?;
+        match way {
+            Way::In => self.bytes_in.inc_by(bytes),
+            Way::Out => self.bytes_out.inc_by(bytes),
+        };
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! `sotto-tunnel`: both ends of a tunnel.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use sotto_service::{logging, tls};
+use sotto_tunnel::dial::{self, DialArgs, KeyArgs};
+use sotto_tunnel::serve::{self, ServeArgs};
+
+/// A private server behind a public machine that learns nothing.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The public end: pass connections on to who announces their names.
+    Serve(ServeArgs),
+    /// The private end: announce names, and serve them from here.
+    Dial(DialArgs),
+    /// Print the private end's public key; the first time, make it.
+    Key(KeyArgs),
+}
+
+fn main() -> ExitCode {
+    tls::install_provider();
+    match start(Args::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(
+                clippy::print_stderr,
+                reason = "the last word of a program that failed"
+            )]
+            {
+                eprintln!("sotto-tunnel: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start")?;
+    match command {
+        Command::Serve(args) => {
+            logging::start(args.log())?;
+            runtime.block_on(serve::serve(&args))
+        }
+        Command::Dial(args) => {
+            logging::start(args.log())?;
+            runtime.block_on(dial::dial(args))
+        }
+        Command::Key(args) => dial::print_key(&args),
+    }
+}
