@@ -107,7 +107,7 @@ pub(crate) struct Flight {
 /// See [`Flight`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct FlyingFrame {
-    /// Unlike those of the others that are under way.
+    /// Given by [`Flight::push`]: unlike those of the others under way.
     pub(crate) number: u64,
     /// A record of its own, which does not change: [`Key::Frame`].
     #[serde(skip)]
@@ -157,10 +157,12 @@ pub(crate) struct Room {
 }
 
 impl Flight {
-    /// A number that no frame has.
-    pub(crate) fn next_number(&self) -> u64 {
+    /// Adds a frame, whose payload is written here and never again.
+    pub(crate) fn push(&mut self, records: &Records, room: RoomId, mut frame: FlyingFrame) {
         let newest = self.frames.iter().map(|frame| frame.number).max();
-        newest.map_or(0, |newest| newest.saturating_add(1))
+        frame.number = newest.map_or(0, |newest| newest.saturating_add(1));
+        records.put_bytes(Key::Frame(room, frame.number), frame.payload.clone());
+        self.frames.push(frame);
     }
 
     fn load(records: &Records, room: RoomId) -> Result<Self, RecordsError> {
@@ -181,9 +183,6 @@ impl Flight {
         }
         if self.frames.is_empty() {
             return records.delete(Key::Flight(room));
-        }
-        for frame in &self.frames {
-            records.put_bytes(Key::Frame(room, frame.number), frame.payload.clone());
         }
         records.put(Key::Flight(room), self);
     }

@@ -10,7 +10,7 @@ use sotto_gateway::provision::{self, InitArgs, OrgAddArgs};
 use sotto_gateway::run;
 use sotto_service::config::command::{self, ConfigArgs};
 use sotto_service::unit::{self, UnitArgs};
-use sotto_service::{ServerArgs, logging, tls};
+use sotto_service::{ServerArgs, exit, logging, tls};
 use sotto_update::command::UpdateArgs;
 
 /// What releases call this program.
@@ -55,19 +55,7 @@ enum OrgCommand {
 
 fn main() -> ExitCode {
     tls::install_provider();
-    match start(Args::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            #[expect(
-                clippy::print_stderr,
-                reason = "the last word of a program that failed"
-            )]
-            {
-                eprintln!("sotto-gateway: {error:#}");
-            }
-            ExitCode::FAILURE
-        }
-    }
+    exit::code(NAME, start(Args::parse().command))
 }
 
 fn start(command: Command) -> anyhow::Result<()> {

@@ -70,9 +70,10 @@ impl Org {
         snapshot: PathBuf,
     ) -> Result<Self, OrgError> {
         let jetstream = jetstream::new(client.clone());
+        let directory = DirectoryWriter::open(&jetstream, name.clone(), key, Some(snapshot));
         Ok(Self {
-            directory: DirectoryWriter::open(&jetstream, name.clone(), key, Some(snapshot)).await?,
-            buckets: Buckets::open(&jetstream).await?,
+            directory: Box::pin(directory).await?,
+            buckets: Box::pin(Buckets::open(&jetstream)).await?,
             name,
             client,
             signer: RwLock::new(Arc::new(signer)),

@@ -3,29 +3,27 @@
 
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use ed25519_dalek::SigningKey;
 use sotto_jwt_accounts::grants::{GATEWAY_INBOX, SYSTEM_INBOX};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::{GatewayAddress, OrgName};
-use sotto_service::{Layout, OrgConfig, ServerArgs, ServerConfig, nats, readiness, shutdown, tls};
+use sotto_service::{
+    Layout, OrgConfig, ServerArgs, ServerConfig, awaiting_leaders, nats, readiness, shutdown, tls,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::clock::{Clock, SystemClock};
 use crate::first_start::{self, FirstInvite};
 use crate::gateway::{Gateway, Server};
-use crate::org::Org;
+use crate::org::{Org, OrgError};
 use crate::provable::Provable;
 use crate::revocations::Revocations;
 use crate::sms::{Sms, Webhook};
 use crate::webauthn::RelyingParty;
 use crate::{guests, nodes, orders, provision, server, signing};
-
-/// Pause before an org is tried again that nobody answers for yet.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves the orgs of a server directory until SIGTERM, SIGINT or, when asked
 /// to, the end of the parent process.
@@ -42,7 +40,7 @@ pub async fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let port = listener.local_addr()?.port();
     let tls = tls::server_config(&layout)?;
 
-    let opening = open(&layout, &config, port, Arc::new(SystemClock));
+    let opening = Box::pin(open(&layout, &config, port, Arc::new(SystemClock)));
     let Some(opened) = stop.run_until_cancelled(opening).await else {
         return Ok(());
     };
@@ -98,7 +96,7 @@ pub async fn open(
             org: name.clone(),
             authority,
         };
-        let opened = async {
+        let opened = Box::pin(async {
             let services = provision::services(config);
             let refreshed = signing::refresh(&keys, &system, name, services, clock.now_ms());
             if let Err(error) = refreshed.await {
@@ -110,7 +108,7 @@ pub async fn open(
             let file = layout.first_invite(name);
             let invite = FirstInvite::offer(&org, file, &address, now_ms).await?;
             anyhow::Ok((Arc::new(org), invite))
-        };
+        });
         let cannot = || format!("cannot serve the organisation `{name}`");
         let (org, invite) = opened.await.with_context(cannot)?;
         orgs.push(Arc::clone(&org));
@@ -171,17 +169,14 @@ async fn open_org(
         inbox_prefix: GATEWAY_INBOX,
     };
     let client = nats::connect_to_any(layout, config, login).await?;
-    loop {
+    let open = async || {
         let signer = keys.account_signer(name)?;
         let snapshot = layout.directory_snapshot(name, "gateway");
-        match Org::open(name.clone(), client.clone(), key.clone(), signer, snapshot).await {
-            Err(error) if error.passes() => {
-                tracing::warn!("the organisation `{name}` cannot be served yet: {error}");
-                tokio::time::sleep(PAUSE).await;
-            }
-            opened => return Ok(opened?),
-        }
-    }
+        let org = Org::open(name.clone(), client.clone(), key.clone(), signer, snapshot);
+        anyhow::Ok(org.await?)
+    };
+    let passes = |error: &anyhow::Error| error.downcast_ref().is_some_and(OrgError::passes);
+    Box::pin(awaiting_leaders::start(name, passes, open)).await
 }
 
 /// As it stands in a URL: IPv6 in brackets.

@@ -107,7 +107,7 @@ async fn read_message(
     server: &mut (impl AsyncRead + Unpin),
     pending: &mut Vec<u8>,
 ) -> Result<Vec<u8>, FetchError> {
-    let mut chunk = [0; CHUNK];
+    let mut chunk = vec![0; CHUNK];
     loop {
         let complete = messages::length(pending)?.filter(|&length| length <= pending.len());
         if let Some(length) = complete {

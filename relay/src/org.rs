@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_nats::{Client, jetstream};
@@ -20,9 +19,6 @@ use crate::fetch::{ConnectionClosed, FetchService};
 use crate::ingest::{self, IngestService};
 use crate::metrics::Metrics;
 use crate::streams::{self, StreamError};
-
-/// Pause before an org is tried again that nobody answers for yet.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// An org that is served.
 pub struct Started {
@@ -45,31 +41,8 @@ pub struct OrgService {
     beacons: BeaconService,
 }
 
-/// As [`start_once`], however long it takes the nodes to agree on leaders: a
-/// node that ended then would take its copies from those that wait for them.
-///
-/// # Errors
-/// As [`start_once`], but for what passes.
-pub async fn start(
-    layout: &Layout,
-    config: &ServerConfig,
-    served: &OrgConfig,
-    gateway: VerifyingKey,
-    metrics: &Arc<Metrics>,
-) -> Result<Started> {
-    loop {
-        match start_once(layout, config, served, gateway, metrics).await {
-            Err(error) if passes(&error) => {
-                tracing::warn!("the org {} cannot be served yet: {error:#}", served.name);
-                tokio::time::sleep(PAUSE).await;
-            }
-            done => return done,
-        }
-    }
-}
-
 /// Whether it is only that nobody answers yet.
-fn passes(error: &anyhow::Error) -> bool {
+pub fn passes(error: &anyhow::Error) -> bool {
     let unavailable = |cause: &(dyn std::error::Error + 'static)| {
         matches!(cause.downcast_ref(), Some(StreamError::NoLeader { .. }))
             || matches!(cause.downcast_ref(), Some(LogError::Unavailable(_)))
@@ -82,7 +55,7 @@ fn passes(error: &anyhow::Error) -> bool {
 ///
 /// # Errors
 /// When one of them cannot be done.
-async fn start_once(
+pub async fn start(
     layout: &Layout,
     config: &ServerConfig,
     served: &OrgConfig,

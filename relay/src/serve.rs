@@ -12,7 +12,7 @@ use sotto_proto::signed::public_key;
 use sotto_service::cluster::Cluster;
 use sotto_service::private_files;
 use sotto_service::readiness::{self, Announcement};
-use sotto_service::{Layout, ServerConfig};
+use sotto_service::{Layout, ServerConfig, awaiting_leaders};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +50,15 @@ pub async fn serve(
         node.hold_back(&binary, &stop).await?;
     }
     let mut supervisor = Supervisor::start(&binary, layout).await?;
-    let served = run(layout, config, gateway, &mut supervisor, &mut node, stop).await;
+    let served = Box::pin(run(
+        layout,
+        config,
+        gateway,
+        &mut supervisor,
+        &mut node,
+        stop,
+    ))
+    .await;
     match node {
         Some(node) => node.stop(supervisor).await,
         None => supervisor.stop().await,
@@ -171,7 +179,8 @@ async fn start(
     };
     let mut orgs = Vec::with_capacity(config.orgs.len());
     for served in &config.orgs {
-        let org = org::start(layout, config, served, gateway, &counters).await;
+        let start = async || org::start(layout, config, served, gateway, &counters).await;
+        let org = awaiting_leaders::start(&served.name, org::passes, start).await;
         orgs.push(org.with_context(|| format!("the org {} cannot be served", served.name))?);
     }
     let announcement = readiness::announce(&layout.relay_ready(), config.nats_url())?;

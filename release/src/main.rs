@@ -15,7 +15,7 @@ mod sbom;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sotto_service::tls;
+use sotto_service::{exit, tls};
 
 /// Makes and signs releases of Sotto.
 #[derive(Parser)]
@@ -50,19 +50,7 @@ enum Command {
 
 fn main() -> ExitCode {
     tls::install_provider();
-    match start(Args::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            #[expect(
-                clippy::print_stderr,
-                reason = "the last word of a program that failed"
-            )]
-            {
-                eprintln!("sotto-release: {error:#}");
-            }
-            ExitCode::FAILURE
-        }
-    }
+    exit::code("sotto-release", start(Args::parse().command))
 }
 
 fn start(command: Command) -> anyhow::Result<()> {

@@ -4,8 +4,10 @@
 //! Nothing here knows what a relay or a gateway does, holds a key of the
 //! directory or of an account, or decides who may do what.
 
+pub mod awaiting_leaders;
 pub mod cluster;
 pub mod config;
+pub mod exit;
 pub mod layout;
 mod limits;
 pub mod logging;

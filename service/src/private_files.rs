@@ -93,7 +93,11 @@ fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
 }
 
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let folder = match path.parent().ok_or(io::ErrorKind::InvalidInput)? {
+        // What a bare name says.
+        none if none.as_os_str().is_empty() => Path::new("."),
+        folder => folder,
+    };
     let mut name = path
         .file_name()
         .ok_or(io::ErrorKind::InvalidInput)?

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
-use sotto_proto::OrgName;
 use sotto_proto::wire::tunnel_stream_answer::Answer;
 use sotto_proto::wire::{TunnelStream, TunnelStreamAnswer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -156,7 +155,11 @@ async fn pass_on(
         return Err((Some(tcp), Refusal::Unreachable));
     };
     let counts = Counts::new(public, org);
-    public.metrics.accepted.get_or_create(&of(&org.name)).inc();
+    public
+        .metrics
+        .accepted
+        .get_or_create(&OfOrg::from(&org.name))
+        .inc();
     let splice = Splice {
         tcp,
         stream,
@@ -274,12 +277,6 @@ async fn given_away(public: &Public, org: &Org, hello: &ClientHello) {
     };
     if table.wait_for(given_away).await.is_err() {
         std::future::pending::<()>().await;
-    }
-}
-
-fn of(org: &OrgName) -> OfOrg {
-    OfOrg {
-        org: org.to_string(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use sotto_service::{logging, tls};
+use sotto_service::{exit, logging, tls};
 use sotto_tunnel::dial::{self, DialArgs, KeyArgs};
 use sotto_tunnel::serve::{self, ServeArgs};
 
@@ -28,19 +28,7 @@ enum Command {
 
 fn main() -> ExitCode {
     tls::install_provider();
-    match start(Args::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            #[expect(
-                clippy::print_stderr,
-                reason = "the last word of a program that failed"
-            )]
-            {
-                eprintln!("sotto-tunnel: {error:#}");
-            }
-            ExitCode::FAILURE
-        }
-    }
+    exit::code("sotto-tunnel", start(Args::parse().command))
 }
 
 fn start(command: Command) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use sotto_proto::OrgName;
 use tokio::net::TcpListener;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -23,6 +24,14 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 pub struct OfOrg {
     /// Its name.
     pub org: String,
+}
+
+impl From<&OrgName> for OfOrg {
+    fn from(org: &OrgName) -> Self {
+        Self {
+            org: org.to_string(),
+        }
+    }
 }
 
 /// By reason.

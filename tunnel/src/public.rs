@@ -102,9 +102,7 @@ impl Public {
     /// # Errors
     /// [`TooManyLinks`].
     pub fn add_link(&self, entry: Entry<DialerLink>) -> Result<u64, TooManyLinks> {
-        let org = OfOrg {
-            org: entry.org.to_string(),
-        };
+        let org = OfOrg::from(&entry.org);
         let number = self.links().add(entry)?;
         self.metrics.links.get_or_create(&org).inc();
         self.link_added.notify_waiters();
@@ -114,9 +112,7 @@ impl Public {
     /// Forgets a link that has ended.
     pub fn remove_link(&self, number: u64, org: &OrgName) {
         self.links().remove(number);
-        let org = OfOrg {
-            org: org.to_string(),
-        };
+        let org = OfOrg::from(org);
         self.metrics.links.get_or_create(&org).dec();
     }
 
@@ -140,9 +136,7 @@ impl Public {
     /// When there are too many, or too much has passed.
     pub fn open(self: &Arc<Self>, table: &NameTable, org: &Org) -> Result<Counted, Refusal> {
         locked(&self.budget).open(table, org, now())?;
-        let label = OfOrg {
-            org: org.name.to_string(),
-        };
+        let label = OfOrg::from(&org.name);
         self.metrics.connections.get_or_create(&label).inc();
         Ok(Counted {
             public: Arc::clone(self),
@@ -162,9 +156,7 @@ impl Public {
 impl Drop for Counted {
     fn drop(&mut self) {
         locked(&self.public.budget).close(&self.org);
-        let label = OfOrg {
-            org: self.org.to_string(),
-        };
+        let label = OfOrg::from(&self.org);
         self.public.metrics.connections.get_or_create(&label).dec();
     }
 }

@@ -8,6 +8,7 @@ use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use semver::Version;
 use sotto_service::private_files::FileError;
+use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tough::{IntoVec, Limits, Repository, RepositoryLoader, TargetName};
 
@@ -51,6 +52,8 @@ pub enum Checked {
 #[derive(Debug)]
 pub struct Offer {
     repository: Repository,
+    /// Where the repository keeps its notes until it is dropped.
+    _folder: TempDir,
     /// The line of the log.
     pub release: Release,
     /// What is to be installed.
@@ -99,7 +102,7 @@ pub async fn check(
         trust.log = head;
         trust_file.save(&trust)?;
     }
-    offer(repository, &log, program)
+    offer(repository, folder, &log, program)
 }
 
 async fn read_log(repository: &Repository) -> Result<ReleaseLog, UpdateError> {
@@ -118,6 +121,7 @@ async fn read_log(repository: &Repository) -> Result<ReleaseLog, UpdateError> {
 
 fn offer(
     repository: Repository,
+    folder: TempDir,
     log: &ReleaseLog,
     program: &Program,
 ) -> Result<Checked, UpdateError> {
@@ -149,6 +153,7 @@ fn offer(
         release: release.clone(),
         artifact: artifact.clone(),
         repository,
+        _folder: folder,
     })))
 }
 

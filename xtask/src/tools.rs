@@ -197,13 +197,20 @@ fn download_packages(packages: &[&str], download: &Path) -> anyhow::Result<()> {
     step(&format!("download {}", packages.join(", ")), &mut apt)
 }
 
+/// Where the libraries of unpacked packages are: these folders below `root`, for
+/// each machine that Debian's packages are unpacked on.
+fn libraries(root: &Path, folders: &[&str]) -> anyhow::Result<ffi::OsString> {
+    let machines = ["x86_64-linux-gnu", "aarch64-linux-gnu"];
+    let paths = machines.iter().flat_map(|machine| {
+        let paths = folders.iter();
+        paths.map(|folder| root.join(folder.replace("MACHINE", machine)))
+    });
+    Ok(env::join_paths(paths)?)
+}
+
 /// Whether the Chromium below `root`, its driver and NSS's tool start.
 fn chromium_runs(root: &Path) -> anyhow::Result<bool> {
-    let libraries = ["x86_64-linux-gnu", "aarch64-linux-gnu"].map(|machine| {
-        let folder = root.join("usr/lib").join(machine);
-        [folder.join("pulseaudio"), folder]
-    });
-    let libraries = env::join_paths(libraries.concat())?;
+    let libraries = libraries(root, &["usr/lib/MACHINE/pulseaudio", "usr/lib/MACHINE"])?;
     for binary in ["usr/lib/chromium/chromium", "usr/bin/chromedriver"] {
         let mut version = program(root.join(binary))?;
         version.arg("--version").env("LD_LIBRARY_PATH", &libraries);
@@ -216,15 +223,10 @@ fn chromium_runs(root: &Path) -> anyhow::Result<bool> {
 
 /// Whether the systemd-analyze below `root` prints its version.
 fn systemd_runs(root: &Path) -> anyhow::Result<bool> {
-    let libraries = ["x86_64-linux-gnu", "aarch64-linux-gnu"].map(|machine| {
-        let folder = root.join("usr/lib").join(machine);
-        [
-            folder.join("systemd"),
-            folder,
-            root.join("lib").join(machine),
-        ]
-    });
-    let libraries = env::join_paths(libraries.concat())?;
+    let libraries = libraries(
+        root,
+        &["usr/lib/MACHINE/systemd", "usr/lib/MACHINE", "lib/MACHINE"],
+    )?;
     let mut analyze = program(root.join("usr/bin/systemd-analyze"))?;
     analyze.arg("--version").env("LD_LIBRARY_PATH", &libraries);
     Ok(output(&mut analyze)?.is_some())
@@ -232,8 +234,7 @@ fn systemd_runs(root: &Path) -> anyhow::Result<bool> {
 
 /// Whether the slapd below `root` prints its version.
 fn slapd_runs(root: &Path) -> anyhow::Result<bool> {
-    let libraries = ["usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu"];
-    let libraries = env::join_paths(libraries.map(|path| root.join(path)))?;
+    let libraries = libraries(root, &["usr/lib/MACHINE"])?;
     let mut slapd = program(root.join("usr/sbin/slapd"))?;
     slapd.arg("-VV").env("LD_LIBRARY_PATH", libraries);
     Ok(output(&mut slapd)?.is_some() && root.join("usr/bin/ldapadd").exists())

@@ -142,8 +142,8 @@ impl Engine {
         let epoch = room.epoch();
         match room.transact(provider, |group| group.encrypt(provider, account, &content)) {
             Some(Ok(payload)) => {
-                room.flight.frames.push(FlyingFrame {
-                    number: room.flight.next_number(),
+                let frame = FlyingFrame {
+                    number: 0,
                     payload,
                     epoch,
                     from,
@@ -151,7 +151,8 @@ impl Engine {
                     resent,
                     stored: false,
                     sought: Sought::default(),
-                });
+                };
+                room.flight.push(provider.records(), room.id, frame);
             }
             Some(Err(error)) => {
                 let reason = format!("nothing can be encrypted for this room: {error}");
