@@ -8,6 +8,7 @@
 pub mod case;
 pub mod chaos;
 pub mod cluster;
+pub mod consul;
 pub mod conversation;
 pub mod crowd;
 pub mod garbage;

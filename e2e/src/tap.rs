@@ -116,14 +116,33 @@ pub async fn hear(server: &Layout, org: &OrgName) -> anyhow::Result<Client> {
     Ok(connect(server, &credentials).await?.0)
 }
 
-/// The same in the account of the org's devices, where it may also publish to
-/// [`MARK`].
-///
-/// # Errors
-/// When the server refuses.
-pub async fn hear_devices(server: &Layout, org: &OrgName) -> anyhow::Result<Client> {
-    let credentials = credentials::of_devices(server, org)?;
-    Ok(connect(server, &credentials).await?.0)
+/// Connections that may hear everything in the account of the org's devices,
+/// and may also publish to [`MARK`].
+#[derive(Debug)]
+pub struct Crowd {
+    server: Layout,
+    credentials: Credentials,
+}
+
+impl Crowd {
+    /// Opens the server's keys once for all of them.
+    ///
+    /// # Errors
+    /// When the keys cannot be read.
+    pub fn new(server: &Layout, org: &OrgName) -> anyhow::Result<Self> {
+        Ok(Self {
+            server: server.clone(),
+            credentials: credentials::of_devices(server, org)?,
+        })
+    }
+
+    /// One more.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn hear(&self) -> anyhow::Result<Client> {
+        Ok(connect(&self.server, &self.credentials).await?.0)
+    }
 }
 
 /// A connection that records all that passes through one account.

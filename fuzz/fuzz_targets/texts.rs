@@ -5,6 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use sotto_proto::{DeviceLink, GatewayAddress, InviteLink, RoomId, Subject, UserName};
+use sotto_service::consul::{Address, Prefix};
+use sotto_service::logging::{LEVELS_MAX, Levels};
 
 fuzz_target!(|text: &str| {
     if let Ok(subject) = text.parse::<Subject>() {
@@ -25,5 +27,14 @@ fuzz_target!(|text: &str| {
     }
     if let Ok(address) = text.parse::<GatewayAddress>() {
         assert_eq!(address.to_string().parse(), Ok(address));
+    }
+    if let Ok(address) = text.parse::<Address>() {
+        assert_eq!(address.to_string().parse(), Ok(address));
+    }
+    if let Ok(prefix) = text.parse::<Prefix>() {
+        assert_eq!(String::from(prefix.clone()).parse(), Ok(prefix));
+    }
+    if let Ok(levels) = text.parse::<Levels>() {
+        assert!(levels.to_string().len() < 2 * LEVELS_MAX);
     }
 });

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU8;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
@@ -37,6 +38,8 @@ pub struct Server {
     pub nats_urls: watch::Receiver<Vec<String>>,
     /// How many streams an org's rooms are spread over.
     pub shards: NonZeroU8,
+    /// The folder of releases that is handed out.
+    pub releases: Option<PathBuf>,
 }
 
 /// One gateway: its keys, its orgs, its limits.
@@ -97,6 +100,11 @@ impl Gateway {
         &self.passwords
     }
 
+    /// The folder of releases that is handed out.
+    pub fn releases(&self) -> Option<&Path> {
+        self.server.releases.as_deref()
+    }
+
     /// Makes and checks authenticator apps.
     pub fn totps(&self) -> &Totps {
         &self.totps
@@ -155,10 +163,5 @@ impl Gateway {
     /// How many requests may wait for somebody else.
     pub fn waits(&self) -> &Semaphore {
         &self.waits
-    }
-
-    /// Whether NATS and the directory of every org are there.
-    pub fn is_ready(&self) -> bool {
-        self.orgs().all(|org| org.is_ready())
     }
 }

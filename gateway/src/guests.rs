@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sotto_jwt_accounts::directory::{Actor, By, Command, State, UserStatus};
 use sotto_proto::UserName;
+use sotto_service::consul::Turn;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Clock;
@@ -15,12 +16,15 @@ use crate::refusal::Refusal;
 /// How often it is looked whether somebody's time is over.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// Looks once a minute, for ever.
-pub async fn sweep(org: Arc<Org>, clock: Arc<dyn Clock>) {
+/// Looks once a minute whenever it is this gateway's turn, for ever.
+pub async fn sweep(org: Arc<Org>, clock: Arc<dyn Clock>, mut turn: Turn) {
     let mut ticks = interval(SWEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        if !turn.is_mine() {
+            continue;
+        }
         if let Err(error) = revoke_those_over(&org, clock.now_ms()).await {
             tracing::warn!(%error, "a guest whose time is over was not revoked");
         }

@@ -12,19 +12,22 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use prost::Message;
 use sotto_proto::api::{self, Call};
+use sotto_service::watch::Readiness;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::caller::Caller;
 use crate::calls;
 use crate::gateway::Gateway;
 use crate::refusal::Refusal;
-use crate::webauthn;
+use crate::server::Watched;
+use crate::{metrics, releases, webauthn};
 
 /// How long a body may stand still. In all it may take as long as it needs: a
 /// poor network is no attack.
@@ -47,13 +50,19 @@ pub trait Serve: Call + 'static {
     ) -> impl Future<Output = Result<Self::Answer, Refusal>> + Send;
 }
 
-/// The whole API.
-pub fn router(gateway: Arc<Gateway>) -> Router {
+/// The whole API, with everything counted.
+pub fn router(gateway: Arc<Gateway>, watched: &Watched) -> Router {
+    let releases = gateway.releases().map(releases::routes);
     webauthn::routes(calls::routes(Router::new()))
         .route("/healthz", get(async || StatusCode::OK))
-        .route("/readyz", get(ready))
+        .route("/readyz", get(ready).with_state(watched.readiness.clone()))
         .fallback(async || refused(&Refusal::UnknownCall))
         .with_state(gateway)
+        .merge(releases.unwrap_or_default())
+        .layer(from_fn_with_state(
+            Arc::clone(&watched.metrics),
+            metrics::count,
+        ))
 }
 
 /// Adds one call.
@@ -140,9 +149,9 @@ pub async fn read(
     }
 }
 
-/// Serves when the directory of every org is here and NATS is connected.
-async fn ready(State(gateway): State<Arc<Gateway>>) -> StatusCode {
-    if gateway.is_ready() {
+/// For what stands in front of several gateways; why not, is said on loopback.
+async fn ready(State(readiness): State<Readiness>) -> StatusCode {
+    if readiness.reasons().is_empty() {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
@@ -150,7 +159,8 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> StatusCode {
 }
 
 fn refused(refusal: &Refusal) -> Response {
-    protobuf(refusal.status(), &refusal.to_wire())
+    let answer = protobuf(refusal.status(), &refusal.to_wire());
+    metrics::marked(answer, refusal)
 }
 
 fn protobuf(status: StatusCode, message: &impl Message) -> Response {

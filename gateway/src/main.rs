@@ -79,8 +79,8 @@ fn start(command: Command) -> anyhow::Result<()> {
             runtime.block_on(accounts_cli::run(&args))
         }
         Command::Run(args) => {
-            logging::start(&args.log)?;
-            runtime.block_on(run::run(&args))
+            let log = logging::start(&args.log)?;
+            runtime.block_on(run::run(&args, log))
         }
         Command::Config(args) => Ok(command::run(&args)?),
         Command::Update(args) => {

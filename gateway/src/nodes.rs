@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sotto_proto::DIRECTORY_STREAM;
 use sotto_service::cluster::Cluster;
+use sotto_service::consul::Turn;
 use sotto_service::replicas::{self, CopiesError};
 use sotto_service::{Layout, ServerConfig};
 use tokio::sync::watch;
@@ -45,10 +46,13 @@ pub(crate) async fn follow(layout: Layout, config: ServerConfig, urls: watch::Se
 }
 
 /// Has the buckets of an org kept on as many nodes as its directory, which the
-/// relays look after.
-pub(crate) async fn keep_buckets(org: Arc<Org>) {
+/// relays look after, whenever it is this gateway's turn.
+pub(crate) async fn keep_buckets(org: Arc<Org>, mut turn: Turn) {
     loop {
         tokio::time::sleep(INTERVAL).await;
+        if !turn.is_mine() {
+            continue;
+        }
         if let Err(error) = keep_once(&org).await {
             tracing::warn!(%error, org = %org.name(), "buckets are not kept on enough nodes yet");
         }

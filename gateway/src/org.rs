@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use async_nats::connection;
 use async_nats::jetstream;
 use async_nats::jetstream::context::{CreateKeyValueError, CreateKeyValueErrorKind};
 use ed25519_dalek::SigningKey;
@@ -203,10 +202,5 @@ impl Org {
     /// devices is in force.
     pub fn set_in_force(&self, length: u64) {
         self.in_force.send_replace(length);
-    }
-
-    /// Whether NATS and the directory are there.
-    pub fn is_ready(&self) -> bool {
-        self.client.connection_state() == connection::State::Connected && self.state().is_ok()
     }
 }

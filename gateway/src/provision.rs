@@ -107,12 +107,15 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     let orgs = args.orgs.iter().zip(&args.projects);
     let config = ServerConfig {
         sms: None,
+        consul: None,
         server_name: args.server_name.clone(),
         public_host: args.public_host.clone(),
         shards: args.shards,
         gateway: GatewayConfig {
             listen: args.gateway_listen,
             origin: None,
+            releases: None,
+            metrics: None,
         },
         keys: KeysConfig::default(),
         nats: NatsConfig {

@@ -1,6 +1,7 @@
 //! `sotto-gateway run`: opens the orgs of a server directory and serves them
 //! until it is asked to stop.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 
@@ -9,6 +10,9 @@ use ed25519_dalek::SigningKey;
 use sotto_jwt_accounts::grants::{GATEWAY_INBOX, SYSTEM_INBOX};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::{GatewayAddress, OrgName};
+use sotto_service::consul::{Consul, Program, Service};
+use sotto_service::logging::LogFilter;
+use sotto_service::watch::NO_NATS;
 use sotto_service::{
     Layout, OrgConfig, ServerArgs, ServerConfig, awaiting_leaders, nats, readiness, shutdown, tls,
 };
@@ -21,6 +25,7 @@ use crate::gateway::{Gateway, Server};
 use crate::org::{Org, OrgError};
 use crate::provable::Provable;
 use crate::revocations::Revocations;
+use crate::server::Watched;
 use crate::sms::{Sms, Webhook};
 use crate::webauthn::RelyingParty;
 use crate::{guests, nodes, orders, provision, server, signing};
@@ -31,17 +36,29 @@ use crate::{guests, nodes, orders, provision, server, signing};
 /// # Errors
 /// When something in the directory does not read, NATS cannot be reached, or
 /// the port is taken.
-pub async fn run(args: &ServerArgs) -> anyhow::Result<()> {
+pub async fn run(args: &ServerArgs, log: LogFilter) -> anyhow::Result<()> {
     let (layout, config) = args.load()?;
     let stop = shutdown::watch(args.exit_with_parent)?;
+    let watched = Watched::new(&stop);
+    // Until requests have finished.
+    let _watch = watched.show(config.gateway.metrics).await?;
     let listen = config.gateway.listen;
     let listener = TcpListener::bind(listen)
         .with_context(|| format!("cannot listen on {listen}: is it taken by another program?"))?;
     let port = listener.local_addr()?.port();
     let tls = tls::server_config(&layout)?;
+    let program = Program {
+        service: service(&config, port),
+        readiness: watched.readiness.clone(),
+        log,
+        authority: tls::authority_fingerprint(&layout)?,
+    };
+    let consul = Consul::start(config.consul.as_ref(), program, &stop)?;
 
-    let opening = Box::pin(open(&layout, &config, port, Arc::new(SystemClock)));
+    let clock = Arc::new(SystemClock);
+    let opening = Box::pin(open(&layout, &config, port, clock, &watched, &consul));
     let Some(opened) = stop.run_until_cancelled(opening).await else {
+        consul.leave().await;
         return Ok(());
     };
     // Its tasks go on until the gateway stops.
@@ -50,7 +67,8 @@ pub async fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let url = format!("https://{}:{port}", host(&config));
     tracing::info!(%url, orgs = config.orgs.len(), "serving");
     let _announcement = readiness::announce(&layout.gateway_ready(), url)?;
-    server::serve(listener, tls, Arc::clone(&gateway), stop).await?;
+    server::serve(listener, tls, Arc::clone(&gateway), watched, stop).await?;
+    consul.leave().await;
     for org in gateway.orgs() {
         org.directory().log().keep().await;
     }
@@ -66,7 +84,9 @@ pub struct Opened {
     _tasks: JoinSet<()>,
 }
 
-/// Connects to NATS and opens every org; `port` is where the gateway listens.
+/// Connects to NATS and opens every org; `port` is where the gateway listens,
+/// `watched` is told what is waited for, and what serves then, `consul` says
+/// whose turn it is where one gateway is enough.
 ///
 /// # Errors
 /// When something in the directory does not read or NATS cannot be reached.
@@ -75,6 +95,8 @@ pub async fn open(
     config: &ServerConfig,
     port: u16,
     clock: Arc<dyn Clock>,
+    watched: &Watched,
+    consul: &Consul,
 ) -> anyhow::Result<Opened> {
     let key = provision::read_gateway_key(layout)?;
     let passwords = provision::read_passwords(layout)?;
@@ -86,7 +108,10 @@ pub async fn open(
         credentials: &layout.gateway_system_creds(),
         inbox_prefix: SYSTEM_INBOX,
     };
+    watched.readiness.waits_for(NO_NATS);
     let system = nats::connect_to_any(layout, config, login).await?;
+    watched.readiness.waits_for("the organisations are opened");
+    let turn = consul.turn("gateway");
     let mut orgs = Vec::new();
     let mut tasks = JoinSet::new();
     for OrgConfig { name, project, .. } in &config.orgs {
@@ -117,8 +142,9 @@ pub async fn open(
             key.clone(),
             Arc::clone(&clock),
         ));
-        tasks.spawn(nodes::keep_buckets(Arc::clone(&org)));
-        tasks.spawn(guests::sweep(Arc::clone(&org), Arc::clone(&clock)));
+        tasks.spawn(nodes::keep_buckets(Arc::clone(&org), turn.clone()));
+        let sweeping = guests::sweep(Arc::clone(&org), Arc::clone(&clock), turn.clone());
+        tasks.spawn(sweeping);
         tasks.spawn(async move { invite.withdraw_when_used(&org).await });
     }
     let keys = Arc::new(keys);
@@ -140,6 +166,7 @@ pub async fn open(
         name: config.server_name.clone(),
         nats_urls: nats_urls.subscribe(),
         shards: config.shards,
+        releases: config.gateway.releases.clone(),
     };
     tasks.spawn(nodes::follow(layout.clone(), config.clone(), nats_urls));
     let provable = Provable {
@@ -150,8 +177,10 @@ pub async fn open(
         webauthn: RelyingParty::new(&key, &config.origin(port)),
     };
     let gateway = Gateway::new(server, key, passwords, orgs, clock, provable, revocations);
+    let gateway = Arc::new(gateway);
+    watched.serve(Arc::clone(&gateway));
     Ok(Opened {
-        gateway: Arc::new(gateway),
+        gateway,
         _tasks: tasks,
     })
 }
@@ -177,6 +206,16 @@ async fn open_org(
     };
     let passes = |error: &anyhow::Error| error.downcast_ref().is_some_and(OrgError::passes);
     Box::pin(awaiting_leaders::start(name, passes, open)).await
+}
+
+/// As others find it in Consul.
+fn service(config: &ServerConfig, port: u16) -> Service {
+    Service {
+        name: "sotto-gateway",
+        host: config.public_host.clone(),
+        port,
+        meta: BTreeMap::from([("server", config.server_name.clone())]),
+    }
 }
 
 /// As it stands in a URL: IPv6 in brackets.

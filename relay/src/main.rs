@@ -20,13 +20,14 @@ mod serve;
 mod streams;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use crate::cluster::{BootstrapArgs, ClusterArgs, JoinArgs};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use sotto_service::config::command::{self, ConfigArgs};
 use sotto_service::unit::{self, UnitArgs};
-use sotto_service::{ServerArgs, logging, shutdown, tls};
+use sotto_service::{ServerArgs, exit, logging, shutdown, tls};
 use sotto_update::command::UpdateArgs;
 
 /// What releases call this program.
@@ -69,14 +70,18 @@ struct Run {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     tls::install_provider();
-    match Args::parse().command {
+    exit::code(NAME, start(Args::parse().command).await)
+}
+
+async fn start(command: Command) -> Result<()> {
+    match command {
         Command::Run(run) => {
-            logging::start(&run.server.log)?;
+            let log = logging::start(&run.server.log)?;
             let (layout, config) = run.server.load()?;
             let stop = shutdown::watch(run.server.exit_with_parent)?;
-            serve::serve(&layout, &config, run.nats_server.as_deref(), stop).await
+            serve::serve(&layout, &config, run.nats_server.as_deref(), log, stop).await
         }
         Command::Bootstrap(args) => {
             logging::start("warn")?;

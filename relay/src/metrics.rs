@@ -1,19 +1,17 @@
-//! What a relay counts, with nats-server's own monitoring folded in, as
-//! OpenMetrics text on a loopback address: `[relay] metrics` of server.toml.
+//! What a relay shows to whoever watches it (`sotto_service::watch`): what it
+//! counts, with nats-server's own monitoring folded in.
 //!
 //! | part | what | I/O |
 //! |---|---|---|
 //! | `counters` | what the relay counts of itself | none |
-//! | `page` | names, labels and values become text | none |
 //! | `nats` | what nats-server says of itself | NATS |
-//! | `server` | `GET /metrics` | HTTP |
+//! | `figures` | both, and how many rooms there are | none |
 //!
 //! No label names a user, a room or a device.
 
 mod counters;
+mod figures;
 mod nats;
-mod page;
-mod server;
 
 pub use counters::Metrics;
-pub use server::MetricsServer;
+pub use figures::RelayFigures;

@@ -18,8 +18,10 @@ use sotto_proto::{OrgName, ProjectName};
 
 use crate::Layout;
 pub use crate::config::sources::{ServerArgs, Sources};
+use crate::consul::ConsulConfig;
 pub use crate::limits::{Limits, LimitsConfig};
 use crate::private_files::{self, FileError};
+use crate::watch::Loopback;
 
 /// Longest configuration file that is read, in bytes.
 const FILE_MAX: u64 = 1024 * 1024;
@@ -52,6 +54,9 @@ pub struct ServerConfig {
     /// How much orgs may store, and how fast. The same on every node.
     #[serde(default, skip_serializing_if = "LimitsConfig::is_empty")]
     pub limits: LimitsConfig,
+    /// Where Consul is; without it, nothing asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consul: Option<ConsulConfig>,
     /// The organisations served here.
     pub orgs: Vec<OrgConfig>,
 }
@@ -86,6 +91,14 @@ pub struct GatewayConfig {
     /// of them useless. Without it, `public_host` and the port of `listen`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+    /// The folder of releases that is handed out below `/releases`, to programs
+    /// that update themselves. An absolute path; without it nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub releases: Option<PathBuf>,
+    /// Where the gateway is watched ([`crate::watch`]): a loopback address.
+    /// Without it nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Loopback>,
 }
 
 /// nats-server's part of `server.toml`.
@@ -116,10 +129,10 @@ impl KeysConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RelayConfig {
-    /// Where `GET /metrics` answers, in clear: a loopback address. Without it
-    /// nowhere.
+    /// Where the relay is watched ([`crate::watch`]): a loopback address.
+    /// Without it nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metrics: Option<SocketAddr>,
+    pub metrics: Option<Loopback>,
 }
 
 impl RelayConfig {
@@ -260,6 +273,14 @@ impl ServerConfig {
         if passphrase_file.is_some_and(Path::is_relative) {
             return Err("`passphrase_file` must be an absolute path".to_owned());
         }
+        if self
+            .gateway
+            .releases
+            .as_deref()
+            .is_some_and(Path::is_relative)
+        {
+            return Err("`[gateway] releases` must be an absolute path".to_owned());
+        }
         if let Some(sms) = &self.sms {
             let holds = |what: &str| sms.fields.values().any(|value| value.contains(what));
             if !holds("{number}") || !holds("{text}") {
@@ -270,12 +291,10 @@ impl ServerConfig {
                 return Err("the files of [sms] must be absolute paths".to_owned());
             }
         }
-        if self
-            .relay
-            .metrics
-            .is_some_and(|listen| !listen.ip().is_loopback())
+        if let Some(consul) = &self.consul
+            && consul.files().any(Path::is_relative)
         {
-            return Err("`[relay] metrics` must be a loopback address".to_owned());
+            return Err("the files of [consul] must be absolute paths".to_owned());
         }
         let mut names: Vec<&OrgName> = self.orgs.iter().map(|org| &org.name).collect();
         names.sort_unstable();
@@ -301,86 +320,4 @@ pub fn certificate_hosts(public_host: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::num::NonZeroU64;
-
-    use super::*;
-
-    pub(crate) fn config() -> ServerConfig {
-        ServerConfig {
-            sms: None,
-            server_name: "sotto-1".to_owned(),
-            public_host: "chat.example".to_owned(),
-            shards: NonZeroU8::MIN,
-            gateway: GatewayConfig {
-                listen: "127.0.0.1:8443".parse().unwrap(),
-                origin: None,
-            },
-            keys: KeysConfig::default(),
-            nats: NatsConfig {
-                listen: "0.0.0.0:4222".parse().unwrap(),
-            },
-            relay: RelayConfig {
-                metrics: Some("127.0.0.1:9464".parse().unwrap()),
-            },
-            limits: LimitsConfig {
-                burst: NonZeroU64::new(7),
-                ..LimitsConfig::default()
-            },
-            orgs: vec![OrgConfig {
-                name: "acme".parse().unwrap(),
-                project: "field".parse().unwrap(),
-                limits: LimitsConfig {
-                    org_bytes: NonZeroU64::new(1 << 40),
-                    ..LimitsConfig::default()
-                },
-            }],
-        }
-    }
-
-    pub(crate) fn saved() -> (tempfile::TempDir, Layout) {
-        let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::new(folder.path());
-        config().save(&layout).unwrap();
-        (folder, layout)
-    }
-
-    #[test]
-    fn a_saved_configuration_comes_back() {
-        let (_folder, layout) = saved();
-        assert_eq!(ServerConfig::load(&layout).unwrap(), config());
-    }
-
-    #[test]
-    fn an_empty_directory_says_what_to_do() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = ServerConfig::load(&Layout::new(folder.path())).unwrap_err();
-        assert!(error.to_string().contains("sotto-gateway init"), "{error}");
-    }
-
-    #[test]
-    fn an_unknown_key_is_named() {
-        let (_folder, layout) = saved();
-        let text = std::fs::read_to_string(layout.config()).unwrap();
-        let text = text.replace("[gateway]", "[gateway]\nlistne = \"x\"");
-        std::fs::write(layout.config(), text).unwrap();
-        let error = ServerConfig::load(&layout).unwrap_err().to_string();
-        assert!(error.contains("listne"), "{error}");
-        assert!(error.contains("did you mean `listen`?"), "{error}");
-        assert!(error.contains("server.toml"), "{error}");
-    }
-
-    #[test]
-    fn what_would_break_later_is_refused_now() {
-        let broken: [fn(&mut ServerConfig); 3] = [
-            |config| config.server_name = "a\"b".to_owned(),
-            |config| config.public_host = "two words".to_owned(),
-            |config| config.orgs.push(config.orgs[0].clone()),
-        ];
-        for breaks in broken {
-            let mut config = config();
-            breaks(&mut config);
-            assert!(config.checked().is_err());
-        }
-    }
-}
+pub(crate) mod tests;

@@ -7,6 +7,7 @@
 pub mod awaiting_leaders;
 pub mod cluster;
 pub mod config;
+pub mod consul;
 pub mod exit;
 pub mod layout;
 mod limits;
@@ -18,6 +19,7 @@ pub mod replicas;
 pub mod shutdown;
 pub mod tls;
 pub mod unit;
+pub mod watch;
 
 pub use config::{OrgConfig, ServerArgs, ServerConfig, SmsConfig};
 pub use layout::Layout;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use rand::Rng;
 use sotto_proto::wire::{TunnelDialer, TunnelRoute, TunnelWelcome};
 use sotto_service::cluster::{Endpoint, joining_config};
+use sotto_service::watch::{Readiness, Watch};
 use sotto_service::{private_files, shutdown};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -21,11 +22,12 @@ use tokio_rustls::client::TlsStream;
 use yamux::Mode;
 use zeroize::Zeroizing;
 
+use crate::METRICS;
 use crate::auth::{ALPN, DialerKey, EXPORTER, VERSION};
 use crate::endpoint::PublicEnd;
 use crate::frame;
 use crate::link::{link, tend_link};
-use crate::metrics::{self, DialerMetrics, ToPublicEnd};
+use crate::metrics::{DialerMetrics, ToPublicEnd};
 use crate::name::LINK_NAME;
 use crate::private::{Private, Target};
 use crate::registry::Route;
@@ -156,25 +158,14 @@ fn read_key(dir: &Path) -> Result<DialerKey> {
 /// When it cannot start.
 pub async fn dial(args: DialArgs) -> Result<()> {
     let stop = shutdown::watch(args.common.exit_with_parent)?;
-    let key = read_key(&args.dir)?;
+    let readiness = Readiness::starting(stop.clone());
     let metrics = DialerMetrics::default();
+    let watch = Watch::start(args.common.metrics, METRICS, &readiness, metrics.registry());
+    let _watch = watch.await?;
+    let key = read_key(&args.dir)?;
     let ends: Vec<Arc<AtomicUsize>> = args.to.iter().map(|_| Arc::default()).collect();
-    let health = {
-        let ends: Vec<_> = args
-            .to
-            .iter()
-            .map(|to| to.at.to_string())
-            .zip(ends.clone())
-            .collect();
-        move || match ends
-            .iter()
-            .find(|(_, links)| links.load(Ordering::Relaxed) == 0)
-        {
-            None => Ok(()),
-            Some((to, _)) => Err(format!("there is no link to {to}")),
-        }
-    };
-    let shown = metrics::show(args.common.monitor, metrics.registry(), health).await?;
+    let named = args.to.iter().map(|to| to.at.to_string());
+    readiness.serves(without_links(named.zip(ends.clone()).collect()));
     let targets = args.route.into_iter().map(|route| Target {
         route: route.route,
         to: route.to,
@@ -203,8 +194,17 @@ pub async fn dial(args: DialArgs) -> Result<()> {
     }
     tokio::select! {
         () = stop.cancelled() => Ok(()),
-        failed = shown => failed,
         Some(Err(failed)) = dialing.join_next() => Err(failed).context("a link cannot be kept"),
+    }
+}
+
+/// What is missing: a link to each public end.
+fn without_links(ends: Vec<(String, Arc<AtomicUsize>)>) -> impl Fn() -> Vec<String> {
+    move || {
+        let lost = ends.iter();
+        let lost = lost.filter(|(_, links)| links.load(Ordering::Relaxed) == 0);
+        lost.map(|(to, _)| format!("there is no link to {to}"))
+            .collect()
     }
 }
 

@@ -38,15 +38,20 @@ pub mod server_hello;
 mod splice;
 pub mod table;
 
-use std::net::SocketAddr;
+use sotto_service::watch::Loopback;
 
 /// The flags that both ends have.
 #[derive(Debug, clap::Args)]
 pub struct CommonArgs {
-    /// Where `GET /metrics` and `GET /healthz` answer, in clear: a loopback
-    /// address. Without it nowhere.
-    #[arg(long, env = "SOTTO_TUNNEL_MONITOR", value_name = "IP:PORT", value_parser = loopback)]
-    pub monitor: Option<SocketAddr>,
+    /// Where `GET /healthz`, `/readyz` and `/metrics` answer, in clear: a
+    /// loopback address. Without it nowhere.
+    #[arg(
+        long,
+        alias = "monitor",
+        env = "SOTTO_TUNNEL_METRICS",
+        value_name = "IP:PORT"
+    )]
+    pub metrics: Option<Loopback>,
 
     /// How much to log: a level (error, warn, info, debug) or a filter.
     #[arg(long, env = "SOTTO_LOG", default_value = "info", value_name = "FILTER")]
@@ -57,10 +62,5 @@ pub struct CommonArgs {
     pub exit_with_parent: bool,
 }
 
-fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_| "write IP:PORT")?;
-    match address.ip().is_loopback() {
-        true => Ok(address),
-        false => Err("it must be a loopback address".to_owned()),
-    }
-}
+/// What an operator calls the address at which an end is watched.
+const METRICS: &str = "--metrics";

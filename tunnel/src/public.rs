@@ -68,10 +68,11 @@ impl Public {
         table: watch::Receiver<Arc<NameTable>>,
         acceptor: TlsAcceptor,
         patience: Patience,
+        metrics: PublicMetrics,
     ) -> Self {
         Self {
             table,
-            metrics: PublicMetrics::default(),
+            metrics,
             patience,
             acceptor,
             unproved: Semaphore::new(DIALERS_UNPROVED),

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use sotto_service::cluster::Endpoint;
+use sotto_service::watch::{Readiness, Watch};
 use sotto_service::{Layout, private_files, shutdown, tls};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,10 +19,11 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
+use crate::METRICS;
 use crate::auth::ALPN;
 use crate::endpoint::PublicEnd;
 use crate::front;
-use crate::metrics;
+use crate::metrics::PublicMetrics;
 use crate::name::{LINK_NAME, Pattern};
 use crate::public::{Patience, Public};
 use crate::table::{NameTable, NamesFile, Org};
@@ -103,6 +105,11 @@ impl FromStr for Allowance {
 /// When the directory cannot be used, or a port is taken.
 pub async fn serve(args: &ServeArgs) -> Result<()> {
     let stop = shutdown::watch(args.common.exit_with_parent)?;
+    let readiness = Readiness::starting(stop.clone());
+    let metrics = PublicMetrics::default();
+    let watch = Watch::start(args.common.metrics, METRICS, &readiness, metrics.registry());
+    // Until the connections have ended.
+    let _watch = watch.await?;
     let layout = Layout::new(&args.dir);
     let fingerprint = prepare(&layout)?;
     let names = args.dir.join("names.toml");
@@ -122,9 +129,8 @@ pub async fn serve(args: &ServeArgs) -> Result<()> {
         table,
         TlsAcceptor::from(Arc::new(config)),
         patience,
+        metrics,
     ));
-    let shown = metrics::show(args.common.monitor, public.metrics.registry(), || Ok(())).await?;
-
     let mut listeners = Vec::new();
     for &listen in &args.listen {
         let listener = TcpListener::bind(listen).await;
@@ -150,9 +156,9 @@ pub async fn serve(args: &ServeArgs) -> Result<()> {
             stop.clone(),
         ));
     }
+    readiness.serves(Vec::new);
     tokio::select! {
         () = stop.cancelled() => {}
-        failed = shown => failed?,
         failed = follow(&names, &sender, &public) => failed?,
     }
     tasks.close();

@@ -1,4 +1,8 @@
-//! `update` as a subcommand of every program that updates itself.
+//! `update` as a subcommand of every program that updates itself: of those that
+//! serve all the time (`service`), and of those that people start (`tool`).
+
+mod service;
+pub mod tool;
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -7,55 +11,23 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use clap::{Args, Subcommand};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use semver::Version;
 use serde_json::json;
 use sotto_service::private_files;
-use sotto_service::readiness::Ready;
 use tokio::process::Command;
 
-use crate::slot::Guarded;
 use crate::updater::Offer;
 use crate::{
     Bounds, Checked, Outcome, Pace, Program, Service, Slot, Source, TrustFile, check, gate,
     platform,
 };
 
+pub use service::{UpdateArgs, run};
+
 /// How long a program may take to say its version.
 const VERSION_WITHIN: Duration = Duration::from_secs(30);
-/// Longest file that says that a program is ready, in bytes.
-const READY_MAX: u64 = 64 * 1024;
-
-/// The arguments of `update`.
-#[derive(Debug, Args)]
-pub struct UpdateArgs {
-    /// The folder in which updates are remembered.
-    #[arg(long, global = true, env = "SOTTO_UPDATE_DIR", value_name = "DIR")]
-    state: Option<PathBuf>,
-    /// Print JSON lines.
-    #[arg(long, global = true)]
-    json: bool,
-    #[command(subcommand)]
-    command: UpdateCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum UpdateCommand {
-    /// Pin the root of trust, once: the file that came with the first release.
-    Trust(Trust),
-    /// Say whether there is a newer release.
-    Check(SourceArgs),
-    /// Install the newest release, and return to this one when it does not serve.
-    Apply(Apply),
-    /// Say what is pinned, seen, on probation and failed.
-    Status,
-    /// Return to the program that ran before.
-    Back(Restart),
-    /// Count a start, and take back a release that is started again and again.
-    /// For a unit's ExecStartPre, run by the previous program.
-    Guard(Guard),
-}
 
 #[derive(Debug, Args)]
 struct Trust {
@@ -76,84 +48,33 @@ struct SourceArgs {
     ca_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-struct Restart {
-    /// The systemd unit to restart.
-    #[arg(long, value_name = "UNIT", conflicts_with = "restart")]
-    unit: Option<String>,
-    /// Instead: the command that restarts the program.
-    #[arg(last = true, value_name = "COMMAND")]
-    restart: Vec<String>,
-    /// The file by which the running program says that it is ready.
-    #[arg(long, value_name = "FILE")]
-    ready_file: PathBuf,
-    /// Seconds from the start until it must be ready.
-    #[arg(long, default_value = "120", value_name = "SECONDS")]
-    ready_within: u32,
-}
-
-#[derive(Debug, Args)]
-struct Apply {
-    #[command(flatten)]
-    from: SourceArgs,
-    #[command(flatten)]
-    restart: Restart,
-    /// Seconds for which it has to stay ready.
-    #[arg(long, default_value = "600", value_name = "SECONDS")]
-    probation: u32,
-    /// Try a release again that failed on this machine.
-    #[arg(long)]
-    again: bool,
-}
-
-#[derive(Debug, Args)]
-struct Guard {
-    /// The program that is about to be started.
-    #[arg(long, value_name = "FILE")]
-    program: PathBuf,
-}
-
-/// Does what was asked, for the program `name` of this version, which is the
-/// one that is running.
-///
-/// # Errors
-/// When it cannot be done, or was refused.
-pub async fn run(args: UpdateArgs, name: &str, version: &str) -> anyhow::Result<()> {
-    let state = args.state.context(
-        "name the folder in which updates are remembered: --state DIR, or SOTTO_UPDATE_DIR",
-    )?;
-    let output = Output { json: args.json };
-    let version: Version = version.parse().context("this program's version")?;
-    let program = Program {
+fn program(name: &str, version: &str) -> anyhow::Result<Program> {
+    Ok(Program {
         name: name.to_owned(),
         platform: platform(),
-        version,
+        version: version.parse().context("this program's version")?,
+    })
+}
+
+async fn check_only(
+    trust: &TrustFile,
+    from: &SourceArgs,
+    program: &Program,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let checked = check(trust, &source(from)?, program).await?;
+    let newest = match &checked {
+        Checked::UpToDate(version) => version,
+        Checked::Newer(offer) => &offer.release.version,
     };
-    let trust = TrustFile::new(&state);
-    match args.command {
-        UpdateCommand::Trust(args) => pin(&trust, &args, &output),
-        UpdateCommand::Check(from) => {
-            let checked = check(&trust, &source(&from)?, &program).await?;
-            let newest = match &checked {
-                Checked::UpToDate(version) => version,
-                Checked::Newer(offer) => &offer.release.version,
-            };
-            let newer = matches!(checked, Checked::Newer(_));
-            let words = match newer {
-                true => format!("Version {newest} is there; {} is running.", program.version),
-                false => format!("Version {newest} is the newest, and is running."),
-            };
-            let json = json!({
-                "running": program.version, "newest": newest, "newer": newer,
-            });
-            output.say(&words, json);
-            Ok(())
-        }
-        UpdateCommand::Apply(args) => apply(&state, &program, &args, &output).await,
-        UpdateCommand::Status => status(&trust, &own_slot(&state)?, &program, &output),
-        UpdateCommand::Back(args) => back(&own_slot(&state)?, &args, &output),
-        UpdateCommand::Guard(args) => guard(&Slot::new(&args.program, &state)?, &output),
-    }
+    let newer = matches!(checked, Checked::Newer(_));
+    let words = match newer {
+        true => format!("Version {newest} is there; {} is running.", program.version),
+        false => format!("Version {newest} is the newest, and is running."),
+    };
+    let json = json!({ "running": program.version, "newest": newest, "newer": newer });
+    output.say(&words, json);
+    Ok(())
 }
 
 fn pin(trust: &TrustFile, args: &Trust, output: &Output) -> anyhow::Result<()> {
@@ -174,25 +95,23 @@ fn pin(trust: &TrustFile, args: &Trust, output: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn apply(
+/// Goes on with an update that was interrupted, or fetches the newest release
+/// and puts it through the gate; one that failed here before only when it is to
+/// be tried `again`.
+async fn put_in_place(
     state: &Path,
+    slot: &Slot,
     program: &Program,
-    args: &Apply,
+    (from, again): (&SourceArgs, bool),
+    (service, bounds): (&mut dyn Service, Bounds),
     output: &Output,
 ) -> anyhow::Result<()> {
-    let slot = own_slot(state)?;
     let _only_one = one_updater(state)?;
-    let bounds = Bounds {
-        ready: Duration::from_secs(args.restart.ready_within.into()),
-        probation: Duration::from_secs(args.probation.into()),
-        ..Bounds::default()
-    };
-    let mut service = service(&slot, &args.restart)?;
-    if let Some(outcome) = gate::resume(&slot, &mut service, bounds)? {
+    if let Some(outcome) = gate::resume(slot, service, bounds)? {
         return report(&outcome, output);
     }
     let trust = TrustFile::new(state);
-    let offer = match check(&trust, &source(&args.from)?, program).await? {
+    let offer = match check(&trust, &source(from)?, program).await? {
         Checked::Newer(offer) => offer,
         Checked::UpToDate(version) => {
             let words = format!("Version {version} is the newest, and is running.");
@@ -204,13 +123,13 @@ async fn apply(
         }
     };
     let version = offer.release.version.clone();
-    if !args.again && slot.journal().read()?.has_failed(&version) {
+    if !again && slot.journal().read()?.has_failed(&version) {
         bail!("version {version} failed on this machine before: `update apply --again` tries it");
     }
-    download(&slot, &offer).await?;
+    download(slot, &offer).await?;
     says_its_version(&slot.next(), &version).await?;
     let versions = (&version, &program.version);
-    let outcome = gate::update(&slot, offer.artifact.sha256, versions, &mut service, bounds)?;
+    let outcome = gate::update(slot, offer.artifact.sha256, versions, service, bounds)?;
     report(&outcome, output)
 }
 
@@ -291,36 +210,10 @@ fn status(
     Ok(())
 }
 
-fn back(slot: &Slot, args: &Restart, output: &Output) -> anyhow::Result<()> {
-    slot.back("somebody took it back")?;
-    let mut service = service(slot, args)?;
-    service.restart().context("the program does not restart")?;
-    output.say(
-        "The previous program is in place again.",
-        json!({ "outcome": "back" }),
-    );
-    Ok(())
-}
-
-fn guard(slot: &Slot, output: &Output) -> anyhow::Result<()> {
-    match slot.guard()? {
-        Guarded::Nothing => {}
-        Guarded::Started(version, starts) => {
-            let words = format!("Version {version} is on probation: start {starts}.");
-            output.say(&words, json!({ "probation": version, "starts": starts }));
-        }
-        Guarded::Returned(version) => {
-            let words = format!("Version {version} does not stay up: the old one is back.");
-            output.say(&words, json!({ "returned": version }));
-        }
-    }
-    Ok(())
-}
-
 fn report(outcome: &Outcome, output: &Output) -> anyhow::Result<()> {
     match outcome {
         Outcome::Confirmed(version) => {
-            let words = format!("Version {version} serves.");
+            let words = format!("Version {version} is in place.");
             output.say(
                 &words,
                 json!({ "outcome": "confirmed", "version": version }),
@@ -368,59 +261,16 @@ fn one_updater(state: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-fn service(slot: &Slot, args: &Restart) -> anyhow::Result<Restarted> {
-    let restart = match &args.unit {
-        Some(unit) => vec!["systemctl".to_owned(), "restart".to_owned(), unit.clone()],
-        None => args.restart.clone(),
-    };
-    ensure!(
-        !restart.is_empty(),
-        "say how the program is restarted: --unit UNIT, or -- COMMAND"
-    );
-    Ok(Restarted {
-        restart,
-        ready_file: args.ready_file.clone(),
-        program: slot.program().to_owned(),
-    })
-}
-
-/// A program that a command restarts, and that says in a file that it is ready.
-struct Restarted {
-    restart: Vec<String>,
-    ready_file: PathBuf,
-    program: PathBuf,
-}
-
-impl Service for Restarted {
-    fn restart(&mut self) -> io::Result<()> {
-        let (command, arguments) = self
-            .restart
-            .split_first()
-            .ok_or(io::ErrorKind::InvalidInput)?;
-        let status = std::process::Command::new(command)
-            .args(arguments)
-            .status()?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(io::Error::other(format!("`{command}` ended with {status}")))
-    }
-
-    fn ready(&mut self) -> Option<u32> {
-        let text = private_files::read_text(&self.ready_file, READY_MAX).ok()?;
-        let ready: Ready = serde_json::from_str(&text).ok()?;
-        // A file that a killed process left behind names a process that is gone,
-        // or another program; one that was replaced is marked by the system.
-        let runs = std::fs::read_link(format!("/proc/{}/exe", ready.pid)).ok()?;
-        (runs == self.program).then_some(ready.pid)
-    }
-}
-
 struct Output {
     json: bool,
 }
 
 impl Output {
+    fn back(&self) {
+        let words = "The previous program is in place again.";
+        self.say(words, json!({ "outcome": "back" }));
+    }
+
     #[expect(clippy::print_stdout, reason = "what was asked for")]
     fn say(&self, words: &str, json: serde_json::Value) {
         match self.json {

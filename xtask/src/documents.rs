@@ -1,6 +1,6 @@
 //! Documents name only what exists: every file, test and function in
-//! backticks, and every page that is linked. What a document says of them is
-//! for people to check.
+//! backticks, and every page that is linked; and the book has every page. What
+//! a document says of them is for people to check.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,6 +12,9 @@ use crate::shell::{output, program, root};
 
 /// A name in backticks with one of these ends is a file of the project.
 const SOURCES: [&str; 5] = [".rs", ".proto", ".cedar", ".cedarschema", ".md"];
+
+/// The table of contents of the book.
+const SUMMARY: &str = "docs/SUMMARY.md";
 
 /// Fails with every name and link that leads nowhere.
 pub(crate) fn check() -> anyhow::Result<()> {
@@ -39,6 +42,18 @@ pub(crate) fn check() -> anyhow::Result<()> {
                 }
             }
         }
+    }
+    let summary = read(SUMMARY)?;
+    let listed: BTreeSet<String> = summary
+        .lines()
+        .flat_map(links)
+        .map(|target| beside(SUMMARY, target))
+        .collect();
+    let pages = files
+        .iter()
+        .filter(|file| file.starts_with("docs/") && file.ends_with(".md") && *file != SUMMARY);
+    for page in pages.filter(|page| !listed.contains(*page)) {
+        wrong.push(format!("{SUMMARY}: {page} is not in it"));
     }
     if wrong.is_empty() {
         return Ok(());

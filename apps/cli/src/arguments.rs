@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use sotto_proto::{
     DeviceId, DeviceLink, GatewayAddress, InviteLink, OrgName, ProjectName, RoomId, UserName,
 };
+use sotto_update::command::tool::ToolUpdateArgs;
 
 use crate::commands::admin::Admin;
 use crate::commands::factor::Factor;
@@ -121,12 +122,36 @@ pub enum Command {
     /// Manage an organisation: projects, rooms, users, groups, roles, policies.
     #[command(subcommand)]
     Admin(Admin),
+    /// Update this program, and return to the old one.
+    Update(Update),
+    /// Look at the server of this machine: what is wrong with it, or would be
+    /// when it starts, and what to do about it. Changes nothing.
+    Doctor(Doctor),
     /// Show the number by which to make sure that a user is who they say:
     /// compare it with what they see for themselves.
     Safety {
         /// Whose.
         user: UserName,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Update {
+    /// The folder in which updates are remembered; without it,
+    /// .local/share/sotto-update in the home directory.
+    #[arg(long, env = "SOTTO_UPDATE_DIR", value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    #[command(flatten)]
+    pub what: ToolUpdateArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The server's folder; without it, this one. Not the folder of a device:
+    /// SOTTO_DIR says nothing here.
+    // The same name as that of all commands, so that it is read in its place.
+    #[arg(long, env = "SOTTO_SERVER_DIR", value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

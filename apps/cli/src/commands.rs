@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod devices;
+mod doctor;
 pub mod factor;
 pub mod files;
 mod invite;
@@ -14,6 +15,7 @@ mod send;
 mod signup;
 mod sync;
 mod up;
+mod update;
 
 use crate::arguments::{Arguments, Command, Device, Files, Room};
 use crate::device::Context;
@@ -59,6 +61,8 @@ pub async fn run(arguments: Arguments, output: Output) -> anyhow::Result<()> {
         }) => files::get(context, &room, &file, output, range).await,
         Command::Factor(command) => factor::run(context, command).await,
         Command::Admin(command) => admin::run(context, command).await,
+        Command::Update(what) => update::run(context, what).await,
+        Command::Doctor(doctor) => doctor::run(context, &doctor).await,
         Command::Safety { user } => safety::run(context, user).await,
     }
 }

@@ -39,7 +39,7 @@ impl Context {
     pub fn new(global: Global, output: Output) -> anyhow::Result<Self> {
         let directory = match &global.dir {
             Some(directory) => directory.clone(),
-            None => default_directory()?,
+            None => data_directory("sotto")?,
         };
         Ok(Self {
             output,
@@ -382,8 +382,9 @@ impl Reports {
     }
 }
 
-fn default_directory() -> anyhow::Result<std::path::PathBuf> {
+/// Where a folder of this name is when nothing else is said.
+pub fn data_directory(name: &str) -> anyhow::Result<std::path::PathBuf> {
     let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
     let home = home.context("there is no home directory: choose a folder with --dir")?;
-    Ok(home.join(".local/share/sotto"))
+    Ok(home.join(".local/share").join(name))
 }

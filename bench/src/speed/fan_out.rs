@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use async_nats::Client;
 use futures::StreamExt;
-use sotto_e2e::tap;
+use sotto_e2e::tap::{self, Crowd};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -28,16 +28,16 @@ pub(super) async fn measure(
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
     let org = "acme".parse()?;
-    let layout = stage.layout()?.clone();
+    let connections = Crowd::new(stage.layout()?, &org)?;
     let (sender, mut receiver, room) = stage.pair().await?;
     for listeners in [100, load.listeners] {
         let counted = Arc::new(Counted::default());
         let mut crowd = JoinSet::new();
         for _ in 0..listeners {
-            let client = tap::hear_devices(&layout, &org).await?;
+            let client = connections.hear().await?;
             listen(client, Arc::clone(&counted), &mut crowd).await?;
         }
-        let raw_sender = tap::hear_devices(&layout, &org).await?;
+        let raw_sender = connections.hear().await?;
         let count = (DELIVERIES / listeners).min(1_000);
         let mut turns = Turns::default();
         let mut length = receiver.length(room).await.unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use sotto_e2e::tap;
+use sotto_e2e::tap::Crowd;
 use tokio::time::sleep;
 
 use super::Load;
@@ -23,13 +23,13 @@ pub(super) async fn measure(
     stage.cpu()?.note(before, WATCH, "idle server", figures);
 
     let org = "acme".parse()?;
-    let layout = stage.layout()?.clone();
+    let crowd = Crowd::new(stage.layout()?, &org)?;
     let nats = stage.nats()?.as_raw_nonzero().to_string();
     let memory = || anyhow::Ok((memory_mib(&nats, "VmRSS")?, memory_mib("self", "VmRSS")?));
     let (server_before, client_before) = memory()?;
     let mut connections = Vec::new();
     while connections.len() < load.connections {
-        let client = tap::hear_devices(&layout, &org).await?;
+        let client = crowd.hear().await?;
         // What a device subscribes to: replies, its inbox, and a room.
         let mut subscriptions = Vec::new();
         for subject in ["_INBOX.d.>", "live.inbox.d", "live.r.0.field.x.>"] {

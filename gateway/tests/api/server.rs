@@ -1,6 +1,6 @@
 //! A server directory, a nats-server on it, and gateways over TLS.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,12 +16,14 @@ use sotto_gateway::gateway::Gateway;
 use sotto_gateway::org::Org;
 use sotto_gateway::provision::{self, InitArgs};
 use sotto_gateway::run::{self, Opened};
-use sotto_gateway::server;
+use sotto_gateway::server::{self, Watched};
 use sotto_jwt_accounts::directory::DirectoryWriter;
 use sotto_jwt_accounts::grants::GATEWAY_INBOX;
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::api::{self, Call};
 use sotto_proto::{InviteLink, InviteToken, OrgName, wire};
+use sotto_service::consul::Consul;
+use sotto_service::watch::Watch;
 use sotto_service::{Layout, ServerConfig, nats, private_files, tls};
 use tokio_util::sync::CancellationToken;
 
@@ -70,9 +72,7 @@ impl Directory {
             nats,
         }
     }
-}
 
-impl Directory {
     /// An org's directory as a gateway that does nothing else writes it.
     pub async fn writer(&self, org: &str) -> DirectoryWriter {
         let org: OrgName = org.parse().unwrap();
@@ -93,10 +93,20 @@ impl Directory {
 
     /// Kills nats-server with SIGKILL and starts it again.
     pub fn crash_nats_server(&self) {
+        self.kill_nats_server();
+        self.start_nats_server();
+    }
+
+    /// Kills nats-server with SIGKILL.
+    pub fn kill_nats_server(&self) {
         let mut nats = self.nats.lock().unwrap();
         nats.kill().unwrap();
         nats.wait().unwrap();
-        *nats = spawn_nats_server(&self.layout);
+    }
+
+    /// Starts it again.
+    pub fn start_nats_server(&self) {
+        *self.nats.lock().unwrap() = spawn_nats_server(&self.layout);
     }
 }
 
@@ -108,7 +118,7 @@ impl Drop for Directory {
     }
 }
 
-pub fn init_args(dir: &Path, nats_listen: std::net::SocketAddr) -> InitArgs {
+pub fn init_args(dir: &Path, nats_listen: SocketAddr) -> InitArgs {
     InitArgs {
         dir: dir.to_owned(),
         orgs: vec!["acme".parse().unwrap(), "other".parse().unwrap()],
@@ -130,6 +140,7 @@ pub struct Server {
     pub gateway: Arc<Gateway>,
     url: String,
     http: reqwest::Client,
+    watched: Watched,
     stop: CancellationToken,
     _opened: Opened,
 }
@@ -145,16 +156,25 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let Directory { layout, config, .. } = &*directory;
-        let opened = run::open(layout, config, port, clock.clone())
-            .await
-            .unwrap();
+        let stop = CancellationToken::new();
+        let watched = Watched::new(&stop);
+        let opened = run::open(
+            layout,
+            config,
+            port,
+            clock.clone(),
+            &watched,
+            &Consul::none(),
+        )
+        .await
+        .unwrap();
         let gateway = Arc::clone(&opened.gateway);
         let tls = tls::server_config(layout).unwrap();
-        let stop = CancellationToken::new();
         tokio::spawn(server::serve(
             listener,
             tls,
             Arc::clone(&gateway),
+            watched.clone(),
             stop.clone(),
         ));
         Self {
@@ -162,10 +182,18 @@ impl Server {
             gateway,
             url: format!("https://127.0.0.1:{port}"),
             http: https(layout),
+            watched,
             stop,
             directory,
             _opened: opened,
         }
+    }
+
+    /// Where it is watched, until the other is dropped.
+    pub async fn watch(&self) -> (SocketAddr, Watch) {
+        let address = free_address();
+        let listen = Some(address.try_into().unwrap());
+        (address, self.watched.show(listen).await.unwrap().unwrap())
     }
 
     pub fn org(&self, name: &str) -> Arc<Org> {
@@ -251,7 +279,7 @@ pub fn code<T: std::fmt::Debug>(answer: Result<T, wire::ApiError>) -> wire::ApiE
     answer.expect_err("this should have been refused").code()
 }
 
-pub fn free_address() -> std::net::SocketAddr {
+pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
 }

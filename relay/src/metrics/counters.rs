@@ -1,10 +1,11 @@
 //! What the relay counts of itself, over all orgs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use sotto_proto::refusals::{Measure, Refusal};
-
-use super::page::{Kind, Page};
 
 /// Why submissions were refused, as labels.
 const REASONS: [&str; 14] = [
@@ -24,191 +25,186 @@ const REASONS: [&str; 14] = [
     "other",
 ];
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ForReason {
+    reason: &'static str,
+}
+
 /// Counters that every part of the relay adds to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
-    stored: AtomicU64,
-    stored_bytes: AtomicU64,
-    duplicates: AtomicU64,
-    refused: [AtomicU64; REASONS.len()],
-    unacknowledged: AtomicU64,
-    in_flight: AtomicU64,
-    answers: AtomicU64,
-    answers_failed: AtomicU64,
-    beacons: AtomicU64,
-    deleted: AtomicU64,
-    said_again: AtomicU64,
-    rewound: AtomicU64,
-    rooms_to_count: AtomicU64,
+    stored: Counter,
+    stored_bytes: Counter,
+    duplicates: Counter,
+    refused: Family<ForReason, Counter>,
+    unacknowledged: Counter,
+    in_flight: Gauge,
+    answers: Counter,
+    answers_failed: Counter,
+    beacons: Counter,
+    deleted: Counter,
+    said_again: Counter,
+    rewound: Counter,
+    rooms_counted: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let refused = Family::<ForReason, Counter>::default();
+        // From the start: who watches how much comes of a reason sees the first.
+        for reason in REASONS {
+            drop(refused.get_or_create(&ForReason { reason }));
+        }
+        Self {
+            refused,
+            stored: Counter::default(),
+            stored_bytes: Counter::default(),
+            duplicates: Counter::default(),
+            unacknowledged: Counter::default(),
+            in_flight: Gauge::default(),
+            answers: Counter::default(),
+            answers_failed: Counter::default(),
+            beacons: Counter::default(),
+            deleted: Counter::default(),
+            said_again: Counter::default(),
+            rewound: Counter::default(),
+            rooms_counted: Counter::default(),
+        }
+    }
 }
 
 impl Metrics {
     /// JetStream has stored a message of this length.
     pub fn stored(&self, bytes: u64, duplicate: bool) {
         if duplicate {
-            add(&self.duplicates, 1);
+            self.duplicates.inc();
         } else {
-            add(&self.stored, 1);
-            add(&self.stored_bytes, bytes);
+            self.stored.inc();
+            self.stored_bytes.inc_by(bytes);
         }
     }
 
     /// A submission was refused.
     pub fn refused(&self, refusal: &Refusal) {
         let reason = reason(refusal);
-        let counters = REASONS.iter().zip(&self.refused);
-        if let Some((_, counter)) = counters.into_iter().find(|(name, _)| **name == reason) {
-            add(counter, 1);
-        }
+        self.refused.get_or_create(&ForReason { reason }).inc();
     }
 
     /// A stream said nothing about this many submissions.
     pub fn unacknowledged(&self, count: u64) {
-        add(&self.unacknowledged, count);
+        self.unacknowledged.inc_by(count);
     }
 
     /// One submission more is on its way to a stream.
     pub fn departed(&self) {
-        add(&self.in_flight, 1);
+        self.in_flight.inc();
     }
 
     /// One submission less is on its way.
     pub fn arrived(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.dec();
     }
 
     /// A catch-up request was answered, or the answer broke off.
     pub fn answered(&self, whole: bool) {
-        add(
-            if whole {
-                &self.answers
-            } else {
-                &self.answers_failed
-            },
-            1,
-        );
+        let counter = match whole {
+            true => &self.answers,
+            false => &self.answers_failed,
+        };
+        counter.inc();
     }
 
     /// A device has said something of itself.
     pub fn beacon(&self) {
-        add(&self.beacons, 1);
+        self.beacons.inc();
     }
 
     /// The janitor has deleted this many messages.
     pub fn deleted(&self, messages: u64) {
-        add(&self.deleted, messages);
+        self.deleted.inc_by(messages);
     }
 
     /// Devices have said this many entries again that somebody lacked.
     pub fn said_again(&self, entries: u32) {
-        add(&self.said_again, entries.into());
+        self.said_again.inc_by(entries.into());
     }
 
     /// A stream has less than it had, or than devices have.
     pub fn rewound(&self) {
-        add(&self.rewound, 1);
+        self.rewound.inc();
     }
 
     /// A room is counted for its quota.
     pub fn room_counted(&self) {
-        add(&self.rooms_to_count, 1);
+        self.rooms_counted.inc();
     }
 
-    /// Writes them down.
-    pub fn write(&self, page: &mut Page) {
-        let refused = REASONS.iter().zip(&self.refused);
-        let refused = refused.map(|(reason, count)| (vec![("reason", *reason)], read(count)));
-        page.family(
-            "ingest_refused",
-            Kind::Counter,
-            "Submissions of devices that were refused, by the limit or rule.",
-            refused,
-        );
-        for (name, kind, help, value) in [
+    /// Adds them all.
+    pub fn register(&self, all: &mut Registry) {
+        let help = "Submissions of devices that were refused, by the limit or rule";
+        all.register("ingest_refused", help, self.refused.clone());
+        let help = "Submissions on their way to a stream";
+        all.register("ingest_in_flight", help, self.in_flight.clone());
+        for (name, help, counter) in [
             (
                 "ingest_stored",
-                Kind::Counter,
-                "Submissions of devices that JetStream has stored.",
+                "Submissions of devices that JetStream has stored",
                 &self.stored,
             ),
             (
                 "ingest_stored_bytes",
-                Kind::Counter,
-                "Payload bytes of these.",
+                "Payload bytes of these",
                 &self.stored_bytes,
             ),
             (
                 "ingest_duplicates",
-                Kind::Counter,
-                "Submissions that were stored before.",
+                "Submissions that were stored before",
                 &self.duplicates,
             ),
             (
                 "ingest_unacknowledged",
-                Kind::Counter,
-                "Submissions about which a stream said nothing in time.",
+                "Submissions about which a stream said nothing in time",
                 &self.unacknowledged,
             ),
             (
-                "ingest_in_flight",
-                Kind::Gauge,
-                "Submissions on their way to a stream.",
-                &self.in_flight,
-            ),
-            (
                 "fetch_answers",
-                Kind::Counter,
-                "Catch-up requests that were answered.",
+                "Catch-up requests that were answered",
                 &self.answers,
             ),
             (
                 "fetch_answers_failed",
-                Kind::Counter,
-                "Catch-up answers that broke off.",
+                "Catch-up answers that broke off",
                 &self.answers_failed,
             ),
             (
                 "beacons",
-                Kind::Counter,
-                "Beacons of devices that were heard.",
+                "Beacons of devices that were heard",
                 &self.beacons,
             ),
             (
                 "janitor_deleted_messages",
-                Kind::Counter,
-                "Messages deleted because every device of their room has them.",
+                "Messages deleted because every device of their room has them",
                 &self.deleted,
             ),
             (
                 "repair_said_again",
-                Kind::Counter,
-                "Entries that devices have said again because somebody lacked them.",
+                "Entries that devices have said again because somebody lacked them",
                 &self.said_again,
             ),
             (
                 "repair_streams_rewound",
-                Kind::Counter,
-                "Times that a stream was found to have lost something.",
+                "Times that a stream was found to have lost something",
                 &self.rewound,
             ),
             (
                 "quota_rooms_counted",
-                Kind::Counter,
-                "Times that a room was counted for its quota.",
-                &self.rooms_to_count,
+                "Times that a room was counted for its quota",
+                &self.rooms_counted,
             ),
         ] {
-            page.single(name, kind, help, read(value));
+            all.register(name, help, counter.clone());
         }
     }
-}
-
-fn add(counter: &AtomicU64, amount: u64) {
-    counter.fetch_add(amount, Ordering::Relaxed);
-}
-
-fn read(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
 }
 
 fn reason(refusal: &Refusal) -> &'static str {
@@ -232,6 +228,8 @@ fn reason(refusal: &Refusal) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::encoding::text::encode;
+
     use super::*;
 
     #[test]
@@ -245,9 +243,10 @@ mod tests {
             description: String::new(),
         };
         metrics.refused(&other);
-        let mut page = Page::default();
-        metrics.write(&mut page);
-        let text = page.end();
+        let mut all = Registry::with_prefix("sotto");
+        metrics.register(&mut all);
+        let mut text = String::new();
+        encode(&mut text, &all).unwrap();
         for line in [
             "sotto_ingest_refused_total{reason=\"room_bytes\"} 1",
             "sotto_ingest_refused_total{reason=\"not_allowed\"} 2",
@@ -256,5 +255,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{text}");
         }
+        let series = text.matches("sotto_ingest_refused_total{").count();
+        assert_eq!(series, REASONS.len());
     }
 }

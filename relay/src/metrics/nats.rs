@@ -1,14 +1,18 @@
 //! What nats-server says of itself: its monitoring, asked through the system
 //! account. What it does not say in time is left out.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_nats::Client;
 use bytes::Bytes;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-
-use super::page::{Kind, Page};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,100 +78,104 @@ struct Replica {
     lag: u64,
 }
 
-/// Writes down what this node's nats-server says.
-pub async fn write(system: &Client, page: &mut Page) {
-    let (varz, jsz) = tokio::join!(
-        ask::<Varz>(system, "VARZ", ""),
-        ask::<Jsz>(system, "JSZ", r#"{"accounts":true,"streams":true}"#),
-    );
-    let answering = u64::from(varz.is_some() && jsz.is_some());
-    page.single(
-        "nats_answers",
-        Kind::Gauge,
-        "Whether nats-server answers about itself.",
-        answering,
-    );
+/// As nats-server counts.
+type Current = Gauge<u64, AtomicU64>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfStream {
+    account: String,
+    stream: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfReplica {
+    account: String,
+    stream: String,
+    node: String,
+}
+
+/// Adds what this node's nats-server says.
+pub async fn register(system: Option<&Client>, all: &mut Registry) {
+    let (varz, jsz) = match system {
+        None => (None, None),
+        Some(system) => tokio::join!(
+            ask::<Varz>(system, "VARZ", ""),
+            ask::<Jsz>(system, "JSZ", r#"{"accounts":true,"streams":true}"#),
+        ),
+    };
+    let answers = u64::from(varz.is_some() && jsz.is_some());
+    let help = "Whether nats-server answers about itself";
+    all.register("nats_answers", help, ConstGauge::new(answers));
     if let Some(varz) = varz {
-        write_server(&varz, page);
+        register_server(&varz, all);
     }
     if let Some(jsz) = jsz {
-        write_streams(&jsz, page);
+        register_streams(&jsz, all);
     }
 }
 
-fn write_server(varz: &Varz, page: &mut Page) {
+fn register_server(varz: &Varz, all: &mut Registry) {
     for (name, help, value) in [
-        ("nats_connections", "Connected clients.", varz.connections),
-        ("nats_routes", "Connections to other nodes.", varz.routes),
-        ("nats_subscriptions", "Subscriptions.", varz.subscriptions),
-        ("nats_memory_bytes", "Memory of nats-server.", varz.mem),
+        ("nats_connections", "Connected clients", varz.connections),
+        ("nats_routes", "Connections to other nodes", varz.routes),
+        ("nats_subscriptions", "Subscriptions", varz.subscriptions),
+        ("nats_memory_bytes", "Memory of nats-server", varz.mem),
     ] {
-        page.single(name, Kind::Gauge, help, value);
+        all.register(name, help, ConstGauge::new(value));
     }
     for (name, help, value) in [
-        ("nats_in_messages", "Messages received.", varz.in_msgs),
-        ("nats_out_messages", "Messages sent.", varz.out_msgs),
-        ("nats_in_bytes", "Bytes received.", varz.in_bytes),
-        ("nats_out_bytes", "Bytes sent.", varz.out_bytes),
+        ("nats_in_messages", "Messages received", varz.in_msgs),
+        ("nats_out_messages", "Messages sent", varz.out_msgs),
+        ("nats_in_bytes", "Bytes received", varz.in_bytes),
+        ("nats_out_bytes", "Bytes sent", varz.out_bytes),
         (
             "nats_slow_consumers",
-            "Connections cut for not reading.",
+            "Connections cut for not reading",
             varz.slow_consumers,
         ),
     ] {
-        page.single(name, Kind::Counter, help, value);
+        all.register(name, help, ConstCounter::new(value));
     }
 }
 
-fn write_streams(jsz: &Jsz, page: &mut Page) {
+fn register_streams(jsz: &Jsz, all: &mut Registry) {
+    let messages: Family<OfStream, Current> = Family::default();
+    let bytes: Family<OfStream, Current> = Family::default();
+    let last_sequence: Family<OfStream, Current> = Family::default();
+    let lag: Family<OfReplica, Current> = Family::default();
     let accounts = jsz.account_details.iter();
-    let streams: Vec<(&Account, &Stream)> = accounts
-        .flat_map(|account| account.stream_detail.iter().map(move |s| (account, s)))
-        .collect();
-    let labels = |account: &'_ Account, stream: &'_ Stream| -> Vec<(&'static str, String)> {
-        vec![
-            ("account", account.name.clone()),
-            ("stream", stream.name.clone()),
-        ]
-    };
-    page.single(
-        "nats_storage_bytes",
-        Kind::Gauge,
-        "What the streams take on this node's disk.",
-        jsz.storage,
-    );
-    type Field = fn(&State) -> u64;
-    let of_state: [(&str, &str, Field); 3] = [
-        ("stream_messages", "Messages of a stream.", |s| s.messages),
-        ("stream_bytes", "Bytes of a stream.", |s| s.bytes),
-        ("stream_last_sequence", "Last sequence of a stream.", |s| {
-            s.last_seq
-        }),
-    ];
-    for (name, help, value) in of_state {
-        let values = streams
+    for (account, stream) in accounts.flat_map(|account| {
+        account
+            .stream_detail
             .iter()
-            .map(|(account, stream)| (labels(account, stream), value(&stream.state)));
-        owned(page, name, help, values.collect());
+            .map(move |stream| (account, stream))
+    }) {
+        let labels = OfStream {
+            account: account.name.clone(),
+            stream: stream.name.clone(),
+        };
+        messages.get_or_create(&labels).set(stream.state.messages);
+        bytes.get_or_create(&labels).set(stream.state.bytes);
+        let last = stream.state.last_seq;
+        last_sequence.get_or_create(&labels).set(last);
+        for replica in stream.cluster.iter().flat_map(|group| &group.replicas) {
+            let labels = OfReplica {
+                account: account.name.clone(),
+                stream: stream.name.clone(),
+                node: replica.name.clone(),
+            };
+            lag.get_or_create(&labels).set(replica.lag);
+        }
     }
-    let replicas = streams.iter().flat_map(|(account, stream)| {
-        let replicas = stream.cluster.iter().flat_map(|group| &group.replicas);
-        replicas.map(|replica| {
-            let mut labels = labels(account, stream);
-            labels.push(("node", replica.name.clone()));
-            (labels, replica.lag)
-        })
-    });
-    let help = "By how many entries another node's copy of a stream is behind.";
-    owned(page, "stream_lag", help, replicas.collect());
-}
-
-fn owned(page: &mut Page, name: &str, help: &str, values: Vec<(Vec<(&'static str, String)>, u64)>) {
-    let values = values.iter().map(|(labels, value)| {
-        let labels = labels.iter().map(|(name, value)| (*name, value.as_str()));
-        (labels.collect(), *value)
-    });
-    page.family(name, Kind::Gauge, help, values);
+    let storage = ConstGauge::new(jsz.storage);
+    let help = "What the streams take on this node's disk";
+    all.register("nats_storage_bytes", help, storage);
+    all.register("stream_messages", "Messages of a stream", messages);
+    all.register("stream_bytes", "Bytes of a stream", bytes);
+    let help = "Last sequence of a stream";
+    all.register("stream_last_sequence", help, last_sequence);
+    let help = "By how many entries another node's copy of a stream is behind";
+    all.register("stream_lag", help, lag);
 }
 
 async fn ask<D: DeserializeOwned>(system: &Client, what: &str, options: &'static str) -> Option<D> {

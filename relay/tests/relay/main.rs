@@ -16,6 +16,8 @@ mod fetch;
 mod full_disk;
 mod ingest;
 mod life;
+#[path = "../../../service/tests/watch/look.rs"]
+mod look;
 mod metrics;
 mod org;
 mod quota;

@@ -1,77 +1,18 @@
-//! What a relay shows of itself, as Prometheus's own library reads it.
+//! What a relay shows to whoever watches it.
 
-use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use prost::Message;
+use rustix::process::{Signal, kill_process};
 use sotto_proto::Subject;
 use sotto_proto::refusals::PublishAnswer;
 use sotto_proto::wire::Beacon;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::ingest::submit;
+use crate::look;
 use crate::org::{Org, store};
-use crate::server::{Server, eventually, within};
-
-/// The page, by HTTP as plain as it gets.
-async fn page(address: std::net::SocketAddr) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    within(stream.read_to_string(&mut answer)).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    assert!(head.contains("application/openmetrics-text"), "{head}");
-    body.to_owned()
-}
-
-/// Prints name, labels and value of each sample, as JSON.
-const READER: &str = "
-import json, sys
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
-for family in text_string_to_metric_families(sys.stdin.read()):
-    for sample in family.samples:
-        labels = ','.join(f'{name}={value}' for name, value in sorted(sample.labels.items()))
-        print(json.dumps([sample.name, family.type, labels, sample.value]))
-";
-
-/// The values of a page, by name and labels. Fails when a strict reader does.
-fn read(page: &str) -> BTreeMap<(String, String), f64> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut reader = Command::new("python3")
-        .args(["-c", READER])
-        .env("PYTHONPATH", root.join("target/tools/prometheus-client"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("python3 is needed to read metrics");
-    let mut input = reader.stdin.take().unwrap();
-    input.write_all(page.as_bytes()).unwrap();
-    drop(input);
-    let read = reader.wait_with_output().unwrap();
-    let trouble = String::from_utf8_lossy(&read.stderr);
-    assert!(
-        read.status.success(),
-        "{trouble}; the library is unpacked by `cargo xtask setup`\n{page}"
-    );
-    let lines = String::from_utf8(read.stdout).unwrap();
-    let samples = lines.lines().map(|line| {
-        let sample = serde_json::from_str(line).unwrap();
-        let (name, kind, labels, value): (String, String, String, f64) = sample;
-        assert_eq!(
-            name.ends_with("_total"),
-            kind == "counter",
-            "{name}: {kind}"
-        );
-        ((name, labels), value)
-    });
-    samples.collect()
-}
+use crate::server::{Server, eventually, nats_server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn counters_and_nats_own_figures_are_shown_without_names() {
@@ -95,19 +36,13 @@ async fn counters_and_nats_own_figures_are_shown_without_names() {
     let said = client.publish(subject, beacon.encode_to_vec().into());
     said.await.unwrap();
 
-    let shown = eventually("the beacon is counted", async || {
-        let shown = page(address).await;
+    let (shown, values) = eventually("the beacon is counted", async || {
+        let (shown, values) = look::metrics(address).await;
         let counted = shown.contains("sotto_repair_said_again_total 5");
-        counted.then_some(shown)
+        counted.then_some((shown, values))
     })
     .await;
-    let values = read(&shown);
-    let value = |name: &str, labels: &str| {
-        let key = (format!("sotto_{name}"), labels.to_owned());
-        *values
-            .get(&key)
-            .unwrap_or_else(|| panic!("{key:?}: {shown}"))
-    };
+    let value = |name: &str, labels: &str| look::value(&values, &format!("sotto_{name}"), labels);
     for (name, labels, expected) in [
         ("rooms", "org=acme", 1.0),
         ("ingest_stored_total", "", 3.0),
@@ -151,4 +86,56 @@ async fn counters_and_nats_own_figures_are_shown_without_names() {
     ] {
         assert!(!shown.contains(name), "{name}: {shown}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_ready_while_nats_is_there_and_it_is_not_asked_to_stop() {
+    let mut server = Server::new();
+    let address = server.show_metrics();
+    // A nats-server that starts when the test says so.
+    let (held, may_start) = (
+        server.layout.root().join("held-nats-server"),
+        server.layout.root().join("may-start"),
+    );
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && exec {real} --version\n\
+         while [ ! -e {may_start} ]; do sleep 0.05; done\nexec {real} -c \"$2\"\n",
+        real = nats_server().display(),
+        may_start = may_start.display(),
+    );
+    fs::write(&held, script).unwrap();
+    fs::set_permissions(&held, fs::Permissions::from_mode(0o700)).unwrap();
+    let relay = server.spawn(&["--nats-server", held.to_str().unwrap()]);
+    let without_nats = "starting\nNATS is not reachable\n";
+    eventually("it waits for NATS", async || {
+        let answer = look::get(address, "/readyz").await?;
+        assert_eq!(answer.status, 503);
+        (answer.body == without_nats).then_some(())
+    })
+    .await;
+    assert_eq!(look::get(address, "/healthz").await.unwrap().status, 200);
+    let (_, values) = look::metrics(address).await;
+    assert_eq!(look::value(&values, "sotto_nats_answers", ""), 0.0);
+    fs::write(&may_start, "").unwrap();
+    assert_eq!(look::ready(address, 200).await, "ready\n");
+
+    fs::remove_file(&may_start).unwrap();
+    let nats = server.nats_pid().unwrap();
+    kill_process(nats, Signal::KILL).unwrap();
+    assert_eq!(look::ready(address, 503).await, "NATS is not reachable\n");
+    fs::write(&may_start, "").unwrap();
+    look::ready(address, 200).await;
+
+    // Stopping takes as long as nats-server does.
+    let nats = eventually("there is another", async || {
+        server.nats_pid().filter(|pid| *pid != nats)
+    })
+    .await;
+    kill_process(nats, Signal::STOP).unwrap();
+    let stopping = tokio::spawn(relay.stop());
+    assert_eq!(look::ready(address, 503).await, "draining\n");
+    assert_eq!(look::get(address, "/healthz").await.unwrap().status, 200);
+    kill_process(nats, Signal::CONT).unwrap();
+    assert!(stopping.await.unwrap().success());
+    assert!(look::get(address, "/healthz").await.is_none());
 }

@@ -51,12 +51,15 @@ impl Server {
         let org: OrgName = "acme".parse().unwrap();
         let config = ServerConfig {
             sms: None,
+            consul: None,
             server_name: "test".to_owned(),
             public_host: "localhost".to_owned(),
             shards: NonZeroU8::MIN,
             gateway: GatewayConfig {
                 listen: "127.0.0.1:1".parse().unwrap(),
                 origin: None,
+                releases: None,
+                metrics: None,
             },
             keys: KeysConfig::default(),
             nats: NatsConfig {
@@ -124,7 +127,7 @@ impl Server {
     /// Where metrics are shown, from the next start on.
     pub fn show_metrics(&mut self) -> std::net::SocketAddr {
         let address = free_address();
-        self.config.relay.metrics = Some(address);
+        self.config.relay.metrics = Some(address.try_into().unwrap());
         self.config.save(&self.layout).unwrap();
         address
     }

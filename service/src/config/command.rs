@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use super::sources::Effective;
 use super::{ConfigError, ServerConfig, SmsConfig, Sources};
+use crate::consul::ConsulConfig;
 use crate::private_files::FileError;
 
 /// What stands in the place of a secret.
@@ -64,6 +65,10 @@ fn check(args: &Common) -> Result<(), ConfigError> {
     let sms = sms.flat_map(|sms| sms.bearer_file.iter().chain(&sms.ca_file));
     let mut named = effective.config.keys.passphrase_file.iter().chain(sms);
     named.try_for_each(|file| readable(file))?;
+    let consul = effective.config.consul.iter();
+    consul
+        .flat_map(ConsulConfig::files)
+        .try_for_each(readable)?;
     let path = effective.layout.config();
     match args.json {
         true => println!("{}", json!({ "valid": true, "file": path })),

@@ -299,7 +299,7 @@ mod tests {
         let variables = [("SOTTO__RELAY__METRICS", "127.0.0.1:9"), ("PATH", "/bin")];
         let effective = load(folder.path(), &flags, &variables).unwrap();
         assert_eq!(effective.config.limits.burst.map(u64::from), Some(9));
-        assert_eq!(effective.config.relay.metrics.unwrap().port(), 9);
+        assert_eq!(effective.config.relay.metrics, "127.0.0.1:9".parse().ok());
         let said = |key: &str, origin: &str| (key.to_owned(), origin.to_owned());
         let expected = [
             said("relay.metrics", "SOTTO__RELAY__METRICS"),

@@ -186,17 +186,14 @@ async fn links_to_one_public_end_outlive_another() {
     two.linked(2).await;
     let mut stays = identity.connect(two.at).await.unwrap();
     one.running.take().unwrap().kill();
-    until("loss", || async {
-        page(dialer.monitor, "/healthz").await.unwrap().0 == 503
-    })
-    .await;
+    until("loss", || async { readyz(dialer.monitor).await == 503 }).await;
     ping(&mut stays).await.unwrap();
     identity.echo(two.at).await.unwrap();
     one.run();
     one.linked(2).await;
     identity.echo(one.at).await.unwrap();
     ping(&mut stays).await.unwrap();
-    assert_eq!(page(dialer.monitor, "/healthz").await.unwrap().0, 200);
+    assert_eq!(readyz(dialer.monitor).await, 200);
 }
 
 /// What a dishonest public end does to one direction after the handshake.

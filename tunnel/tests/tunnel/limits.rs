@@ -7,6 +7,7 @@ use rustls::version::TLS13;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use crate::look;
 use crate::program::Running;
 use crate::stage::*;
 
@@ -193,7 +194,7 @@ async fn what_is_counted_names_no_client_and_a_stop_is_clean() {
     let mut tls = identity.connect(end.at).await.unwrap();
     ping(&mut tls).await.unwrap();
     let port = format!(":{}", tls.get_ref().0.local_addr().unwrap().port());
-    let (_, shown) = page(end.monitor, "/metrics").await.unwrap();
+    let (shown, _) = look::metrics(end.monitor).await;
     assert!(
         shown.contains("sotto_tunnel_connections{org=\"acme\"} 1"),
         "{shown}"
@@ -206,7 +207,7 @@ async fn what_is_counted_names_no_client_and_a_stop_is_clean() {
         !shown.contains(&port) && !shown.contains("127.0.0.1"),
         "{shown}"
     );
-    assert_eq!(page(end.monitor, "/healthz").await.unwrap().0, 200);
+    assert_eq!(readyz(end.monitor).await, 200);
     for running in [end.running.take().unwrap(), dialer.running] {
         let pid = running.pid();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();

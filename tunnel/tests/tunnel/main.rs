@@ -11,8 +11,11 @@
 
 mod breaking;
 mod limits;
+#[path = "../../../service/tests/watch/look.rs"]
+mod look;
 mod passing;
 mod program;
 mod refusing;
 mod secrecy;
 mod stage;
+mod watch;

@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::look;
 use crate::program::Running;
 
 /// How long anything may take that must happen.
@@ -113,7 +114,7 @@ impl PublicEnd {
             "--public-host",
             "127.0.0.1",
         ]);
-        command.args(["--monitor", &self.monitor.to_string(), "--exit-with-parent"]);
+        command.args(["--metrics", &self.monitor.to_string(), "--exit-with-parent"]);
         command.args(&self.flags);
         let mut running = Running::start(command);
         self.to = running.said_to();
@@ -184,10 +185,9 @@ pub async fn tunnel_with(
     (end, dialer)
 }
 
-pub async fn page(monitor: SocketAddr, path: &str) -> Option<(u16, String)> {
-    sotto_service::tls::install_provider();
-    let response = reqwest::get(format!("http://{monitor}{path}")).await.ok()?;
-    Some((response.status().as_u16(), response.text().await.ok()?))
+/// What `/readyz` is answered with.
+pub async fn readyz(monitor: SocketAddr) -> u16 {
+    look::get(monitor, "/readyz").await.unwrap().status
 }
 
 pub async fn metric(monitor: SocketAddr, name: &str) -> f64 {
@@ -196,10 +196,10 @@ pub async fn metric(monitor: SocketAddr, name: &str) -> f64 {
 
 /// The sum of every series whose line begins so.
 pub async fn sum(monitor: SocketAddr, start: &str) -> f64 {
-    let Some((_, page)) = page(monitor, "/metrics").await else {
+    let Some(page) = look::get(monitor, "/metrics").await else {
         return 0.0;
     };
-    let lines = page.lines().filter(|line| line.starts_with(start));
+    let lines = page.body.lines().filter(|line| line.starts_with(start));
     lines
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum()

@@ -1,0 +1,151 @@
+//! What a device meets: whether the gateway answers over TLS 1.3 with the
+//! certificate of the directory, and says that it is ready.
+
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::tls::TlsInfo;
+use sotto_service::{Layout, tls};
+
+use super::certificates;
+use crate::finding::{Check, Finding};
+use crate::server::Server;
+
+/// How long it may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// A name that every certificate of a server is for.
+const HOST: &str = "localhost";
+
+/// What the gateway showed and said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Answer {
+    status: StatusCode,
+    /// Its certificate, DER.
+    certificate: Option<Vec<u8>>,
+}
+
+/// Asks it.
+pub(crate) async fn check(server: Arc<Server>) -> Vec<Finding> {
+    // Where none runs, the programs are spoken of already.
+    let (Some(settings), Some(_)) = (&server.settings, server.programs.gateway) else {
+        return Vec::new();
+    };
+    let listen = settings.gateway.listen;
+    let answer = ask(&server.layout, listen).await;
+    let expected = certificates::first(&server.layout.server_certificate()).ok();
+    vec![judge(listen, answer, expected.as_deref())]
+}
+
+/// No version but 1.3 is offered, so that an answer says that it is spoken.
+async fn ask(layout: &Layout, listen: SocketAddr) -> Result<Answer, String> {
+    let tls = tls::client_config(layout).map_err(|error| error.to_string())?;
+    let http = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .tls_info(true)
+        .https_only(true)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .resolve(HOST, reachable(listen))
+        .timeout(TIMEOUT)
+        .build()
+        .map_err(|error| error.to_string())?;
+    let url = format!("https://{HOST}:{}/readyz", listen.port());
+    let answer = http.get(url).send().await;
+    let answer = answer.map_err(|error| in_words(&error))?;
+    let info: Option<&TlsInfo> = answer.extensions().get();
+    let certificate = info.and_then(TlsInfo::peer_certificate);
+    Ok(Answer {
+        status: answer.status(),
+        certificate: certificate.map(<[u8]>::to_vec),
+    })
+}
+
+/// Where a program of this machine reaches what listens there.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let address = match listen.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    SocketAddr::new(address, listen.port())
+}
+
+/// The innermost reason, which is the one that says something.
+fn in_words(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+fn judge(listen: SocketAddr, answer: Result<Answer, String>, expected: Option<&[u8]>) -> Finding {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(why) => {
+            return Finding::problem(
+                Check::Tls,
+                format!(
+                    "the gateway on {listen} does not answer over TLS 1.3 with a certificate of this server: {why}"
+                ),
+                "start sotto-gateway again; if that does not help, its log and the other findings about certificates say more",
+            );
+        }
+    };
+    if answer.certificate.as_deref() != expected {
+        return Finding::warning(
+            Check::Tls,
+            format!(
+                "the gateway on {listen} shows another certificate than the one in tls/server.pem"
+            ),
+            "start sotto-gateway again, so that it reads the file again",
+        );
+    }
+    let what = format!("the gateway on {listen} answers over TLS 1.3 with tls/server.pem");
+    if answer.status != StatusCode::OK {
+        return Finding::problem(
+            Check::Tls,
+            format!("{what}, but it is not ready ({})", answer.status),
+            "see that sotto-relay and nats-server run: a gateway is ready when NATS is connected and every organisation's directory is read",
+        );
+    }
+    Finding::ok(Check::Tls, format!("{what}, and is ready"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Level;
+
+    fn judged(answer: Result<Answer, String>) -> Level {
+        let listen = "127.0.0.1:8443".parse().unwrap();
+        judge(listen, answer, Some(b"own")).level
+    }
+
+    fn answer(status: StatusCode, certificate: &[u8]) -> Result<Answer, String> {
+        Ok(Answer {
+            status,
+            certificate: Some(certificate.to_vec()),
+        })
+    }
+
+    #[test]
+    fn an_answer_counts_only_with_the_certificate_of_the_file() {
+        assert_eq!(judged(answer(StatusCode::OK, b"own")), Level::Ok);
+        assert_eq!(judged(answer(StatusCode::OK, b"old")), Level::Warning);
+        let unready = answer(StatusCode::SERVICE_UNAVAILABLE, b"own");
+        assert_eq!(judged(unready), Level::Problem);
+        assert_eq!(judged(Err("refused".to_owned())), Level::Problem);
+    }
+
+    #[test]
+    fn what_listens_everywhere_is_asked_here() {
+        let at = |text: &str| reachable(text.parse().unwrap()).to_string();
+        assert_eq!(at("0.0.0.0:443"), "127.0.0.1:443");
+        assert_eq!(at("[::]:443"), "[::1]:443");
+        assert_eq!(at("192.0.2.1:443"), "192.0.2.1:443");
+    }
+}

@@ -1,0 +1,72 @@
+//! What can be changed in Consul while programs run: how much they log, under
+//! `<prefix>log`.
+//!
+//! Nonsense there changes nothing. While Consul is away, what it said last
+//! stays; when the key is removed, it is again as the program was started.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::answers::next_index;
+use super::backoff::Backoff;
+use super::client::Client;
+use crate::logging::{LEVELS_MAX, Levels, LogFilter};
+
+const KEY: &str = "log";
+/// Pause between two answers: whatever answers at once each time, it is not
+/// asked more often.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Follows the key, for ever.
+pub(super) async fn follow(client: Arc<Client>, log: LogFilter) {
+    let mut backoff = Backoff::default();
+    let mut index = 0;
+    let mut known = None;
+    loop {
+        match client.read(KEY, index, LEVELS_MAX).await {
+            Ok(read) => {
+                backoff.succeeded();
+                index = next_index(index, read.index);
+                if known.as_ref() != Some(&read.value) {
+                    apply(&log, read.value.as_deref(), known.is_none());
+                    known = Some(read.value);
+                }
+                sleep(PAUSE).await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "Consul does not say how much is to be logged");
+                // It may be another Consul that answers next.
+                index = 0;
+                let pause = backoff.failed(&mut rand::thread_rng());
+                sleep(pause).await;
+            }
+        }
+    }
+}
+
+fn apply(log: &LogFilter, value: Option<&[u8]>, is_first: bool) {
+    let Some(value) = value else {
+        if log.follow(None) && !is_first {
+            tracing::info!("Consul says no more how much is logged: it is as at the start");
+        }
+        return;
+    };
+    let levels = str::from_utf8(value).ok().map(str::parse::<Levels>);
+    match levels {
+        Some(Ok(levels)) => {
+            // Before and after: one of them may be filtered out.
+            tracing::info!(%levels, "Consul says how much is logged");
+            if log.follow(Some(&levels)) {
+                tracing::info!(%levels, "so much is logged now, as Consul says");
+            }
+        }
+        _ => {
+            tracing::warn!(
+                "what Consul says of how much is logged does not read, and changes nothing: \
+                 write error, warn, info or debug"
+            );
+        }
+    }
+}
