@@ -1,6 +1,7 @@
 //! `sotto-tunnel dial`: the private end. It keeps links to public ends, and
 //! joins what comes over them with the servers beside it.
 
+use std::convert::Infallible;
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use rand::Rng;
 use sotto_proto::wire::{TunnelDialer, TunnelRoute, TunnelWelcome};
 use sotto_service::cluster::{Endpoint, joining_config};
+use sotto_service::readiness::announce;
 use sotto_service::watch::{Readiness, Watch};
 use sotto_service::{private_files, shutdown};
 use tokio::net::TcpStream;
@@ -39,6 +41,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A link that lived so long was a good one.
 const GOOD: Duration = Duration::from_secs(10);
+/// How often it is looked whether the first links are there.
+const LOOK: Duration = Duration::from_millis(200);
 const KEY_MAX: u64 = 1_024;
 
 /// The flags of `sotto-tunnel dial`.
@@ -195,7 +199,23 @@ pub async fn dial(args: DialArgs) -> Result<()> {
     tokio::select! {
         () = stop.cancelled() => Ok(()),
         Some(Err(failed)) = dialing.join_next() => Err(failed).context("a link cannot be kept"),
+        Err(error) = announce_when_linked(&args.dir, &readiness, &args.to) => Err(error),
     }
+}
+
+/// Says in `dial.json` that this end serves, from its first links on until
+/// this is dropped.
+async fn announce_when_linked(
+    dir: &Path,
+    readiness: &Readiness,
+    to: &[PublicEnd],
+) -> Result<Infallible> {
+    while !readiness.reasons().is_empty() {
+        tokio::time::sleep(LOOK).await;
+    }
+    let to: Vec<String> = to.iter().map(|to| to.at.to_string()).collect();
+    let _announcement = announce(&dir.join("dial.json"), to.join(" "))?;
+    std::future::pending().await
 }
 
 /// What is missing: a link to each public end.

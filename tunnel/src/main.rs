@@ -7,6 +7,10 @@ use clap::{Parser, Subcommand};
 use sotto_service::{exit, logging, tls};
 use sotto_tunnel::dial::{self, DialArgs, KeyArgs};
 use sotto_tunnel::serve::{self, ServeArgs};
+use sotto_update::command::UpdateArgs;
+
+/// What releases call this program.
+const NAME: &str = "sotto-tunnel";
 
 /// A private server behind a public machine that learns nothing.
 #[derive(Parser)]
@@ -24,11 +28,13 @@ enum Command {
     Dial(DialArgs),
     /// Print the private end's public key; the first time, make it.
     Key(KeyArgs),
+    /// Update this program, and return to the old one when the new one does not serve.
+    Update(UpdateArgs),
 }
 
 fn main() -> ExitCode {
     tls::install_provider();
-    exit::code("sotto-tunnel", start(Args::parse().command))
+    exit::code(NAME, start(Args::parse().command))
 }
 
 fn start(command: Command) -> anyhow::Result<()> {
@@ -43,5 +49,10 @@ fn start(command: Command) -> anyhow::Result<()> {
             runtime.block_on(dial::dial(args))
         }
         Command::Key(args) => dial::print_key(&args),
+        Command::Update(args) => {
+            logging::start("warn")?;
+            let version = env!("CARGO_PKG_VERSION");
+            runtime.block_on(sotto_update::command::run(args, NAME, version))
+        }
     }
 }

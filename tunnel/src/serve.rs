@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use sotto_service::cluster::Endpoint;
+use sotto_service::readiness::announce;
 use sotto_service::watch::{Readiness, Watch};
 use sotto_service::{Layout, private_files, shutdown, tls};
 use tokio::net::TcpListener;
@@ -157,6 +158,8 @@ pub async fn serve(args: &ServeArgs) -> Result<()> {
         ));
     }
     readiness.serves(Vec::new);
+    let url = listening.first().context("nowhere to listen")?.to_string();
+    let _announcement = announce(&args.dir.join("serve.json"), url)?;
     tokio::select! {
         () = stop.cancelled() => {}
         failed = follow(&names, &sender, &public) => failed?,

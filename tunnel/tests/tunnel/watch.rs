@@ -22,8 +22,14 @@ async fn a_dialer_is_ready_while_it_has_links_and_both_ends_are_counted() {
     .await;
     let healthz = look::get(dialer.monitor, "/healthz").await.unwrap();
     assert_eq!((healthz.status, healthz.body.as_str()), (200, "ok\n"));
+    // What an update waits for.
+    let announced = key.folder.path().join("dial.json");
+    assert!(!announced.exists());
     end.run();
+    let serves = end.folder.path().join("serve.json");
+    until("announcement", || async { serves.exists() }).await;
     look::ready(dialer.monitor, 200).await;
+    until("announcement", || async { announced.exists() }).await;
     end.linked(1).await;
     identity.echo(end.at).await.unwrap();
 
