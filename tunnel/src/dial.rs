@@ -199,22 +199,21 @@ pub async fn dial(args: DialArgs) -> Result<()> {
     tokio::select! {
         () = stop.cancelled() => Ok(()),
         Some(Err(failed)) = dialing.join_next() => Err(failed).context("a link cannot be kept"),
-        Err(error) = announce_when_linked(&args.dir, &readiness, &args.to) => Err(error),
+        never = announce_when_linked(&args.dir, &readiness, &args.to) => match never {},
     }
 }
 
 /// Says in `dial.json` that this end serves, from its first links on until
-/// this is dropped.
-async fn announce_when_linked(
-    dir: &Path,
-    readiness: &Readiness,
-    to: &[PublicEnd],
-) -> Result<Infallible> {
+/// this is dropped. It serves as well on a disk that cannot be written to.
+async fn announce_when_linked(dir: &Path, readiness: &Readiness, to: &[PublicEnd]) -> Infallible {
     while !readiness.reasons().is_empty() {
         tokio::time::sleep(LOOK).await;
     }
     let to: Vec<String> = to.iter().map(|to| to.at.to_string()).collect();
-    let _announcement = announce(&dir.join("dial.json"), to.join(" "))?;
+    let announced = announce(&dir.join("dial.json"), to.join(" "));
+    let _announcement = announced.inspect_err(|error| {
+        tracing::warn!(%error, "an update would take this end for one that does not serve");
+    });
     std::future::pending().await
 }
 
