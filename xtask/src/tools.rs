@@ -200,9 +200,8 @@ fn download_consul(download: &Path, unpacked: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(lists.join("partial")).context("making target/tools/download")?;
     let sources = download.join("sources.list");
     // Trusted, because what comes of it is compared with a checksum of ours.
-    let source = format!(
-        "deb [arch={machine} trusted=yes] http://deb.debian.org/debian {CONSUL_SUITE} main\n"
-    );
+    let mirror = debian_mirror()?;
+    let source = format!("deb [arch={machine} trusted=yes] {mirror} {CONSUL_SUITE} main\n");
     fs::write(&sources, source).context("writing a list of sources")?;
     let set = |name: &str, value: &Path| {
         let mut option = ffi::OsString::from(format!("{name}="));
@@ -256,6 +255,23 @@ fn download_consul(download: &Path, unpacked: &Path) -> anyhow::Result<()> {
         .arg(unpacked);
     step(&format!("unpack {file}"), &mut unpack)?;
     fs::remove_dir_all(download).context("removing the download")
+}
+
+/// Where this machine has Debian's packages from.
+fn debian_mirror() -> anyhow::Result<String> {
+    let mut targets = program("apt-get")?;
+    targets.args([
+        "indextargets",
+        "--format",
+        "$(REPO_URI)",
+        "Created-By: Packages",
+    ]);
+    let listed = output(&mut targets)?.context("apt-get does not name its sources")?;
+    let mirror = listed
+        .lines()
+        .find(|uri| uri.trim_end_matches('/').ends_with("/debian"));
+    let mirror = mirror.context("no source of Debian's packages is configured")?;
+    Ok(mirror.to_owned())
 }
 
 /// Unpacks Debian's packages, and those that they need and this machine lacks.
