@@ -80,6 +80,14 @@ pub struct SmsConfig {
     pub fields: BTreeMap<String, String>,
 }
 
+impl SmsConfig {
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = self.bearer_file.iter().chain(&self.ca_file);
+        files.map(PathBuf::as_path)
+    }
+}
+
 /// The gateway's part of `server.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -247,13 +255,7 @@ impl ServerConfig {
 
     /// Where processes on this machine reach NATS.
     pub fn local_nats_url(&self) -> String {
-        let listen = self.nats.listen;
-        let address = match listen.ip() {
-            ip if !ip.is_unspecified() => ip,
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        };
-        format!("tls://{}", SocketAddr::new(address, listen.port()))
+        format!("tls://{}", from_here(self.nats.listen))
     }
 
     fn checked(self) -> Result<Self, String> {
@@ -286,8 +288,7 @@ impl ServerConfig {
             if !holds("{number}") || !holds("{text}") {
                 return Err("`fields` of [sms] must hold `{number}` and `{text}`".to_owned());
             }
-            let mut files = sms.bearer_file.iter().chain(&sms.ca_file);
-            if files.any(|file| file.is_relative()) {
+            if sms.files().any(Path::is_relative) {
                 return Err("the files of [sms] must be absolute paths".to_owned());
             }
         }
@@ -303,6 +304,16 @@ impl ServerConfig {
         }
         Ok(self)
     }
+}
+
+/// Where processes on this machine reach what listens there.
+pub fn from_here(listen: SocketAddr) -> SocketAddr {
+    let address = match listen.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    SocketAddr::new(address, listen.port())
 }
 
 /// The names and addresses that the certificate of a machine must be for

@@ -5,6 +5,7 @@
 //! directory or of an account, or decides who may do what.
 
 pub mod awaiting_leaders;
+pub mod cause;
 pub mod cluster;
 pub mod config;
 pub mod consul;

@@ -16,7 +16,7 @@ mod readiness;
 mod router;
 mod server;
 
-pub use figures::Figures;
+pub use figures::{Figures, OfOrg};
 pub use loopback::{Loopback, LoopbackError};
 pub use readiness::{NO_NATS, Readiness, without_nats};
 pub use server::{Watch, WatchError};

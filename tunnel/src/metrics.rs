@@ -6,22 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use sotto_proto::OrgName;
-
-/// By org.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OfOrg {
-    /// Its name.
-    pub org: String,
-}
-
-impl From<&OrgName> for OfOrg {
-    fn from(org: &OrgName) -> Self {
-        Self {
-            org: org.to_string(),
-        }
-    }
-}
+use sotto_service::watch::OfOrg;
 
 /// By reason.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

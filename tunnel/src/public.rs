@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sotto_proto::OrgName;
+use sotto_service::watch::OfOrg;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::budget::Budget;
 use crate::link::Opener;
 use crate::lobby::Lobby;
-use crate::metrics::{OfOrg, PublicMetrics};
+use crate::metrics::PublicMetrics;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Registry, TooManyLinks};
 use crate::table::{NameTable, Org};

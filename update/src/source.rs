@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use reqwest::StatusCode;
 use reqwest::redirect::Policy;
+use sotto_service::cause::innermost;
 use sotto_service::private_files;
 use tough::{
     FilesystemTransport, Transport, TransportError, TransportErrorKind, TransportStream,
@@ -200,12 +201,7 @@ fn slow(url: &Url) -> SourceError {
 }
 
 fn unreachable(url: &Url, error: &reqwest::Error) -> SourceError {
-    // The innermost cause says what happened, the others where.
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    SourceError::Unreachable(url.to_string(), cause.to_string())
+    SourceError::Unreachable(url.to_string(), innermost(error))
 }
 
 fn is_allowed(url: &Url) -> bool {

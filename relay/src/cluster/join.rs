@@ -90,7 +90,7 @@ pub async fn join(args: &JoinArgs) -> Result<()> {
         (None, Some(consul)) => ask_those_found(args, consul, &token, &mine).await?,
         (None, None) => bail!("say which node made the token: HOST:PORT, or --consul"),
     };
-    save(args, &layout, &mine, (admitted, found_by))
+    save(args, &layout, &mine, admitted, found_by)
 }
 
 /// This machine's own keys.
@@ -246,7 +246,8 @@ fn save(
     args: &JoinArgs,
     layout: &Layout,
     mine: &Machine,
-    (admitted, consul): (Admitted, Option<ConsulConfig>),
+    admitted: Admitted,
+    consul: Option<ConsulConfig>,
 ) -> Result<()> {
     let Admitted {
         members,

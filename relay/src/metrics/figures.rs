@@ -3,24 +3,18 @@
 use std::sync::{Arc, OnceLock};
 
 use async_nats::Client;
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use sotto_jwt_accounts::directory::DirectoryLog;
 use sotto_proto::OrgName;
-use sotto_service::watch::Figures;
+use sotto_service::watch::{Figures, OfOrg};
 
 use super::counters::Metrics;
 use super::nats;
 
 /// What every name begins with.
 const PREFIX: &str = "sotto";
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfOrg {
-    org: String,
-}
 
 /// All metrics of a relay.
 pub struct RelayFigures {
@@ -73,8 +67,7 @@ fn register_rooms<'a>(
     for (org, directory) in orgs {
         let count = directory.state().map(|state| state.rooms().count());
         if let Ok(Ok(count)) = count.map(i64::try_from) {
-            let org = org.to_string();
-            rooms.get_or_create(&OfOrg { org }).set(count);
+            rooms.get_or_create(&OfOrg::from(org)).set(count);
         }
     }
     let help = "Rooms of an org that are not deleted";

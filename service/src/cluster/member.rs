@@ -148,6 +148,11 @@ impl Endpoint {
     pub fn host(&self) -> &str {
         &self.host
     }
+
+    /// The port, which is not 0.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
 }
 
 impl FromStr for NodeName {

@@ -61,14 +61,12 @@ pub fn run(args: &ConfigArgs) -> Result<(), ConfigError> {
 #[expect(clippy::print_stdout, reason = "what was asked for")]
 fn check(args: &Common) -> Result<(), ConfigError> {
     let effective = args.sources.load()?;
-    let sms = effective.config.sms.iter();
-    let sms = sms.flat_map(|sms| sms.bearer_file.iter().chain(&sms.ca_file));
-    let mut named = effective.config.keys.passphrase_file.iter().chain(sms);
-    named.try_for_each(|file| readable(file))?;
-    let consul = effective.config.consul.iter();
-    consul
-        .flat_map(ConsulConfig::files)
-        .try_for_each(readable)?;
+    let config = &effective.config;
+    let passphrase = config.keys.passphrase_file.as_deref();
+    let sms = config.sms.iter().flat_map(SmsConfig::files);
+    let consul = config.consul.iter().flat_map(ConsulConfig::files);
+    let mut named = passphrase.into_iter().chain(sms).chain(consul);
+    named.try_for_each(readable)?;
     let path = effective.layout.config();
     match args.json {
         true => println!("{}", json!({ "valid": true, "file": path })),

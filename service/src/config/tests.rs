@@ -102,3 +102,11 @@ fn what_would_break_later_is_refused_now() {
         assert!(config.checked().is_err());
     }
 }
+
+#[test]
+fn what_listens_everywhere_is_asked_here() {
+    let at = |text: &str| from_here(text.parse().unwrap()).to_string();
+    assert_eq!(at("0.0.0.0:443"), "127.0.0.1:443");
+    assert_eq!(at("[::]:443"), "[::1]:443");
+    assert_eq!(at("192.0.2.1:443"), "192.0.2.1:443");
+}

@@ -11,9 +11,10 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::answers::{self, SessionId};
-use super::error::{self, ConsulError};
+use super::error::ConsulError;
 use super::registration::Service;
 use super::settings::{Address, ConsulConfig, Prefix};
+use crate::cause::innermost;
 use crate::cluster::Endpoint;
 use crate::private_files;
 
@@ -120,7 +121,7 @@ impl Client {
         Ok(Self {
             http: http
                 .build()
-                .map_err(|error| ConsulError::Setup(error::in_words(&error)))?,
+                .map_err(|error| ConsulError::Setup(innermost(&error)))?,
             address: config.address.clone(),
             token: token.transpose()?,
             prefix: config.prefix.clone(),

@@ -1,8 +1,7 @@
 //! Why Consul is of no use. What is shown of its answers is short and one line:
 //! whoever answers must not write lines of their own into a log.
 
-use std::error::Error;
-
+use crate::cause::innermost;
 use crate::private_files::FileError;
 
 /// How much of a refusal is told, in characters.
@@ -49,7 +48,7 @@ impl ConsulError {
     pub(super) fn unreachable(error: reqwest::Error) -> Self {
         Self::Unreachable(match error.is_timeout() {
             true => "it takes too long".to_owned(),
-            false => in_words(&error),
+            false => innermost(&error),
         })
     }
 
@@ -61,15 +60,6 @@ impl ConsulError {
             said: said.flat_map(char::escape_default).collect(),
         }
     }
-}
-
-/// The innermost cause: what is around it says the same for every error.
-pub(super) fn in_words(error: &reqwest::Error) -> String {
-    let mut inner: &dyn Error = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
 }
 
 #[cfg(test)]

@@ -2,7 +2,24 @@
 
 use std::sync::Arc;
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::registry::Registry;
+use sotto_proto::OrgName;
+
+/// By org.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfOrg {
+    /// Its name.
+    pub org: String,
+}
+
+impl From<&OrgName> for OfOrg {
+    fn from(org: &OrgName) -> Self {
+        Self {
+            org: org.to_string(),
+        }
+    }
+}
 
 /// The metrics of a program. No label may name a user, a room or a device.
 pub trait Figures: Send + Sync + 'static {
