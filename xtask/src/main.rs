@@ -12,6 +12,7 @@ mod measures;
 mod release;
 mod shell;
 mod tools;
+mod wheels;
 
 use std::env;
 use std::process::ExitCode;

