@@ -30,7 +30,7 @@ pub(crate) fn test(arguments: &[String]) -> anyhow::Result<()> {
     // Many tests wait for servers and bad networks most of the time.
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let threads = env::var("NEXTEST_TEST_THREADS");
-    let threads = threads.unwrap_or_else(|_| (cores * 2).to_string());
+    let threads = threads.unwrap_or_else(|_| (cores + cores.div_ceil(2)).to_string());
     // What is said behind `cargo xtask test` counts more.
     nextest.env("NEXTEST_TEST_THREADS", threads);
     step("tests", nextest.args(arguments))
