@@ -1,10 +1,11 @@
-//! Running other programs, each as a step that is named before and timed after.
+//! Running other programs, each as a step that is named before and timed after,
+//! and the folders that they work in.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
-use std::{env, ffi};
+use std::{env, ffi, fs};
 
 use anyhow::{Context, bail};
 
@@ -23,6 +24,14 @@ pub(crate) fn built(name: &str) -> PathBuf {
 /// Where tools are installed.
 pub(crate) fn tools() -> PathBuf {
     root().join("target/tools")
+}
+
+/// Makes the folder of downloads anew, with this folder in it.
+pub(crate) fn make_anew(download: &Path, inside: &str) -> anyhow::Result<()> {
+    if download.exists() {
+        fs::remove_dir_all(download).context("removing an old download")?;
+    }
+    fs::create_dir_all(download.join(inside)).context("making target/tools/download")
 }
 
 /// A program to be run in the checkout, with the installed tools on its PATH.

