@@ -12,6 +12,7 @@ pub mod consul;
 pub mod exit;
 pub mod layout;
 mod limits;
+pub mod listeners;
 pub mod logging;
 pub mod nats;
 pub mod private_files;

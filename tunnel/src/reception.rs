@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use sotto_proto::OrgName;
 use sotto_proto::wire::{TunnelDialer, TunnelRoute, TunnelWelcome};
-use tokio::io::{AsyncReadExt, Chain, Join};
+use tokio::io::{AsyncReadExt, BufReader, Chain, Join};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
@@ -16,7 +16,7 @@ use yamux::Mode;
 
 use crate::auth::{self, EXPORTER};
 use crate::frame;
-use crate::link::{link, tend_link};
+use crate::link::{below_tls, link, tend_link};
 use crate::public::{DialerLink, Public};
 use crate::registry::{Entry, ROUTES_MAX, Route};
 
@@ -70,7 +70,7 @@ pub async fn receive(public: Arc<Public>, tcp: TcpStream, before: Vec<u8>) {
 }
 
 /// A connection of which something was read.
-type Whole = Join<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>;
+type Whole = BufReader<Join<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>>;
 
 /// A dialer that has the key, which may announce these names.
 struct Proved {
@@ -88,7 +88,11 @@ async fn prove(
     tend_link(&tcp)?;
     let (reader, writer) = tcp.into_split();
     let whole = tokio::io::join(io::Cursor::new(before).chain(reader), writer);
-    let mut tls = public.acceptor.accept(whole).await.context("no TLS")?;
+    let mut tls = public
+        .acceptor
+        .accept(below_tls(whole))
+        .await
+        .context("no TLS")?;
     let binding = tls
         .get_ref()
         .1
