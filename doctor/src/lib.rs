@@ -14,12 +14,12 @@ mod server;
 mod system;
 
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future;
+use sotto_service::config::Sources;
 
 pub use finding::{Check, Finding, Level};
 
@@ -29,11 +29,10 @@ use server::Server;
 /// How long one check may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Looks at the server in this directory. What belongs together stands
-/// together.
-pub async fn examine(dir: &Path) -> Vec<Finding> {
-    let dir = dir.to_owned();
-    let looked = tokio::task::spawn_blocking(move || Server::look(&dir)).await;
+/// Looks at the server in this directory, with these settings. What belongs
+/// together stands together.
+pub async fn examine(sources: Sources) -> Vec<Finding> {
+    let looked = tokio::task::spawn_blocking(move || Server::look(&sources)).await;
     let (server, mut findings) = match looked {
         Ok(looked) => looked,
         Err(error) => return vec![broken(Check::Directory, &error.to_string())],
@@ -110,7 +109,7 @@ mod tests {
     async fn a_folder_that_is_no_server_is_one_finding() {
         let folder = tempfile::tempdir().unwrap();
         for dir in [folder.path(), &folder.path().join("missing")] {
-            let [finding] = &examine(dir).await[..] else {
+            let [finding] = &examine(Sources::new(dir, Vec::new())).await[..] else {
                 panic!()
             };
             assert_eq!(finding.level, Level::Problem);

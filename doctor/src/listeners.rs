@@ -1,10 +1,11 @@
 //! Who listens where on this machine, as the kernel tells it.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, Process, all_processes};
+use sotto_service::listeners::exclude_each_other;
 
 /// Every socket that listens.
 pub(crate) struct Listeners(Vec<(SocketAddr, u64)>);
@@ -37,7 +38,8 @@ impl Listeners {
 
     /// Who has the address; `own` is the process that should.
     pub fn holder(&self, address: SocketAddr, own: Option<i32>) -> Holder {
-        let taken = self.0.iter().filter(|(other, _)| overlap(*other, address));
+        let taken = self.0.iter();
+        let taken = taken.filter(|(other, _)| exclude_each_other(*other, address));
         let inodes: HashSet<u64> = taken.map(|(_, inode)| *inode).collect();
         if inodes.is_empty() {
             return Holder::Nobody;
@@ -67,33 +69,11 @@ fn holds(process: &Process, inodes: &HashSet<u64>) -> bool {
     })
 }
 
-/// Whether whoever has the one keeps others from the other.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let same = one.ip() == other.ip();
-    // `::` takes IPv4 in as well.
-    let covers =
-        |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
-    let covered = covers(one.ip(), other.ip()) || covers(other.ip(), one.ip());
-    one.port() == other.port() && (same || covered)
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
 
     use super::*;
-
-    #[test]
-    fn addresses_that_exclude_each_other_are_known() {
-        let overlap =
-            |one: &str, other: &str| overlap(one.parse().unwrap(), other.parse().unwrap());
-        assert!(overlap("127.0.0.1:1", "127.0.0.1:1"));
-        assert!(overlap("0.0.0.0:1", "127.0.0.1:1"));
-        assert!(overlap("127.0.0.1:1", "[::]:1"));
-        assert!(!overlap("0.0.0.0:1", "[::1]:1"));
-        assert!(!overlap("127.0.0.1:1", "127.0.0.2:1"));
-        assert!(!overlap("127.0.0.1:1", "127.0.0.1:2"));
-    }
 
     #[test]
     fn whoever_listens_is_found() {

@@ -1,6 +1,8 @@
 //! Which of the server's programs run: as they announce it themselves, or as
 //! the process table shows while they are starting.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
@@ -31,6 +33,13 @@ pub(crate) struct Program {
     pub pid: i32,
     /// Whether it says that it serves.
     pub serves: bool,
+}
+
+impl Program {
+    /// The environment that it was started with, when this may be seen.
+    pub fn environment(self) -> Option<HashMap<OsString, OsString>> {
+        Process::new(self.pid).ok()?.environ().ok()
+    }
 }
 
 impl Programs {

@@ -2,10 +2,9 @@
 //! runs.
 
 use std::fs;
-use std::path::Path;
 
 use sotto_service::cluster::{Cluster, Member};
-use sotto_service::config::ConfigError;
+use sotto_service::config::{ConfigError, Sources};
 use sotto_service::{Layout, ServerConfig};
 
 use crate::checks::programs::Standing;
@@ -16,7 +15,8 @@ use crate::programs::Programs;
 pub(crate) struct Server {
     /// Where its files are; the root is an absolute path.
     pub layout: Layout,
-    /// What `server.toml` says, when it reads.
+    /// What is in force, when it reads: `server.toml`, and what the environment
+    /// and flags say here as the server's programs hear it.
     pub settings: Option<ServerConfig>,
     /// The nodes, when it is one of several.
     pub cluster: Option<Cluster>,
@@ -26,15 +26,16 @@ pub(crate) struct Server {
 
 impl Server {
     /// Reads what is there; nothing when no server is.
-    pub fn look(dir: &Path) -> (Option<Self>, Vec<Finding>) {
+    pub fn look(sources: &Sources) -> (Option<Self>, Vec<Finding>) {
         // One that is missing is told of below.
-        let layout = Layout::new(fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()));
+        let dir = fs::canonicalize(&sources.dir).unwrap_or_else(|_| sources.dir.clone());
+        let layout = Layout::new(dir);
         let mut findings = Vec::new();
-        let settings = match ServerConfig::load(&layout) {
-            Ok(settings) => {
-                let text = format!("{} is valid", layout.config().display());
+        let settings = match sources.load() {
+            Ok(effective) => {
+                let text = valid(&layout, &effective.origins);
                 findings.push(Finding::ok(Check::Directory, text));
-                Some(settings)
+                Some(effective.config)
             }
             Err(error) => {
                 findings.push(unreadable(&layout, &error));
@@ -90,6 +91,21 @@ pub(crate) fn without_settings(check: Check) -> Vec<Finding> {
     )]
 }
 
+/// Says also what is in force in place of the file.
+fn valid(layout: &Layout, origins: &[(String, String)]) -> String {
+    let file = layout.config();
+    let file = file.display();
+    if origins.is_empty() {
+        return format!("{file} is valid");
+    }
+    let said = origins.iter().map(|(_, origin)| origin.as_str());
+    let said: Vec<&str> = said.collect();
+    format!(
+        "{file} is valid, and so is what replaces it in part: {}",
+        said.join(", ")
+    )
+}
+
 fn unreadable(layout: &Layout, error: &ConfigError) -> Finding {
     let root = layout.root().display();
     match error {
@@ -110,9 +126,11 @@ fn unreadable(layout: &Layout, error: &ConfigError) -> Finding {
             format!("{path} is not a valid configuration: {}", one_line(problem)),
             format!("correct {path}, or put back the copy that last worked"),
         ),
-        ConfigError::Override { .. } => {
-            Finding::problem(Check::Directory, error.to_string(), "correct what it names")
-        }
+        ConfigError::Override { .. } => Finding::problem(
+            Check::Directory,
+            one_line(&error.to_string()),
+            "correct what it names",
+        ),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod conversation;
 pub mod crowd;
 pub mod garbage;
 pub mod links;
+pub mod machines;
 pub mod markers;
 pub mod mounts;
 mod namespace;

@@ -3,7 +3,7 @@
 //! are as bad as a test wants them. The device's program notices nothing but
 //! the badness.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
 use sotto_faults::{Conditions, Door, Link, Place, Traffic};
@@ -47,25 +47,53 @@ impl Network {
         conditions: &Conditions,
         seed: u64,
     ) -> anyhow::Result<Self> {
+        let nats = nats.iter().map(|&nats| (nats, nats));
+        Self::lead((gateway, gateway), nats, conditions, seed)
+    }
+
+    /// A link to the gateway and one to nats-server, where what has their
+    /// ports at another address leads to them.
+    ///
+    /// # Errors
+    /// When the machine does not let us have a network namespace.
+    pub fn by_way_of(
+        other: IpAddr,
+        gateway: SocketAddr,
+        nats: SocketAddr,
+        seed: u64,
+    ) -> anyhow::Result<Self> {
+        let by_way = |address: SocketAddr| (address, SocketAddr::new(other, address.port()));
+        Self::lead(by_way(gateway), [by_way(nats)], &Conditions::GOOD, seed)
+    }
+
+    /// Links from where people believe something to be to where it is.
+    fn lead(
+        gateway: (SocketAddr, SocketAddr),
+        nats: impl IntoIterator<Item = (SocketAddr, SocketAddr)>,
+        conditions: &Conditions,
+        seed: u64,
+    ) -> anyhow::Result<Self> {
         let sockets = tempfile::tempdir().context("making a folder")?;
         let forwarding = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()?;
         let mut doors = Vec::new();
-        let mut link = |address: SocketAddr| {
+        let mut link = |(at, to): (SocketAddr, SocketAddr)| {
             let number = doors.len() as u64;
             let link = Link::new(conditions.clone(), 16 * seed + number);
-            let at = Place::Tcp(address);
-            let to = Place::Unix(sockets.path().join(number.to_string()));
-            let forward = link.forward(&to, at.clone());
-            doors.push(Door { at, to: to.clone() });
+            let socket = Place::Unix(sockets.path().join(number.to_string()));
+            let forward = link.forward(&socket, Place::Tcp(to));
+            doors.push(Door {
+                at: Place::Tcp(at),
+                to: socket.clone(),
+            });
             let (_, forwards) = forwarding.block_on(forward)?;
             forwarding.spawn(forwards);
             anyhow::Ok(link)
         };
         let gateway = link(gateway)?;
-        let nats = nats.iter().map(|address| link(*address));
+        let nats = nats.into_iter().map(link);
         let nats = nats.collect::<anyhow::Result<_>>()?;
         Ok(Self {
             gateway,

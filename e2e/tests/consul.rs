@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -20,12 +21,13 @@ use rustix::process::{Signal, kill_process};
 use serde_json::json;
 use sotto_e2e::case::Case;
 use sotto_e2e::cluster::Cluster;
-use sotto_e2e::consul::{Agent, Liar, Lie, State, configure};
+use sotto_e2e::consul::{Agent, Guarded, Liar, Lie, State, configure, configure_with};
 use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::links::Addresses;
 use sotto_e2e::person::Person;
-use sotto_e2e::process::{self, PATIENCE, Running, binary};
+use sotto_e2e::process::{self, Outcome, PATIENCE, Running, binary};
 use sotto_e2e::server::{Part, free_address};
+use sotto_service::consul::ConsulConfig;
 use sotto_service::{Layout, ServerConfig};
 
 const PROGRAMS: [&str; 2] = ["sotto-relay", "sotto-gateway"];
@@ -220,24 +222,10 @@ fn a_machine_that_joins_finds_its_cluster_among_liars() {
     }
 
     let (_, token) = cluster.token(false).unwrap();
-    let join = |token: &str, name: &str, wait: &str| {
-        let dir = folder.path().join(name);
-        let listen = Addresses::free().unwrap();
-        let mut join = Command::new(binary("sotto-relay").unwrap());
-        join.args(["join", &format!("--consul={}", agent.address())])
-            .args(["--token", token, "--name", name, "--wait", wait, "--dir"])
-            .arg(&dir)
-            .args(["--public-host", "127.0.0.1"])
-            .args(["--nats-listen", &listen.nats.to_string()])
-            .args(["--gateway-listen", &listen.gateway.to_string()])
-            .args(["--routes-listen", &listen.routes.to_string()])
-            .args(["--admission-listen", &listen.admission.to_string()]);
-        let joined = Running::start(join, Some(String::new())).unwrap().finish();
-        (dir, joined.unwrap())
-    };
+    let consul = ConsulConfig::at(agent.address().parse().unwrap());
     // Of another secret, which nobody made.
     let wrong = format!("{}{}", "0".repeat(64), &token[64..]);
-    let (_, refused) = join(&wrong, "n2", "10");
+    let refused = join(&consul, &wrong, &folder.path().join("n2"), "10");
     assert!(!refused.status.success());
     assert!(
         refused.stderr.contains("was not made here"),
@@ -245,15 +233,84 @@ fn a_machine_that_joins_finds_its_cluster_among_liars() {
         refused.stderr
     );
 
-    let (dir, joined) = join(&token, "n3", "60");
-    joined.success().unwrap();
+    let dir = folder.path().join("n3");
+    join(&consul, &token, &dir, "60").success().unwrap();
     let config = ServerConfig::load(&Layout::new(&dir)).unwrap();
-    let consul = config.consul.unwrap();
-    assert_eq!(consul.address.to_string(), agent.address());
+    assert_eq!(config.consul, Some(consul));
     cluster.add(&dir).unwrap();
     agent
         .until(PROGRAMS[0], |states| states.len() == 2)
         .unwrap();
+}
+
+/// `sotto-relay join` of a machine that finds its cluster through Consul.
+fn join(consul: &ConsulConfig, token: &str, dir: &Path, wait: &str) -> Outcome {
+    let name = dir.file_name().unwrap();
+    let listen = Addresses::free().unwrap();
+    let mut join = Command::new(binary("sotto-relay").unwrap());
+    join.args(["join", &format!("--consul={}", consul.address)])
+        .args(["--token", token, "--wait", wait, "--name"])
+        .args([name, "--dir".as_ref(), dir.as_ref()])
+        .args(["--public-host", "127.0.0.1"])
+        .args(["--nats-listen", &listen.nats.to_string()])
+        .args(["--gateway-listen", &listen.gateway.to_string()])
+        .args(["--routes-listen", &listen.routes.to_string()])
+        .args(["--admission-listen", &listen.admission.to_string()]);
+    for (flag, file) in [
+        ("--consul-token-file", &consul.token_file),
+        ("--consul-ca-file", &consul.ca_file),
+    ] {
+        if let Some(file) = file {
+            join.arg(flag).arg(file);
+        }
+    }
+    let joined = Running::start(join, Some(String::new())).unwrap().finish();
+    joined.unwrap()
+}
+
+#[test]
+fn a_guarded_consul_wants_just_the_rights_that_are_documented() {
+    let folder = tempfile::tempdir().unwrap();
+    let guarded = Guarded::start(folder.path()).unwrap();
+    let agent = &guarded.agent;
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/consul.md"));
+    let page = page.unwrap();
+    let (_, rules) = page.split_once("```hcl\n").expect("the rules");
+    let (rules, _) = rules.split_once("```").expect("their end");
+    let known = guarded.lets_in("sotto", rules).unwrap();
+
+    let mut cluster = Cluster::alone(folder.path(), "acme", "field").unwrap();
+    cluster.kill_gateway().unwrap();
+    cluster.stop(0).unwrap();
+    configure_with(cluster.nodes()[0].layout(), known.clone()).unwrap();
+    cluster.start(0).unwrap();
+    cluster.start_gateway().unwrap();
+    for program in PROGRAMS {
+        agent.until(program, one_is("passing")).unwrap();
+    }
+    let started = Instant::now();
+    while agent.holder("gateway").unwrap().is_none() {
+        assert!(started.elapsed() < PATIENCE, "nobody has the lock");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let (_, token) = cluster.token(false).unwrap();
+    join(&known, &token, &folder.path().join("n2"), "60")
+        .success()
+        .unwrap();
+
+    // Whom it does not know it tells nothing.
+    let stranger = guarded.lets_in("stranger", "").unwrap();
+    let (_, token) = cluster.token(false).unwrap();
+    let lost = join(&stranger, &token, &folder.path().join("n3"), "5");
+    assert!(!lost.status.success());
+    let unverified = ConsulConfig {
+        ca_file: None,
+        ..known
+    };
+    let lost = join(&unverified, &token, &folder.path().join("n4"), "5");
+    assert!(!lost.status.success());
+    assert!(lost.stderr.contains("certificate"), "{}", lost.stderr);
+    cluster.still_runs().unwrap();
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use rcgen::{CertificateParams, Issuer, KeyPair};
@@ -246,6 +246,61 @@ fn settings_that_do_not_read_stop_no_other_check() {
         looked_at.contains(&"disk") && looked_at.contains(&"tls"),
         "{looked_at:?}"
     );
+}
+
+#[test]
+fn what_is_said_in_place_of_the_file_counts() {
+    let (_folder, layout) = stopped();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let said = format!("gateway.listen={taken}");
+    let output = run(layout.root(), &["--set", &said]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("--set gateway.listen"), "{text}");
+    assert!(text.contains(&format!("{taken}")), "{text}");
+    assert_eq!(output.status.code(), Some(1));
+    let output = run(layout.root(), &["--set", "gateway.lisen=x"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("did you mean `listen`?"), "{text}");
+}
+
+#[test]
+fn the_passphrase_is_looked_for_where_the_gateway_has_it_from() {
+    let (folder, layout) = stopped();
+    let credentials = folder.path().join("credentials");
+    fs::create_dir(&credentials).unwrap();
+    let unlock = layout.root().join("unlock");
+    fs::rename(&unlock, credentials.join("sotto-unlock")).unwrap();
+    let is_missing = |doctor: &mut Command| {
+        let output = doctor.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.contains("the passphrase that opens the keys is not in")
+    };
+    let doctor = || {
+        let mut doctor = Command::new(binary("sotto").unwrap());
+        doctor.args(["doctor", "--dir"]).arg(layout.root());
+        doctor
+    };
+    assert!(is_missing(&mut doctor()));
+    assert!(!is_missing(
+        doctor().env("CREDENTIALS_DIRECTORY", &credentials)
+    ));
+    // As systemd starts it, and a doctor that knows nothing of it.
+    let mut gateway = Command::new(binary("sotto-gateway").unwrap());
+    gateway
+        .args(["run", "--exit-with-parent", "--dir"])
+        .arg(layout.root())
+        .env("CREDENTIALS_DIRECTORY", &credentials)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut gateway = gateway.spawn().unwrap();
+    let started = Instant::now();
+    while is_missing(&mut doctor()) {
+        assert!(started.elapsed() < PATIENCE, "the gateway is not seen");
+        assert!(gateway.try_wait().unwrap().is_none(), "it has ended");
+    }
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
 }
 
 #[test]

@@ -36,6 +36,7 @@ pub use detach::Detachable;
 pub use limits::StorageLimits;
 pub use operator_rotation::Identity;
 pub use rotation::{Accounts, OldKeys};
+pub use sealing::passphrase_file;
 
 use std::path::{Path, PathBuf};
 

@@ -68,7 +68,8 @@ struct Run {
     #[command(flatten)]
     server: ServerArgs,
 
-    /// The nats-server to run, instead of the one that is found.
+    /// The nats-server to run, instead of the one that this program carries, or
+    /// else of the first that is found beside it or on PATH.
     #[arg(long, env = "SOTTO_NATS_SERVER", value_name = "FILE")]
     nats_server: Option<PathBuf>,
 }

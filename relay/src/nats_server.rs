@@ -7,6 +7,7 @@
 
 mod accounts;
 mod binary;
+mod carried;
 mod config;
 mod demands;
 mod disk;

@@ -52,8 +52,8 @@ pub async fn serve(
     // Until nothing of this server is left.
     let _watch = watch.await?;
     let gateway = gateway_key(layout)?;
-    let binary = NatsBinary::find(nats_server)?;
-    tracing::info!(version = binary.version, "found nats-server");
+    let binary = NatsBinary::find(nats_server, layout)?;
+    tracing::info!(version = binary.version, path = %binary.path.display(), "found nats-server");
     let cluster = Cluster::load(layout)?;
     let program = Program {
         service: service(config, cluster.as_ref()),

@@ -3,8 +3,9 @@
 //! ```text
 //! OUT/programs/…              what was built
 //! OUT/sbom.cdx.json           CycloneDX
-//! OUT/SHA256SUMS              of both, for `sha256sum --check`
-//! OUT/provenance.dsse.json    of all three, signed by those who release
+//! OUT/LICENSES.txt            of all that is in the programs
+//! OUT/SHA256SUMS              of these, for `sha256sum --check`
+//! OUT/provenance.dsse.json    of all of it, signed by those who release
 //! OUT/releases/               metadata/ and targets/: what a server hands out
 //! OUT/keys/                   only when no keys were given: throw-away ones
 //! ```
@@ -22,9 +23,11 @@ use sotto_update::publish::{self, Expiry, Keyholders, NewArtifact, Releases, Rol
 use sotto_update::{Checked, Digest, Pace, Program, Source, TrustFile, check, platform};
 
 use crate::ceremony::{in_days, program};
+use crate::contents::Contents;
 use crate::envelope::Envelope;
+use crate::nats_server::NatsServer;
 use crate::provenance::{self, Build};
-use crate::{keys, sbom};
+use crate::{keys, licences, sbom};
 
 /// Throw-away keys: so many, and so many of them sign.
 const OFFLINE: usize = 3;
@@ -52,6 +55,9 @@ pub(crate) struct AssembleArgs {
     /// `rustc --version --verbose`
     #[arg(long)]
     compiler: String,
+    /// The nats-server that sotto-relay carries.
+    #[arg(long, value_name = "FILE")]
+    nats_server: Option<PathBuf>,
     /// Secret keys of those who release; with --releases and --online.
     #[arg(long, requires_all = ["releases", "online"])]
     offline: Vec<PathBuf>,
@@ -78,10 +84,15 @@ pub(crate) async fn assemble(args: &AssembleArgs) -> anyhow::Result<()> {
     }
 
     let names: Vec<&str> = args.program.iter().map(|(name, _)| name.as_str()).collect();
+    let nats_server = carried(args, &programs)?;
     let version = args.version.to_string();
-    let bill = sbom::describe(&args.manifest, &names, &version, made)?;
+    let contents = Contents::of(&args.manifest, &names)?;
+    let bill = sbom::describe(&contents, nats_server.as_ref(), &version, made)?;
     put(&out.join("sbom.cdx.json"), &bill)?;
     files.push(summed(out, "sbom.cdx.json")?);
+    let texts = licences::texts(&contents, nats_server.is_some())?;
+    put(&out.join("LICENSES.txt"), texts.as_bytes())?;
+    files.push(summed(out, "LICENSES.txt")?);
     let sums = files.iter().map(|(name, sum)| format!("{sum}  {name}\n"));
     put(&out.join("SHA256SUMS"), sums.collect::<String>().as_bytes())?;
     files.push(summed(out, "SHA256SUMS")?);
@@ -94,6 +105,7 @@ pub(crate) async fn assemble(args: &AssembleArgs) -> anyhow::Result<()> {
         commit: &args.commit,
         compiler: &args.compiler,
         lock,
+        nats_server: nats_server.as_ref(),
         platform: &platform(),
         made,
     };
@@ -114,6 +126,22 @@ pub(crate) async fn assemble(args: &AssembleArgs) -> anyhow::Result<()> {
         args.program.len()
     );
     Ok(())
+}
+
+/// What the relay carries, when it does.
+fn carried(args: &AssembleArgs, programs: &Path) -> anyhow::Result<Option<NatsServer>> {
+    let Some(file) = &args.nats_server else {
+        return Ok(None);
+    };
+    let nats_server = NatsServer::read(file)?;
+    let relay = programs.join(sbom::CARRIER);
+    ensure!(
+        nats_server.is_in(&relay)?,
+        "{} does not carry {}",
+        relay.display(),
+        file.display()
+    );
+    Ok(Some(nats_server))
 }
 
 /// Who signs, and into which folder.

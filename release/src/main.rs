@@ -7,8 +7,11 @@
 
 mod assemble;
 mod ceremony;
+mod contents;
 mod envelope;
 mod keys;
+mod licences;
+mod nats_server;
 mod provenance;
 mod sbom;
 

@@ -14,6 +14,7 @@ use sotto_update::Digest;
 
 use crate::envelope::Envelope;
 use crate::keys;
+use crate::nats_server::NatsServer;
 
 /// Type of what is in the envelope.
 pub(crate) const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
@@ -45,6 +46,8 @@ pub(crate) struct Build<'a> {
     pub(crate) compiler: &'a str,
     /// Sum of Cargo.lock.
     pub(crate) lock: Digest,
+    /// What is carried, and comes as it is.
+    pub(crate) nats_server: Option<&'a NatsServer>,
     pub(crate) platform: &'a str,
     /// Time of the commit: the build itself has none.
     pub(crate) made: Timestamp,
@@ -77,6 +80,13 @@ pub(crate) fn state(build: &Build<'_>, files: &[(String, Digest)]) -> anyhow::Re
         name: name.clone(),
         digest: Sums { sha256: *sha256 },
     });
+    let mut dependencies = vec![
+        json!({ "name": "sources", "digest": { "gitCommit": build.commit } }),
+        json!({ "name": "Cargo.lock", "digest": { "sha256": build.lock } }),
+    ];
+    dependencies.extend(build.nats_server.map(|carried| {
+        json!({ "name": carried.server.reference(), "digest": { "sha256": carried.sha256 } })
+    }));
     let statement = Statement {
         kind: STATEMENT.to_owned(),
         subject: subject.collect(),
@@ -86,10 +96,7 @@ pub(crate) fn state(build: &Build<'_>, files: &[(String, Digest)]) -> anyhow::Re
                 "buildType": BUILD_TYPE,
                 "externalParameters": { "version": build.version, "platform": build.platform },
                 "internalParameters": { "compiler": build.compiler },
-                "resolvedDependencies": [
-                    { "name": "sources", "digest": { "gitCommit": build.commit } },
-                    { "name": "Cargo.lock", "digest": { "sha256": build.lock } },
-                ],
+                "resolvedDependencies": dependencies,
             },
             "runDetails": {
                 "builder": { "id": BUILD_TYPE },

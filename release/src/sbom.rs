@@ -1,47 +1,56 @@
-//! The software bill of materials: CycloneDX 1.5 in JSON, of what cargo says
-//! goes into the programs. The same for the same sources.
+//! The software bill of materials: CycloneDX 1.5 in JSON, of what goes into the
+//! programs. The same for the same sources.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::str::FromStr;
 
-use anyhow::{Context, anyhow};
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
+use anyhow::anyhow;
+use cargo_metadata::Package;
 use cyclonedx_bom::external_models::date_time::DateTime;
 use cyclonedx_bom::external_models::uri::Purl;
 use cyclonedx_bom::models::bom::{Bom, SpecVersion};
 use cyclonedx_bom::models::component::{Classification, Component, Components};
 use cyclonedx_bom::models::dependency::{Dependencies, Dependency};
+use cyclonedx_bom::models::hash::{Hash, HashAlgorithm, HashValue, Hashes};
 use cyclonedx_bom::models::license::{LicenseChoice, Licenses};
 use cyclonedx_bom::models::metadata::Metadata as BomMetadata;
 use jiff::Timestamp;
 
-/// Of the packages that build `programs`, for this machine's platform.
+use crate::contents::Contents;
+use crate::nats_server::{Module, NatsServer};
+
+/// The program that carries nats-server.
+pub(crate) const CARRIER: &str = "sotto-relay";
+
+/// Of these packages, and of the nats-server that one of them carries.
 pub(crate) fn describe(
-    manifest: &Path,
-    programs: &[&str],
+    contents: &Contents,
+    nats_server: Option<&NatsServer>,
     version: &str,
     made: Timestamp,
 ) -> anyhow::Result<Vec<u8>> {
-    let metadata = MetadataCommand::new()
-        .manifest_path(manifest)
-        .other_options(["--locked", "--filter-platform", "host-tuple"].map(str::to_owned))
-        .exec()
-        .context("asking cargo what the programs consist of")?;
-    let reached = reached(&metadata, programs)?;
-    let packages: BTreeMap<&PackageId, &Package> = metadata
-        .packages
-        .iter()
-        .filter(|package| reached.contains_key(&package.id))
-        .map(|package| (&package.id, package))
-        .collect();
-    let components = packages.values().map(|package| component(package));
-    let dependencies = reached.iter().filter_map(|(id, needs)| {
-        let dependencies = needs.iter().filter_map(|need| packages.get(need));
-        Some(Dependency {
-            dependency_ref: reference(packages.get(id)?),
-            dependencies: dependencies.map(|package| reference(package)).collect(),
-        })
+    let mut components: Vec<Component> = contents
+        .packages()
+        .map(component)
+        .collect::<anyhow::Result<_>>()?;
+    let dependencies = contents.packages().map(|package| {
+        let mut needs: Vec<String> = contents.needs(package).map(reference).collect();
+        if package.name.as_str() == CARRIER {
+            needs.extend(nats_server.map(|carried| carried.server.reference()));
+        }
+        Dependency {
+            dependency_ref: reference(package),
+            dependencies: needs,
+        }
     });
+    let mut dependencies: Vec<Dependency> = dependencies.collect();
+    if let Some(carried) = nats_server {
+        components.push(server(carried));
+        components.extend(carried.needs.iter().map(module));
+        dependencies.push(Dependency {
+            dependency_ref: carried.server.reference(),
+            dependencies: carried.needs.iter().map(Module::reference).collect(),
+        });
+    }
     let bom = Bom {
         serial_number: None,
         metadata: Some(BomMetadata {
@@ -60,54 +69,14 @@ pub(crate) fn describe(
             properties: None,
             lifecycles: None,
         }),
-        components: Some(Components(components.collect::<anyhow::Result<_>>()?)),
-        dependencies: Some(Dependencies(dependencies.collect())),
+        components: Some(Components(components)),
+        dependencies: Some(Dependencies(dependencies)),
         ..Bom::default()
     };
     let mut json = Vec::new();
     bom.output_as_json(&mut json, SpecVersion::V1_5)
         .map_err(|error| anyhow!("writing the bill of materials: {error}"))?;
     Ok(json)
-}
-
-/// Every package that is compiled into the programs, and what each needs.
-fn reached<'a>(
-    metadata: &'a Metadata,
-    programs: &[&str],
-) -> anyhow::Result<BTreeMap<&'a PackageId, BTreeSet<&'a PackageId>>> {
-    let resolve = metadata
-        .resolve
-        .as_ref()
-        .context("cargo resolved nothing")?;
-    let nodes: BTreeMap<_, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
-    let builds = |package: &&Package| {
-        let mut targets = package.targets.iter().filter(|target| target.is_bin());
-        targets.any(|target| programs.contains(&target.name.as_str()))
-    };
-    let mut waiting: Vec<&PackageId> = metadata
-        .packages
-        .iter()
-        .filter(builds)
-        .map(|package| &package.id)
-        .collect();
-    let mut reached = BTreeMap::new();
-    while let Some(id) = waiting.pop() {
-        let Some(node) = nodes.get(id).filter(|_| !reached.contains_key(id)) else {
-            continue;
-        };
-        let needs: BTreeSet<&PackageId> = node
-            .deps
-            .iter()
-            .filter(|dependency| {
-                let mut kinds = dependency.dep_kinds.iter();
-                kinds.any(|kind| kind.kind != DependencyKind::Development)
-            })
-            .map(|dependency| &dependency.pkg)
-            .collect();
-        waiting.extend(&needs);
-        reached.insert(id, needs);
-    }
-    Ok(reached)
 }
 
 fn component(package: &Package) -> anyhow::Result<Component> {
@@ -122,11 +91,35 @@ fn component(package: &Package) -> anyhow::Result<Component> {
         let purl = Purl::new("cargo", name, &version);
         component.purl = Some(purl.map_err(|error| anyhow!("{name}: {error}"))?);
     }
-    component.licenses = package
-        .license
-        .as_deref()
-        .map(|license| Licenses(vec![LicenseChoice::expression(license)]));
+    component.licenses = package.license.as_deref().map(|license| {
+        // As cargo let people write it, before it was SPDX.
+        let license = license.replace('/', " OR ");
+        Licenses(vec![LicenseChoice::expression(&license)])
+    });
     Ok(component)
+}
+
+fn server(carried: &NatsServer) -> Component {
+    let mut component = module(&carried.server);
+    component.component_type = Classification::Application;
+    component.hashes = Some(Hashes(vec![Hash {
+        alg: HashAlgorithm::SHA_256,
+        content: HashValue(carried.sha256.to_string()),
+    }]));
+    component
+}
+
+fn module(module: &Module) -> Component {
+    let mut component = Component::new(
+        Classification::Library,
+        &module.path,
+        &module.version,
+        Some(module.reference()),
+    );
+    let purl = format!("pkg:golang/{}", module.reference());
+    component.purl = Purl::from_str(&purl).ok();
+    component.licenses = Some(Licenses(vec![LicenseChoice::expression(module.licence)]));
+    component
 }
 
 /// Unlike cargo's own id, it holds no path of this machine.
@@ -140,18 +133,35 @@ fn time(time: Timestamp) -> anyhow::Result<DateTime> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use cyclonedx_bom::validation::Validate;
+    use sotto_update::Digest;
+
     use super::*;
 
     #[test]
     fn it_names_what_the_programs_consist_of_and_no_path() {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        let contents = Contents::of(&manifest, &["sotto-release", CARRIER]).unwrap();
+        let module = |path: &str| Module {
+            path: path.to_owned(),
+            version: "v2.0.0".to_owned(),
+            licence: "Apache-2.0",
+        };
+        let nats_server = NatsServer {
+            sha256: Digest::of(b"nats"),
+            server: module("example.org/server"),
+            needs: vec![module("example.org/nkeys")],
+        };
         let made = Timestamp::UNIX_EPOCH;
-        let json = describe(&manifest, &["sotto-release"], "0.1.0", made).unwrap();
+        let json = describe(&contents, Some(&nats_server), "0.1.0", made).unwrap();
         assert_eq!(
             json,
-            describe(&manifest, &["sotto-release"], "0.1.0", made).unwrap()
+            describe(&contents, Some(&nats_server), "0.1.0", made).unwrap()
         );
         let bom = Bom::parse_from_json(json.as_slice()).unwrap();
+        assert!(bom.validate().passed());
         let components = bom.components.unwrap().0;
         let has = |wanted: &str| {
             let mut names = components
@@ -160,8 +170,22 @@ mod tests {
             names.any(|name| name == wanted)
         };
         assert!(has("tough") && has("aws-lc-sys"));
+        assert!(has("example.org/server") && has("example.org/nkeys"));
         assert!(!has("axum-server"), "that is for others");
+        let dependencies = bom.dependencies.unwrap().0;
+        let needed_by = |name: &str| {
+            let mut needed = dependencies.iter();
+            let needed = needed.find(|needed| needed.dependency_ref.starts_with(name));
+            needed.unwrap().dependencies.clone()
+        };
+        let server = "example.org/server@v2.0.0".to_owned();
+        assert!(needed_by("sotto-relay@").contains(&server));
+        assert_eq!(
+            needed_by("example.org/server@"),
+            ["example.org/nkeys@v2.0.0"]
+        );
         let text = String::from_utf8(json).unwrap();
+        assert!(text.contains(&nats_server.sha256.to_string()));
         assert!(!text.contains(env!("CARGO_MANIFEST_DIR")));
     }
 }

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use sotto_update::{Checked, Pace, Program, Source, TrustFile, check, platform};
+use sotto_update::{Checked, Digest, Pace, Program, Source, TrustFile, check, platform};
 use tempfile::TempDir;
 
 struct Case {
@@ -162,6 +162,35 @@ async fn what_is_assembled_can_be_checked_by_others() {
 
     // The same but for keys and signatures.
     case.does(&format!("assemble again {assemble} {programs}"));
-    let bill = |folder: &str| fs::read(case.path(folder).join("sbom.cdx.json")).unwrap();
-    assert_eq!(bill("out"), bill("again"));
+    for same in ["sbom.cdx.json", "LICENSES.txt"] {
+        let of = |folder: &str| fs::read(case.path(folder).join(same)).unwrap();
+        assert_eq!(of("out"), of("again"), "{same}");
+    }
+
+    // A relay with nats-server inside, of which the same is said.
+    let nats_server = "mod\tgithub.com/nats-io/nats-server/v2\tv2.99.0\t\n\
+        dep\tgithub.com/nats-io/nkeys\tv0.9.0\th1:abc=\n";
+    fs::write(case.path("nats"), nats_server).unwrap();
+    let assemble = format!("assemble carrying {assemble} {programs} --nats-server nats");
+    let text = case.fails(&assemble);
+    assert!(text.contains("does not carry nats"), "{text}");
+    fs::remove_dir_all(case.path("carrying")).unwrap();
+    let sum = Digest::of(nats_server.as_bytes());
+    fs::write(case.path("one"), format!("#!/bin/sh\necho {sum}\n")).unwrap();
+    case.does(&assemble);
+    case.does(&format!(
+        "verify carrying/provenance.dsse.json {}",
+        keys.replace("out/", "carrying/")
+    ));
+    let says = |file: &str, what: &str| {
+        let text = fs::read_to_string(case.path("carrying").join(file)).unwrap();
+        assert!(text.contains(what), "{file}: {what}");
+    };
+    says(
+        "sbom.cdx.json",
+        "pkg:golang/github.com/nats-io/nkeys@v0.9.0",
+    );
+    says("sbom.cdx.json", &sum.to_string());
+    says("LICENSES.txt", "github.com/nats-io/nkeys");
+    says("SHA256SUMS", "LICENSES.txt");
 }

@@ -17,7 +17,7 @@ use crate::private_files::{self, FileError};
 /// | `gateway/` | the gateway's signing key and OPAQUE set-up |
 /// | `tls/` | the server's own certificate authority and its certificate |
 /// | `creds/` | NATS credentials of the relay, the gateway and the system user |
-/// | `nats/` | nats-server's configuration, streams, account JWTs, pid and log |
+/// | `nats/` | nats-server's configuration, streams, account JWTs, pid and log, and the program itself where a release of the relay carries it |
 /// | `first-invite-<org>` | the first admin's invitation, until it is used |
 /// | `directory/` | how far the relay and the gateway have read each org's directory |
 /// | `cluster/` | of a node of a cluster: [`crate::cluster`] |
@@ -154,6 +154,11 @@ impl Layout {
     /// The folder of nats-server.
     pub fn nats(&self) -> PathBuf {
         self.root.join("nats")
+    }
+
+    /// The folder of the nats-server that a release of the relay unpacks.
+    pub fn nats_programs(&self) -> PathBuf {
+        self.nats().join("bin")
     }
 
     /// nats-server's configuration.

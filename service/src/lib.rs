@@ -13,6 +13,7 @@ pub mod exit;
 pub mod handover;
 pub mod layout;
 mod limits;
+pub mod listeners;
 pub mod logging;
 pub mod nats;
 pub mod private_files;

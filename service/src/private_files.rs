@@ -44,7 +44,15 @@ pub fn create_dir(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// When the file is not durable.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
-    replace(path, content).map_err(|error| FileError::new("write", path, error))
+    replace(path, content, 0o600).map_err(|error| FileError::new("write", path, error))
+}
+
+/// The same for a program that its owner may start: with mode 0700.
+///
+/// # Errors
+/// When the file is not durable.
+pub fn write_program(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    replace(path, content, 0o700).map_err(|error| FileError::new("write", path, error))
 }
 
 /// Reads a file of at most `max` bytes as text.
@@ -92,7 +100,7 @@ fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     fs::read(path)
 }
 
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let folder = match path.parent().ok_or(io::ErrorKind::InvalidInput)? {
         // What a bare name says.
         none if none.as_os_str().is_empty() => Path::new("."),
@@ -108,7 +116,7 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         .write(true)
         .create(true)
         .truncate(true)
-        .mode(0o600)
+        .mode(mode)
         .open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;

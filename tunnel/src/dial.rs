@@ -16,6 +16,7 @@ use sotto_service::cluster::{Endpoint, joining_config};
 use sotto_service::handover::{Ending, Handover, Inherited};
 use sotto_service::watch::{Readiness, Watch};
 use sotto_service::{private_files, shutdown};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -30,7 +31,7 @@ use crate::METRICS;
 use crate::auth::{ALPN, DialerKey, EXPORTER, VERSION};
 use crate::endpoint::PublicEnd;
 use crate::frame;
-use crate::link::{link, tend_link};
+use crate::link::{below_tls, link, tend_link};
 use crate::metrics::{DialerMetrics, ToPublicEnd};
 use crate::name::LINK_NAME;
 use crate::private::{Private, Target};
@@ -325,13 +326,17 @@ impl Dialer {
         Ok(ended?)
     }
 
-    async fn introduce(&self) -> Result<TlsStream<TcpStream>> {
+    async fn introduce(&self) -> Result<TlsStream<BufReader<TcpStream>>> {
         let tcp = TcpStream::connect(self.to.to_string())
             .await
             .context("it cannot be reached")?;
         tend_link(&tcp)?;
-        let connected = self.connector.connect(LINK_NAME.try_into()?, tcp).await;
-        let mut tls = connected.context("it is not the public end of this fingerprint")?;
+        let connecting = self
+            .connector
+            .connect(LINK_NAME.try_into()?, below_tls(tcp));
+        let mut tls = connecting
+            .await
+            .context("it is not the public end of this fingerprint")?;
         let binding = tls
             .get_ref()
             .1

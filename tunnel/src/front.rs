@@ -64,6 +64,7 @@ pub async fn accept(
     }
 }
 
+/// What comes after the hello is boxed: who only waits holds no memory for it.
 async fn serve(public: Arc<Public>, mut tcp: TcpStream, client: SocketAddr) {
     let hello = match wait_for_hello(&public, &mut tcp).await {
         Ok(Some(hello)) => hello,
@@ -74,9 +75,10 @@ async fn serve(public: Arc<Public>, mut tcp: TcpStream, client: SocketAddr) {
         }
     };
     if hello.name.as_str() == LINK_NAME {
-        return reception::receive(public, tcp, [hello.bytes, hello.rest].concat()).await;
+        let before = [hello.bytes, hello.rest].concat();
+        return Box::pin(reception::receive(public, tcp, before)).await;
     }
-    match pass_on(&public, tcp, client, hello).await {
+    match Box::pin(pass_on(&public, tcp, client, hello)).await {
         Ok(()) => {}
         Err((Some(tcp), refusal)) => turn_away(&public, tcp, refusal).await,
         Err((None, refusal)) => count(&public, refusal),
@@ -86,7 +88,7 @@ async fn serve(public: Arc<Public>, mut tcp: TcpStream, client: SocketAddr) {
 async fn turn_away(public: &Public, tcp: TcpStream, refusal: Refusal) {
     tracing::debug!(reason = refusal.label(), "refused");
     count(public, refusal);
-    refuse(tcp, refusal).await;
+    Box::pin(refuse(tcp, refusal)).await;
 }
 
 fn count(public: &Public, refusal: Refusal) {

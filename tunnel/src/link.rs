@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::{AsyncRead as _, AsyncWrite as _, Stream as _};
-use rustix::net::sockopt;
-use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::compat::TokioAsyncReadCompatExt;
@@ -29,6 +29,10 @@ const WINDOWS_MORE: usize = 64 * 1024 * 1024;
 const STREAMS_DROPPED: usize = 1_024;
 /// A frame with its header fills four TLS records.
 pub const FRAME: usize = 4 * 16_384 - 12;
+/// What is taken from the system at a time: TLS itself asks for 4 KiB.
+const READ: usize = 64 * 1024;
+/// Most bytes in the system's queue that have not gone out.
+const UNSENT: u32 = 128 * 1024;
 /// How long a link may leave unacknowledged what it was sent.
 const SILENCE: Duration = Duration::from_secs(30);
 const PROBES: u32 = 4;
@@ -298,6 +302,11 @@ impl AsyncWrite for LinkStream {
     }
 }
 
+/// A connection of a link, to be put below TLS.
+pub fn below_tls<T: AsyncRead>(connection: T) -> BufReader<T> {
+    BufReader::with_capacity(READ, connection)
+}
+
 /// Sends small things at once, and lets the system find out when nobody is at
 /// the other end any more: after some minutes, for a poor network is patient.
 ///
@@ -309,20 +318,24 @@ pub fn tend(tcp: &TcpStream) -> io::Result<()> {
 }
 
 /// The same for a link, after half a minute: there are others. Of a client it
-/// must not be asked that it reads what it is sent.
+/// must not be asked that it reads what it is sent. What has not gone out yet
+/// waits here, where streams take turns, and not in the system's queue, where
+/// all would wait behind the one that sends most.
 ///
 /// # Errors
 /// When the system refuses.
 pub fn tend_link(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     probe(tcp, Duration::from_secs(10), Duration::from_secs(5))?;
-    let silence = u32::try_from(SILENCE.as_millis()).unwrap_or(u32::MAX);
-    Ok(sockopt::set_tcp_user_timeout(tcp, silence)?)
+    let socket = SockRef::from(tcp);
+    socket.set_tcp_notsent_lowat(UNSENT)?;
+    socket.set_tcp_user_timeout(Some(SILENCE))
 }
 
 fn probe(tcp: &TcpStream, after: Duration, every: Duration) -> io::Result<()> {
-    sockopt::set_socket_keepalive(tcp, true)?;
-    sockopt::set_tcp_keepidle(tcp, after)?;
-    sockopt::set_tcp_keepintvl(tcp, every)?;
-    Ok(sockopt::set_tcp_keepcnt(tcp, PROBES)?)
+    let keepalive = TcpKeepalive::new()
+        .with_time(after)
+        .with_interval(every)
+        .with_retries(PROBES);
+    SockRef::from(tcp).set_tcp_keepalive(&keepalive)
 }

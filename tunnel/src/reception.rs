@@ -11,7 +11,7 @@ use sotto_proto::wire::{
     TunnelDialer, TunnelRoute, TunnelStream, TunnelStreamAnswer, TunnelWelcome,
 };
 use sotto_service::handover::{Part, Phase};
-use tokio::io::{AsyncReadExt, Chain, Join};
+use tokio::io::{AsyncReadExt, BufReader, Chain, Join};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
@@ -20,7 +20,7 @@ use yamux::Mode;
 
 use crate::auth::{self, EXPORTER};
 use crate::frame;
-use crate::link::{link, tend_link};
+use crate::link::{below_tls, link, tend_link};
 use crate::public::{DialerLink, Public};
 use crate::registry::{Entry, ROUTES_MAX, Route};
 
@@ -120,7 +120,7 @@ pub async fn end_idle(public: &Public) {
 }
 
 /// A connection of which something was read.
-type Whole = Join<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>;
+type Whole = BufReader<Join<Chain<io::Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>>;
 
 /// A dialer that has the key, which may announce these names.
 struct Proved {
@@ -138,7 +138,11 @@ async fn prove(
     tend_link(&tcp)?;
     let (reader, writer) = tcp.into_split();
     let whole = tokio::io::join(io::Cursor::new(before).chain(reader), writer);
-    let mut tls = public.acceptor.accept(whole).await.context("no TLS")?;
+    let mut tls = public
+        .acceptor
+        .accept(below_tls(whole))
+        .await
+        .context("no TLS")?;
     let binding = tls
         .get_ref()
         .1

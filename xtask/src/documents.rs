@@ -8,15 +8,18 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use crate::shell::{output, program, root};
+use crate::shell::{output, program, root, step};
+use crate::wheels;
 
 /// A name in backticks with one of these ends is a file of the project.
 const SOURCES: [&str; 5] = [".rs", ".proto", ".cedar", ".cedarschema", ".md"];
 
-/// The table of contents of the book.
+/// What becomes a book.
+const BOOK: &str = "docs/";
+/// Its table of contents.
 const SUMMARY: &str = "docs/SUMMARY.md";
 
-/// Fails with every name and link that leads nowhere.
+/// Fails with every name and link that leads nowhere; then makes the book.
 pub(crate) fn check() -> anyhow::Result<()> {
     let files = tracked()?;
     let words = words(&files)?;
@@ -37,8 +40,12 @@ pub(crate) fn check() -> anyhow::Result<()> {
                 }
             }
             for target in links(line) {
-                if !files.contains(&beside(document, target)) {
+                let file = beside(document, target);
+                if !files.contains(&file) {
                     complain(target);
+                }
+                if document.starts_with(BOOK) && !file.starts_with(BOOK) {
+                    complain(&format!("{target} in the book: say its name instead"));
                 }
             }
         }
@@ -51,14 +58,15 @@ pub(crate) fn check() -> anyhow::Result<()> {
         .collect();
     let pages = files
         .iter()
-        .filter(|file| file.starts_with("docs/") && file.ends_with(".md") && *file != SUMMARY);
+        .filter(|file| file.starts_with(BOOK) && file.ends_with(".md") && *file != SUMMARY);
     for page in pages.filter(|page| !listed.contains(*page)) {
         wrong.push(format!("{SUMMARY}: {page} is not in it"));
     }
-    if wrong.is_empty() {
-        return Ok(());
+    if !wrong.is_empty() {
+        bail!("documents name what does not exist:\n{}", wrong.join("\n"));
     }
-    bail!("documents name what does not exist:\n{}", wrong.join("\n"))
+    wheels::mdbook()?;
+    step("the book, in target/book", program("mdbook")?.arg("build"))
 }
 
 fn tracked() -> anyhow::Result<BTreeSet<String>> {

@@ -8,6 +8,8 @@
 
 mod checks;
 mod documents;
+mod fuzz;
+mod machines;
 mod measures;
 mod release;
 mod shell;
@@ -27,8 +29,9 @@ const USAGE: &str = "usage: cargo xtask TASK
   bench [ARGS]   build with optimisation, then measure (bench --help)
   budget         measure bytes and round trips, and write docs/budget.md anew
   faults [ARGS]  have everything go wrong: --seconds N, --seed N
+  fuzz [ARGS]    fuzz every target for a minute: SECONDS, names of targets
   release MODE   build reproducibly, describe and sign (release alone says how)
-  documents      check that documents name only what exists
+  documents      check that documents name only what exists, and make a book of them
   ci             formatting, lints, documents, dependencies, tests and the demo";
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn run() -> anyhow::Result<()> {
         Some((task, rest)) if task == "bench" => measures::bench(rest),
         Some((task, [])) if task == "budget" => measures::budget(),
         Some((task, rest)) if task == "faults" => measures::faults(rest),
+        Some((task, rest)) if task == "fuzz" => fuzz::run(rest),
         Some((task, rest)) if task == "release" => release::run(rest),
         Some((task, [])) if task == "documents" => documents::check(),
         Some((task, [])) if task == "ci" => checks::all(),

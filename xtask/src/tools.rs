@@ -6,7 +6,7 @@ use std::{env, ffi, fs};
 use anyhow::{Context, bail};
 
 use crate::shell::{make_anew, output, program, step, tools};
-use crate::wheels;
+use crate::{machines, wheels};
 
 /// The last Debian that has a Consul. Its packages change no more, so that their
 /// checksums can be pinned.
@@ -30,6 +30,7 @@ pub(crate) fn all() -> anyhow::Result<()> {
     slapd()?;
     systemd()?;
     consul()?;
+    machines::base()?;
     chromium()
 }
 
@@ -143,7 +144,7 @@ fn download_consul(download: &Path, unpacked: &Path) -> anyhow::Result<()> {
 }
 
 /// Where this machine has Debian's packages from.
-fn debian_mirror() -> anyhow::Result<String> {
+pub(crate) fn debian_mirror() -> anyhow::Result<String> {
     let mut targets = program("apt-get")?;
     targets.args([
         "indextargets",
@@ -161,7 +162,7 @@ fn debian_mirror() -> anyhow::Result<String> {
 
 /// Has what these packages bring below `target/tools/<name>`, unless it runs from
 /// there or is installed on this machine.
-fn unpack_debian(
+pub(crate) fn unpack_debian(
     name: &str,
     packages: &[&str],
     runs: fn(&Path) -> anyhow::Result<bool>,

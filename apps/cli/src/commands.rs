@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod admin;
+mod bootstrap;
 mod devices;
 mod doctor;
 pub mod factor;
@@ -28,6 +29,7 @@ pub async fn run(arguments: Arguments, output: Output) -> anyhow::Result<()> {
     let context = &context;
     match command {
         Command::Up(up) => up::run(context, &up).await,
+        Command::Bootstrap(wish) => bootstrap::run(context, *wish).await,
         Command::Signup { invite, user } => signup::run(context, &invite, user).await,
         Command::Login { user, gateway } => login::run(context, user, gateway).await,
         Command::Invite {

@@ -1,22 +1,23 @@
 //! Whether the directory is its owner's alone, and what the settings name is
 //! there.
 
-use std::fs;
-use std::io;
+use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::{env, fs, io};
 
+use sotto_jwt_accounts::keystore::passphrase_file;
 use sotto_service::SmsConfig;
+use sotto_service::consul::ConsulConfig;
 
 use crate::finding::{Check, Finding};
+use crate::programs::Program;
 use crate::server::Server;
 
 /// Files that are looked at, at most.
 const FILES_MAX: usize = 20_000;
 /// Files that are named in one finding, at most.
 const NAMED_MAX: usize = 3;
-/// Names the passphrase file, instead of the default.
-const UNLOCK_VARIABLE: &str = "SOTTO_UNLOCK_FILE";
 
 /// What was seen of one file or folder.
 #[derive(Debug, Clone)]
@@ -145,12 +146,19 @@ fn named_files(server: &Server) -> Vec<Finding> {
     };
     let named = settings.sms.iter().flat_map(SmsConfig::files);
     let named = named.chain(settings.gateway.releases.as_deref());
+    let consul = settings.consul.iter().flat_map(ConsulConfig::files);
+    let named = named.chain(consul);
     let mut findings: Vec<Finding> = named.filter_map(unreadable).collect();
     if server.keeps_keys() {
-        let configured = settings.keys.passphrase_file.clone();
-        let said = std::env::var_os(UNLOCK_VARIABLE).map(PathBuf::from);
-        let file = said.or(configured);
-        let file = file.unwrap_or_else(|| server.layout.root().join("unlock"));
+        // As the gateway was told when it was started, or as it would be from here.
+        let gateway = server.programs.gateway;
+        let environment = gateway.and_then(Program::environment);
+        let variable = |name: &str| match &environment {
+            Some(environment) => environment.get(OsStr::new(name)).cloned(),
+            None => env::var_os(name),
+        };
+        let configured = settings.keys.passphrase_file.as_deref();
+        let file = passphrase_file(&server.layout.accounts(), configured, variable);
         findings.extend(fs::File::open(&file).err().map(|error| {
             Finding::warning(
                 Check::Directory,

@@ -174,7 +174,7 @@ fn judge(name: &str, varz: &Varz, own_store: Option<&Path>, is_node: bool) -> Ve
         let (major, minor) = OLDEST;
         unmet.push((
             format!("is version {}, which is too old", varz.version),
-            format!("install nats-server {major}.{minor} or newer beside sotto-relay, and start it again"),
+            format!("update sotto-relay, or have it run nats-server {major}.{minor} or newer, and start it again"),
         ));
     }
     let mut demand = |holds: bool, otherwise: &str| {

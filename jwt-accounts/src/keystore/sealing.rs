@@ -14,6 +14,7 @@
 //! it and can be moved off the machine. Neither the passphrase nor the key is
 //! ever written or shown.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -66,7 +67,7 @@ impl Sealing {
         new: &Path,
         configured: Option<PathBuf>,
     ) -> Result<Self, KeyStoreError> {
-        let unlock = passphrase_file(store, configured.as_deref());
+        let unlock = own_passphrase_file(store, configured.as_deref());
         if !unlock.exists() {
             let mut secret = Zeroizing::new([0; PASSPHRASE]);
             OsRng.fill_bytes(&mut *secret);
@@ -112,7 +113,7 @@ impl Sealing {
     }
 
     fn passphrase_file(&self) -> PathBuf {
-        passphrase_file(&self.store, self.configured.as_deref())
+        own_passphrase_file(&self.store, self.configured.as_deref())
     }
 
     /// Seals a seed for its place, a path within the store.
@@ -195,16 +196,25 @@ pub(super) fn is_open(text: &str) -> bool {
     KeyPair::from_seed(text.trim()).is_ok()
 }
 
-/// The file that holds the passphrase of a store.
-fn passphrase_file(store: &Path, configured: Option<&Path>) -> PathBuf {
-    if let Some(named) = std::env::var_os(UNLOCK_VARIABLE) {
+/// The file that holds the passphrase of a store, for a process with this
+/// environment.
+pub fn passphrase_file(
+    store: &Path,
+    configured: Option<&Path>,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> PathBuf {
+    if let Some(named) = variable(UNLOCK_VARIABLE) {
         return named.into();
     }
-    let credentials = std::env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from);
+    let credentials = variable(CREDENTIALS_VARIABLE).map(PathBuf::from);
     match credentials.map(|folder| folder.join(CREDENTIAL)) {
         Some(credential) if credential.exists() => credential,
         _ => configured.map_or_else(|| store.with_file_name(UNLOCK), Path::to_owned),
     }
+}
+
+fn own_passphrase_file(store: &Path, configured: Option<&Path>) -> PathBuf {
+    passphrase_file(store, configured, |name| std::env::var_os(name))
 }
 
 fn parse(text: &str) -> Option<(Params, Vec<u8>)> {

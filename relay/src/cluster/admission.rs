@@ -130,7 +130,15 @@ impl Admission {
 
     async fn admit(&self, join: &Join, from: SocketAddr) -> Answer {
         let _one = self.admitting.lock().await;
-        if let Err(no) = self.could_join(join, &self.members.borrow().clone()) {
+        // On disk, since a command may have taken one out just now.
+        let members = match Members::load(&self.layout) {
+            Ok(members) => members,
+            Err(error) => {
+                tracing::error!(%error, "the list of nodes does not read");
+                return Answer::Later("this node cannot read its files".to_owned());
+            }
+        };
+        if let Err(no) = self.could_join(join, &members) {
             return no;
         }
         let permitted = match tokens::consume(&self.layout, &join.secret, now_ms()) {

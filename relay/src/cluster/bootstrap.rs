@@ -49,7 +49,8 @@ pub struct BootstrapArgs {
     #[command(flatten)]
     places: Places,
 
-    /// The nats-server to run, instead of the one that is found.
+    /// The nats-server to run, instead of the one that this program carries, or
+    /// else of the first that is found beside it or on PATH.
     #[arg(long, env = "SOTTO_NATS_SERVER", value_name = "FILE")]
     nats_server: Option<PathBuf>,
 }
@@ -127,7 +128,7 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<()> {
     };
     adoption::put_back(&layout)?;
     if adoption::has_streams(&layout, &system)? {
-        let binary = NatsBinary::find(args.nats_server.as_deref())?;
+        let binary = NatsBinary::find(args.nats_server.as_deref(), &layout)?;
         adoption::adopt(&layout, &config, &cluster, &system, &binary).await?;
     } else {
         peer_state::forget(&layout, &system)?;

@@ -1,8 +1,13 @@
 //! Which nats-server to run.
 
 use std::env;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use sotto_service::Layout;
+
+use super::carried::{CARRIED, Carried, CarriedError};
 
 /// The oldest version that has all that we use of it.
 const OLDEST: (u32, u32) = (2, 14);
@@ -15,6 +20,9 @@ pub struct NatsBinary {
     pub path: PathBuf,
     /// Its version, as it says itself.
     pub version: String,
+    /// Where it comes from, when this program carries it, and the folder that it
+    /// is unpacked into.
+    carried: Option<(Carried, PathBuf)>,
 }
 
 /// Why there is none.
@@ -26,6 +34,14 @@ pub enum BinaryError {
         OLDEST.0, OLDEST.1
     )]
     NotFound,
+    /// The one that this program carries.
+    #[error(transparent)]
+    Carried(#[from] CarriedError),
+    /// No program may be started from where it was unpacked.
+    #[error(
+        "nothing may be started from {0}: mount its file system without `noexec`, or name a nats-server elsewhere with --nats-server"
+    )]
+    MayNotStart(String),
     /// It does not run, or it is something else.
     #[error("{0} is not a nats-server that runs here: {1}")]
     NotOne(String, String),
@@ -43,36 +59,60 @@ pub enum BinaryError {
 }
 
 impl NatsBinary {
-    /// The one that is named, or the first of: beside this program, in
-    /// `target/tools` of the build that this program is from, on `PATH`.
+    /// The one that is named, or else the one that this build carries, unpacked
+    /// into the server's directory. A build that carries none takes the first
+    /// of: beside this program, in `target/tools` of the build that it is from,
+    /// on `PATH`.
     ///
     /// # Errors
     /// When there is none, or it is too old.
-    pub fn find(named: Option<&Path>) -> Result<Self, BinaryError> {
-        let path = named.map(Path::to_owned).or_else(search);
-        let path = path.ok_or(BinaryError::NotFound)?;
-        let shown = path.display().to_string();
-        let output = Command::new(&path)
-            .arg("--version")
-            .output()
-            .map_err(|error| BinaryError::NotOne(shown.clone(), error.to_string()))?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let version = version(&said).ok_or_else(|| {
-            let problem = "it does not say its version".to_owned();
-            BinaryError::NotOne(shown.clone(), problem)
+    pub fn find(named: Option<&Path>, layout: &Layout) -> Result<Self, BinaryError> {
+        let carried = CARRIED.filter(|_| named.is_none());
+        let carried = carried.map(|carried| (carried, layout.nats_programs()));
+        let path = match (&carried, named) {
+            (Some((carried, folder)), _) => carried.unpack(folder)?,
+            (None, Some(named)) => named.to_owned(),
+            (None, None) => search().ok_or(BinaryError::NotFound)?,
+        };
+        let version = ask(&path).map_err(|error| match error.kind() {
+            ErrorKind::PermissionDenied if carried.is_some() => {
+                BinaryError::MayNotStart(path.display().to_string())
+            }
+            _ => BinaryError::NotOne(path.display().to_string(), error.to_string()),
         })?;
-        if is_new_enough(version) {
-            Ok(Self {
-                path,
-                version: version.to_owned(),
-            })
-        } else {
-            Err(BinaryError::TooOld {
-                path: shown,
-                version: version.to_owned(),
-            })
+        if !is_new_enough(&version) {
+            let path = path.display().to_string();
+            return Err(BinaryError::TooOld { path, version });
+        }
+        if let Some((carried, folder)) = &carried {
+            carried.remove_others(folder)?;
+        }
+        Ok(Self {
+            path,
+            version,
+            carried,
+        })
+    }
+
+    /// Where it is, to be asked right before each start: what this program
+    /// carries is then whole and as it was built in.
+    ///
+    /// # Errors
+    /// When it is not, and cannot be made so.
+    pub fn checked(&self) -> Result<PathBuf, BinaryError> {
+        match &self.carried {
+            Some((carried, folder)) => Ok(carried.unpack(folder)?),
+            None => Ok(self.path.clone()),
         }
     }
+}
+
+/// Its version, as it says itself.
+fn ask(path: &Path) -> io::Result<String> {
+    let output = Command::new(path).arg("--version").output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let version = version(&said).map(str::to_owned);
+    version.ok_or_else(|| io::Error::other("it does not say its version"))
 }
 
 /// Whether a version like `2.15.1` is one that we can use.
@@ -118,7 +158,8 @@ mod tests {
 
     #[test]
     fn another_program_is_no_nats_server() {
-        let error = NatsBinary::find(Some(Path::new("/bin/true"))).unwrap_err();
+        let layout = Layout::new("/nowhere");
+        let error = NatsBinary::find(Some(Path::new("/bin/true")), &layout).unwrap_err();
         assert!(matches!(error, BinaryError::NotOne(..)), "{error}");
     }
 }

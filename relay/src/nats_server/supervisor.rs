@@ -12,6 +12,7 @@ use sotto_service::Layout;
 use tokio::process::Command;
 
 use super::NatsBinary;
+use super::binary::BinaryError;
 use super::orphan;
 use super::process::Process;
 
@@ -50,7 +51,7 @@ pub struct Adopted {
 }
 
 struct NatsCommand {
-    binary: PathBuf,
+    binary: NatsBinary,
     config: PathBuf,
     log: PathBuf,
 }
@@ -63,6 +64,9 @@ pub enum SupervisorError {
         "the nats-server that an earlier relay left behind cannot be stopped: {0}; stop it by hand"
     )]
     Orphan(io::Error),
+    /// There is no program to start.
+    #[error(transparent)]
+    Binary(BinaryError),
     /// The program cannot be started.
     #[error("cannot start {0}: {1}")]
     Spawn(String, io::Error),
@@ -95,7 +99,7 @@ impl Supervisor {
         log: PathBuf,
     ) -> Result<Self, SupervisorError> {
         let command = NatsCommand {
-            binary: binary.path.clone(),
+            binary: binary.clone(),
             config,
             log,
         };
@@ -137,7 +141,7 @@ impl Supervisor {
         log: PathBuf,
     ) -> Result<Option<Adopted>, SupervisorError> {
         let command = NatsCommand {
-            binary: binary.path.clone(),
+            binary: binary.clone(),
             config,
             log,
         };
@@ -261,7 +265,7 @@ async fn stop_orphans(config: PathBuf) -> Result<(), SupervisorError> {
 
 impl NatsCommand {
     fn spawn(&self) -> Result<Process, SupervisorError> {
-        let failed = |error| SupervisorError::Spawn(self.binary.display().to_string(), error);
+        let failed = |error| SupervisorError::Spawn(self.binary.path.display().to_string(), error);
         // What it says before it has read its configuration goes to its log too.
         let log = OpenOptions::new()
             .append(true)
@@ -269,7 +273,8 @@ impl NatsCommand {
             .mode(0o600)
             .open(&self.log)
             .map_err(failed)?;
-        Command::new(&self.binary)
+        let program = self.binary.checked().map_err(SupervisorError::Binary)?;
+        Command::new(program)
             .arg(CONFIG_FLAG)
             .arg(&self.config)
             .stdin(Stdio::null())

@@ -99,6 +99,16 @@ struct Override {
 }
 
 impl Sources {
+    /// Of the server in `dir`, with what `--set` says.
+    pub fn new(dir: impl Into<PathBuf>, set: Vec<String>) -> Self {
+        Self {
+            dir: dir.into(),
+            gateway_listen: None,
+            nats_listen: None,
+            set,
+        }
+    }
+
     /// The configuration in force.
     ///
     /// # Errors

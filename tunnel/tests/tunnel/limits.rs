@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::look;
-use crate::program::Running;
+use crate::program::{Running, resident};
 use crate::stage::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,20 +73,6 @@ async fn silence_ends_a_connection_only_when_asked_to() {
         .await
         .unwrap()
         .unwrap_err();
-}
-
-fn resident(running: &Running) -> usize {
-    let pid = running.pid().as_raw_nonzero();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.trim()
-        .trim_end_matches(" kB")
-        .parse::<usize>()
-        .unwrap()
-        * 1_024
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 
 /// A program that runs. Killed when dropped.
 pub struct Running {
@@ -79,6 +79,28 @@ impl Drop for Running {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Bytes of memory that a program has.
+pub fn resident(running: &Running) -> usize {
+    let pid = running.pid().as_raw_nonzero();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mut lines = status.lines();
+    let line = lines.find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kilobytes = line.trim().trim_end_matches(" kB");
+    kilobytes.parse::<usize>().unwrap() * 1_024
+}
+
+/// Each connection is an open file: as many as this machine lets this process
+/// have, and how many that are.
+pub fn raise_open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+    limit.maximum.map_or(usize::MAX, |most| most as usize)
 }
 
 /// The nats-server that `cargo xtask setup` unpacks, or the one that

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::program::{raise_open_files, resident};
 use crate::stage::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,6 +151,47 @@ async fn slow_clients_do_not_stop_a_good_one() {
         end.metric("sotto_tunnel_waiting ").await == 0.0
     })
     .await;
+    identity.echo(end.at).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_slow_clients_do_not_stop_a_good_one() {
+    let identity = Identity::new();
+    let server = echo_server(identity.server(&[&TLS13], &[])).await;
+    // As many as may wait, or as one process may have here.
+    let slow = 10_000.min(raise_open_files() - 500);
+    let key = Key::new();
+    let names = key.org("acme", &[NAME], "") + &format!("[limits]\nwaiting = {slow}\n");
+    let end = PublicEnd::start(&names, &["--hello-seconds", "600"]);
+    let route = [format!("{NAME}={server}")];
+    let _dialer = Dialer::start(key.folder.path(), &[&end.to], &route, &[]);
+    end.linked(2).await;
+    let waiting = || end.metric("sotto_tunnel_waiting ");
+    let before = resident(end.running.as_ref().unwrap());
+    let mut clients = Vec::new();
+    for _ in 0..slow {
+        let mut tcp = TcpStream::connect(end.at).await.unwrap();
+        tcp.write_all(&[22, 3, 1]).await.unwrap();
+        clients.push(tcp);
+    }
+    until("all of them", || async { waiting().await == slow as f64 }).await;
+    let after = resident(end.running.as_ref().unwrap());
+    let each = after.saturating_sub(before) / clients.len();
+    assert!(each < 8_192, "{each} bytes for each that waits");
+    // One makes room for the first of these, which does for the others.
+    for _ in 0..20 {
+        identity.echo(end.at).await.unwrap();
+    }
+    let gone = |tcp: &&TcpStream| match tcp.try_read(&mut [0]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    };
+    until("one that is gone", || async {
+        clients.iter().filter(gone).count() == 1
+    })
+    .await;
+    drop(clients);
+    until("end of waiting", || async { waiting().await == 0.0 }).await;
     identity.echo(end.at).await.unwrap();
 }
 

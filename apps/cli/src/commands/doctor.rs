@@ -8,18 +8,20 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 use sotto_doctor::{Check, Finding, Level, examine};
 use sotto_service::Layout;
+use sotto_service::config::Sources;
 
 use crate::arguments::Doctor;
 use crate::device::Context;
 
 /// Where a device's folder is named, which no server is in.
-const DEVICE_VARIABLE: &str = "SOTTO_DIR";
+pub const DEVICE_VARIABLE: &str = "SOTTO_DIR";
 
 pub async fn run(context: &Context, doctor: &Doctor) -> anyhow::Result<()> {
     let output = context.output;
     let device = env::var_os(DEVICE_VARIABLE).map(PathBuf::from);
     let directory = directory(doctor.dir.as_deref(), device.as_deref());
-    let examining = Box::pin(examine(directory));
+    let sources = Sources::new(directory, doctor.set.clone());
+    let examining = Box::pin(examine(sources));
     let findings = output.patiently("Examining the server", examining).await;
     for finding in &findings {
         output.say(&fields(finding), line(finding))?;
