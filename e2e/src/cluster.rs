@@ -2,6 +2,8 @@
 //! made by `sotto-gateway init` and `sotto-relay bootstrap` and has the
 //! gateway, the others join with a token each.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use async_nats::Client;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Pid;
 use serde_json::Value;
 use sotto_jwt_accounts::grants::{GATEWAY_INBOX, RELAY_INBOX};
 use sotto_proto::{DIRECTORY_STREAM, GatewayAddress, INBOX_STREAM, OrgName, Shard};
@@ -25,16 +27,20 @@ use tokio::runtime::Runtime;
 use crate::case::text;
 use crate::links::{Addresses, Links};
 use crate::process::{self, Outcome, PATIENCE, Running, binary};
+use crate::programs::Programs;
 
 /// How long nothing is looked at again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Some nodes and one gateway. Stopped when dropped.
+/// Some nodes and their gateways: one, if nothing else is said. Stopped when dropped.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Node>,
-    gateway: Option<Running>,
+    /// By the number of their node.
+    gateways: BTreeMap<usize, Running>,
     org: OrgName,
+    /// What it runs, when that is to be replaced.
+    programs: Option<Programs>,
     /// Between the nodes, when they are apart.
     links: Option<Links>,
 }
@@ -56,6 +62,32 @@ impl Cluster {
         Self::alone(dir, org, project)?.grown(dir, nodes)
     }
 
+    /// The same with programs that can be replaced, and a gateway on each node.
+    ///
+    /// # Errors
+    /// When it does not serve in the end.
+    pub fn replaceable(
+        dir: &Path,
+        (org, project): (&str, &str),
+        nodes: usize,
+        programs: Programs,
+    ) -> anyhow::Result<Self> {
+        let root = dir.join("n1");
+        let addresses = Addresses::free()?;
+        init(&root, org, project, &addresses)?;
+        let mut cluster = Self::bootstrapped(&root, org, &addresses, None, Some(programs))?;
+        for number in 1..nodes {
+            let joined = dir.join(format!("n{}", number + 1));
+            cluster.join(&joined, true)?;
+            // What opens the keys never passes between nodes: people carry it.
+            fs::copy(root.join("unlock"), joined.join("unlock"))
+                .context("carrying a passphrase")?;
+            cluster.start_gateway_on(number)?;
+        }
+        cluster.is_settled()?;
+        Ok(cluster)
+    }
+
     /// The same with links between the nodes that can be cut.
     ///
     /// # Errors
@@ -66,7 +98,7 @@ impl Cluster {
         let first = links.addresses(0)?;
         let root = dir.join("n1");
         init(&root, org, project, &first)?;
-        let cluster = Self::bootstrapped(&root, org, &first, Some(links))?;
+        let cluster = Self::bootstrapped(&root, org, &first, Some(links), None)?;
         cluster.grown(dir, nodes)
     }
 
@@ -78,7 +110,7 @@ impl Cluster {
         let root = dir.join("n1");
         let addresses = Addresses::free()?;
         init(&root, org, project, &addresses)?;
-        Self::bootstrapped(&root, org, &addresses, None)
+        Self::bootstrapped(&root, org, &addresses, None, None)
     }
 
     /// Makes a stopped server the first node and starts it.
@@ -86,7 +118,7 @@ impl Cluster {
     /// # Errors
     /// When it does not serve in the end.
     pub fn bootstrap(root: &Path, org: &str) -> anyhow::Result<Self> {
-        Self::bootstrapped(root, org, &Addresses::free()?, None)
+        Self::bootstrapped(root, org, &Addresses::free()?, None, None)
     }
 
     fn bootstrapped(
@@ -94,6 +126,7 @@ impl Cluster {
         org: &str,
         addresses: &Addresses,
         links: Option<Links>,
+        programs: Option<Programs>,
     ) -> anyhow::Result<Self> {
         tls::install_provider();
         let mut bootstrap = Command::new(binary("sotto-relay")?);
@@ -108,9 +141,10 @@ impl Cluster {
                 layout: Layout::new(root),
                 relay: None,
             }],
-            gateway: None,
+            gateways: BTreeMap::new(),
             org: org.parse()?,
             links,
+            programs,
         };
         cluster.start(0)?;
         cluster.start_gateway()?;
@@ -200,6 +234,14 @@ impl Cluster {
         finish(command).map(drop)
     }
 
+    /// What it runs.
+    ///
+    /// # Errors
+    /// When that cannot be replaced.
+    pub fn programs(&self) -> anyhow::Result<&Programs> {
+        self.programs.as_ref().context("the programs stay")
+    }
+
     /// What is between the nodes.
     ///
     /// # Errors
@@ -251,14 +293,18 @@ impl Cluster {
     /// # Errors
     /// When it does not.
     pub fn start_gateway(&mut self) -> anyhow::Result<()> {
-        let layout = &self.first()?.layout;
-        let mut command = self.program("sotto-gateway", 0)?;
+        self.start_gateway_on(0)
+    }
+
+    fn start_gateway_on(&mut self, number: usize) -> anyhow::Result<()> {
+        let layout = &self.nodes.get(number).context("no such node")?.layout;
+        let mut command = self.program("sotto-gateway", number)?;
         command
             .args(["run", "--exit-with-parent", "--dir"])
             .arg(layout.root());
         let mut gateway = Running::start(command, None)?;
         is_ready(&mut gateway, &layout.gateway_ready())?;
-        self.gateway = Some(gateway);
+        self.gateways.insert(number, gateway);
         Ok(())
     }
 
@@ -267,7 +313,8 @@ impl Cluster {
     /// # Errors
     /// When it does not run.
     pub fn kill_gateway(&mut self) -> anyhow::Result<()> {
-        let gateway = self.gateway.take().context("the gateway does not run")?;
+        let gateway = self.gateways.remove(&0);
+        let gateway = gateway.context("the gateway does not run")?;
         gateway.kill().map(drop)
     }
 
@@ -278,13 +325,11 @@ impl Cluster {
     pub fn kill(&mut self, number: usize) -> anyhow::Result<()> {
         let node = self.nodes.get_mut(number).context("no such node")?;
         let relay = node.relay.take().context("the node does not run")?;
+        // It may have handed over to another process.
+        process::kill_all("sotto-relay", node.layout.root())?;
         relay.kill()?;
         // Its servers may end by themselves at any moment.
-        while let Some(pid) = process::find("nats-server", node.layout.root())? {
-            kill_process(pid, Signal::KILL).ok();
-            thread::sleep(PAUSE);
-        }
-        Ok(())
+        process::kill_all("nats-server", node.layout.root())
     }
 
     /// Stops a node as its operator does.
@@ -366,7 +411,7 @@ impl Cluster {
     /// See above.
     pub fn still_runs(&mut self) -> anyhow::Result<()> {
         let relays = self.nodes.iter_mut().filter_map(|node| node.relay.as_mut());
-        let mut programs = relays.chain(self.gateway.as_mut());
+        let mut programs = relays.chain(self.gateways.values_mut());
         programs.try_for_each(Running::still_runs)
     }
 
@@ -395,6 +440,9 @@ impl Cluster {
 
     /// A program that is to run on a node.
     fn program(&self, name: &str, node: usize) -> anyhow::Result<Command> {
+        if let Some(programs) = &self.programs {
+            return programs.command(&format!("n{}", node + 1), name);
+        }
         let program = binary(name)?;
         let Some(links) = &self.links else {
             return Ok(Command::new(program));
@@ -450,7 +498,11 @@ impl Node {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        drop(self.gateway.take());
+        for node in &self.nodes {
+            // Ignored: it may not run.
+            process::kill_all("sotto-gateway", node.layout.root()).ok();
+        }
+        self.gateways.clear();
         for number in 0..self.nodes.len() {
             // Ignored: it may not run.
             self.kill(number).ok();

@@ -358,6 +358,20 @@ pub fn find(name: &str, folder: &Path) -> anyhow::Result<Option<Pid>> {
     Ok(None)
 }
 
+/// Ends all processes of this name whose command line mentions `folder`, as a
+/// power cut would.
+///
+/// # Errors
+/// When the process table cannot be read.
+pub fn kill_all(name: &str, folder: &Path) -> anyhow::Result<()> {
+    while let Some(pid) = find(name, folder)? {
+        // Ignored: they may end by themselves at any moment.
+        kill_process(pid, Signal::KILL).ok();
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
 /// Sends SIGKILL.
 ///
 /// # Errors

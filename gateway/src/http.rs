@@ -10,9 +10,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::from_fn_with_state;
+use axum::http::header::{CONNECTION, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::{Bytes, BytesMut};
@@ -21,6 +21,7 @@ use prost::Message;
 use sotto_proto::api::{self, Call};
 use sotto_service::watch::Readiness;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
 
 use crate::caller::Caller;
 use crate::calls;
@@ -50,8 +51,9 @@ pub trait Serve: Call + 'static {
     ) -> impl Future<Output = Result<Self::Answer, Refusal>> + Send;
 }
 
-/// The whole API, with everything counted.
-pub fn router(gateway: Arc<Gateway>, watched: &Watched) -> Router {
+/// The whole API, with everything counted. From `closing` on, an answer over
+/// HTTP/1 is the last of its connection.
+pub fn router(gateway: Arc<Gateway>, watched: &Watched, closing: &CancellationToken) -> Router {
     let releases = gateway.releases().map(releases::routes);
     webauthn::routes(calls::routes(Router::new()))
         .route("/healthz", get(async || StatusCode::OK))
@@ -63,6 +65,17 @@ pub fn router(gateway: Arc<Gateway>, watched: &Watched) -> Router {
             Arc::clone(&watched.metrics),
             metrics::count,
         ))
+        .layer(from_fn_with_state(closing.clone(), close))
+}
+
+async fn close(State(closing): State<CancellationToken>, request: Request, next: Next) -> Response {
+    let http1 = request.version() < Version::HTTP_2;
+    let mut answer = next.run(request).await;
+    if http1 && closing.is_cancelled() {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(CONNECTION, close);
+    }
+    answer
 }
 
 /// Adds one call.

@@ -9,6 +9,7 @@ use sotto_gateway::break_glass::{self, AdmitArgs, LiftArgs};
 use sotto_gateway::provision::{self, InitArgs, OrgAddArgs};
 use sotto_gateway::run;
 use sotto_service::config::command::{self, ConfigArgs};
+use sotto_service::handover::Inherited;
 use sotto_service::unit::{self, UnitArgs};
 use sotto_service::{ServerArgs, exit, logging, tls};
 use sotto_update::command::UpdateArgs;
@@ -54,11 +55,12 @@ enum OrgCommand {
 }
 
 fn main() -> ExitCode {
+    let inherited = Inherited::take();
     tls::install_provider();
-    exit::code(NAME, start(Args::parse().command))
+    exit::code(NAME, start(Args::parse().command, inherited))
 }
 
-fn start(command: Command) -> anyhow::Result<()> {
+fn start(command: Command, inherited: Inherited) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start")?;
     match command {
         Command::Init(args) => provision::init(&args),
@@ -80,7 +82,7 @@ fn start(command: Command) -> anyhow::Result<()> {
         }
         Command::Run(args) => {
             let log = logging::start(&args.log)?;
-            runtime.block_on(run::run(&args, log))
+            runtime.block_on(run::run(&args, log, inherited))
         }
         Command::Config(args) => Ok(command::run(&args)?),
         Command::Update(args) => {

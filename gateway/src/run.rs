@@ -2,7 +2,7 @@
 //! until it is asked to stop.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, TcpListener};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -11,10 +11,11 @@ use sotto_jwt_accounts::grants::{GATEWAY_INBOX, SYSTEM_INBOX};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::{GatewayAddress, OrgName};
 use sotto_service::consul::{Consul, Program, Service};
+use sotto_service::handover::{Handover, Inherited};
 use sotto_service::logging::LogFilter;
 use sotto_service::watch::NO_NATS;
 use sotto_service::{
-    Layout, OrgConfig, ServerArgs, ServerConfig, awaiting_leaders, nats, readiness, shutdown, tls,
+    Layout, OrgConfig, ServerArgs, ServerConfig, awaiting_leaders, nats, shutdown, tls,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -36,14 +37,16 @@ use crate::{guests, nodes, orders, provision, server, signing};
 /// # Errors
 /// When something in the directory does not read, NATS cannot be reached, or
 /// the port is taken.
-pub async fn run(args: &ServerArgs, log: LogFilter) -> anyhow::Result<()> {
+pub async fn run(args: &ServerArgs, log: LogFilter, inherited: Inherited) -> anyhow::Result<()> {
+    let handover = Handover::new(inherited, args.handover)?;
     let (layout, config) = args.load()?;
     let stop = shutdown::watch(args.exit_with_parent)?;
     let watched = Watched::new(&stop);
     // Until requests have finished.
-    let _watch = watched.show(config.gateway.metrics).await?;
+    let _watch = watched.show(&handover, config.gateway.metrics).await?;
     let listen = config.gateway.listen;
-    let listener = TcpListener::bind(listen)
+    let listener = handover.listen(listen).await;
+    let listener = listener
         .with_context(|| format!("cannot listen on {listen}: is it taken by another program?"))?;
     let port = listener.local_addr()?.port();
     let tls = tls::server_config(&layout)?;
@@ -51,6 +54,7 @@ pub async fn run(args: &ServerArgs, log: LogFilter) -> anyhow::Result<()> {
         service: service(&config, port),
         readiness: watched.readiness.clone(),
         log,
+        handover: handover.part(),
         authority: tls::authority_fingerprint(&layout)?,
     };
     let consul = Consul::start(config.consul.as_ref(), program, &stop)?;
@@ -66,8 +70,9 @@ pub async fn run(args: &ServerArgs, log: LogFilter) -> anyhow::Result<()> {
 
     let url = format!("https://{}:{port}", host(&config));
     tracing::info!(%url, orgs = config.orgs.len(), "serving");
-    let _announcement = readiness::announce(&layout.gateway_ready(), url)?;
-    server::serve(listener, tls, Arc::clone(&gateway), watched, stop).await?;
+    let _announcement = handover.announce(&layout.gateway_ready(), url)?;
+    let serving = Arc::clone(&gateway);
+    server::serve(listener, tls, serving, watched, &handover, stop).await?;
     consul.leave().await;
     for org in gateway.orgs() {
         org.directory().log().keep().await;

@@ -1,14 +1,17 @@
 //! The listener: HTTPS with TLS 1.3, and what a connection may take.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum_server::Handle;
+use axum::extract::connect_info::Connected;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use axum_server::{AddrListener, Address, Handle, Server};
 use hyper_util::rt::TokioTimer;
+use sotto_service::handover::{Ending, Handover, Listener};
 use sotto_service::watch::{Loopback, Readiness, Watch, WatchError, without_nats};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Gateway;
@@ -17,6 +20,10 @@ use crate::metrics::{GatewayFigures, Metrics};
 
 /// How long requests may take to finish once the gateway is asked to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long connections over HTTP/1 are used on, and closed with an answer,
+/// before those that are silent are closed too: a request that is on its way
+/// when a connection is closed would be lost. HTTP/2 says which it took.
+const SILENT: Duration = Duration::from_secs(5);
 /// How long a client may take for the TLS handshake, and to answer whether it
 /// is still there: 3 KB at 2 kbit/s, and again for what is lost.
 const POOR_LINK: Duration = Duration::from_secs(120);
@@ -54,9 +61,13 @@ impl Watched {
     ///
     /// # Errors
     /// When the address is taken.
-    pub async fn show(&self, listen: Option<Loopback>) -> Result<Option<Watch>, WatchError> {
+    pub async fn show(
+        &self,
+        handover: &Handover,
+        listen: Option<Loopback>,
+    ) -> Result<Option<Watch>, WatchError> {
         let figures = Arc::clone(&self.figures);
-        Watch::start(listen, METRICS, &self.readiness, figures).await
+        Watch::start(handover, (listen, METRICS), &self.readiness, figures).await
     }
 
     /// The gateway serves whenever NATS and the directory of every org are there.
@@ -74,22 +85,24 @@ fn missing(gateway: &Gateway) -> Vec<String> {
     missing
 }
 
-/// Serves the API until `stop`, then lets requests finish for a few seconds.
+/// Serves the API until this process is asked to stop, and then lets requests
+/// finish for a few seconds; or until it has handed over, and then for as long
+/// as they take.
 ///
 /// # Errors
 /// When the listener cannot be used.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     tls: rustls::ServerConfig,
     gateway: Arc<Gateway>,
     watched: Watched,
+    handover: &Handover,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
     let handle = Handle::new();
     let tls = RustlsConfig::from_config(Arc::new(tls));
     let acceptor = RustlsAcceptor::new(tls).handshake_timeout(POOR_LINK);
-    let mut server = axum_server::from_tcp(listener)?
+    let mut server = Server::<Client>::from_listener(Accepting(listener))
         .acceptor(acceptor)
         .handle(handle.clone());
     let builder = server.http_builder();
@@ -105,15 +118,56 @@ pub async fn serve(
         .keep_alive_timeout(POOR_LINK)
         .max_header_list_size(HEAD_MAX as u32)
         .max_concurrent_streams(STREAMS);
-    let router = http::router(gateway, &watched);
+    let closing = CancellationToken::new();
+    let router = http::router(gateway, &watched, &closing);
     let serving = server.serve(router.into_make_service_with_connect_info::<SocketAddr>());
-    let stopping = async {
-        stop.cancelled().await;
-        handle.graceful_shutdown(Some(DRAIN));
+    let ending = async {
+        let drain = match handover.ends(&stop).await {
+            Ending::Stopped => DRAIN,
+            Ending::HandedOver => {
+                closing.cancel();
+                tokio::time::sleep(SILENT).await;
+                handover.drain()
+            }
+        };
+        handle.graceful_shutdown(Some(drain));
         std::future::pending().await
     };
     tokio::select! {
         served = serving => served,
-        () = stopping => Ok(()),
+        () = ending => Ok(()),
+    }
+}
+
+/// Where connections come from.
+struct Accepting(Listener);
+
+/// Who has connected.
+#[derive(Debug, Clone)]
+struct Client(SocketAddr);
+
+impl Address for Client {
+    type Stream = TcpStream;
+    type Listener = Accepting;
+}
+
+impl AddrListener<TcpStream, Client> for Accepting {
+    async fn bind_to(_: Client) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    async fn accept_stream(&self) -> io::Result<(TcpStream, Client)> {
+        let (stream, client) = self.0.accept().await?;
+        Ok((stream, Client(client)))
+    }
+
+    fn get_local_addr(&self) -> io::Result<Client> {
+        self.0.local_addr().map(Client)
+    }
+}
+
+impl Connected<Client> for SocketAddr {
+    fn connect_info(Client(client): Client) -> Self {
+        client
     }
 }

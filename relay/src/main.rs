@@ -12,23 +12,27 @@ mod cluster;
 mod fetch;
 mod ingest;
 mod metrics;
+mod nats;
 mod nats_server;
 mod node;
 mod org;
 mod quota;
 mod serve;
 mod streams;
+mod takeover;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cluster::{BootstrapArgs, ClusterArgs, JoinArgs};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use sotto_service::config::command::{self, ConfigArgs};
+use sotto_service::handover::{Handover, Inherited};
 use sotto_service::unit::{self, UnitArgs};
 use sotto_service::{ServerArgs, exit, logging, shutdown, tls};
 use sotto_update::command::UpdateArgs;
+use tokio::runtime::Runtime;
 
 /// What releases call this program.
 const NAME: &str = "sotto-relay";
@@ -70,19 +74,24 @@ struct Run {
     nats_server: Option<PathBuf>,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    let inherited = Inherited::take();
     tls::install_provider();
-    exit::code(NAME, start(Args::parse().command).await)
+    let command = Args::parse().command;
+    let ended = Runtime::new().context("cannot start");
+    let ended = ended.and_then(|runtime| runtime.block_on(start(command, inherited)));
+    exit::code(NAME, ended)
 }
 
-async fn start(command: Command) -> Result<()> {
+async fn start(command: Command, inherited: Inherited) -> Result<()> {
     match command {
         Command::Run(run) => {
             let log = logging::start(&run.server.log)?;
+            let handover = Handover::new(inherited, run.server.handover)?;
             let (layout, config) = run.server.load()?;
             let stop = shutdown::watch(run.server.exit_with_parent)?;
-            serve::serve(&layout, &config, run.nats_server.as_deref(), log, stop).await
+            let nats_server = run.nats_server.as_deref();
+            serve::serve(&layout, &config, nats_server, log, handover, stop).await
         }
         Command::Bootstrap(args) => {
             logging::start("warn")?;

@@ -14,10 +14,11 @@ mod disk;
 mod health;
 mod orphan;
 pub mod peer_state;
+mod process;
 mod supervisor;
 
 pub use accounts::NatsAccounts;
 pub use binary::NatsBinary;
 pub use config::{ConfigFile, write_witness};
 pub use health::{Finding, Health};
-pub use supervisor::Supervisor;
+pub use supervisor::{Adopted, Supervisor};

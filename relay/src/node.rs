@@ -12,6 +12,7 @@ use crate::cluster::hold_back;
 use crate::cluster::{Group, Growth, Membership};
 use crate::nats_server::{ConfigFile, NatsAccounts, NatsBinary, Supervisor};
 use crate::nats_server::{peer_state, write_witness};
+use crate::serve::Given;
 
 /// This node.
 pub struct Node {
@@ -43,20 +44,18 @@ impl Node {
     /// # Errors
     /// When a port is taken, or a file does not read or write.
     pub async fn start(
-        layout: &Layout,
-        config: &ServerConfig,
+        given: &Given<'_>,
         cluster: Cluster,
         file: ConfigFile,
         binary: &NatsBinary,
     ) -> Result<Self> {
+        let Given { layout, config, .. } = *given;
         let system = NatsAccounts::read(layout)?.system;
-        let witness = if peer_state::is_alone(layout, &system) {
-            write_witness(layout, config, &cluster)?;
-            Some(Supervisor::start_witness(binary, layout).await?)
-        } else {
-            None
+        let witness = match peer_state::is_alone(layout, &system) {
+            true => Some(witness(given, &cluster, binary).await?),
+            false => None,
         };
-        let mut membership = Membership::start(layout, cluster).await?;
+        let mut membership = Membership::start(layout, cluster, given.handover).await?;
         membership.follow(layout.clone(), config.clone());
         Ok(Self {
             layout: layout.clone(),
@@ -139,6 +138,24 @@ impl Node {
         }
     }
 
+    /// Goes on after a successor that ended.
+    ///
+    /// # Errors
+    /// When the witness does not start.
+    pub async fn resume(&mut self) -> Result<()> {
+        match &mut self.witness {
+            Some(witness) => Ok(witness.resume().await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves what runs to another relay. The node was not stopped by that.
+    pub fn leave(self) {
+        if let Some(witness) = self.witness {
+            witness.leave();
+        }
+    }
+
     fn reconfigure(&mut self) -> Result<Work> {
         self.members.mark_unchanged();
         let cluster = Cluster::load(&self.layout)?;
@@ -156,6 +173,20 @@ impl Work {
             Self::Reload => supervisor.reload(),
         }
     }
+}
+
+/// Starts the witness, or takes it over from a predecessor: it is the same for
+/// every run of a node alone.
+async fn witness(given: &Given<'_>, cluster: &Cluster, binary: &NatsBinary) -> Result<Supervisor> {
+    let Given { layout, config, .. } = *given;
+    if given.handover.part().is_successor()
+        && let Some(adopted) = Supervisor::adopt_witness(binary, layout).await?
+        && adopted.is_current
+    {
+        return Ok(adopted.supervisor);
+    }
+    write_witness(layout, config, cluster)?;
+    Ok(Supervisor::start_witness(binary, layout).await?)
 }
 
 async fn restarted(witness: &mut Option<Supervisor>) {

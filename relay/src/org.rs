@@ -13,6 +13,7 @@ use sotto_proto::{DIRECTORY_STREAM, INBOX_STREAM, OrgName, Shard, blob_stream, m
 use sotto_service::nats::{self, Login, Queues};
 use sotto_service::{Layout, OrgConfig, ServerConfig};
 use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::beacons::BeaconService;
 use crate::fetch::{ConnectionClosed, FetchService};
@@ -114,22 +115,31 @@ pub async fn start(
     })
 }
 
+/// Why an org is not served any more.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// A connection was closed.
+    #[error(transparent)]
+    Closed(#[from] ConnectionClosed),
+    /// A part of the service panicked.
+    #[error("serving an org failed")]
+    Failed(#[from] JoinError),
+}
+
 impl OrgService {
-    /// Serves until a connection is closed.
+    /// Serves until `retire`, and answers then what has come until then.
     ///
     /// # Errors
-    /// When a part of it panics.
-    pub async fn run(self) -> Result<ConnectionClosed, JoinError> {
+    /// When a connection is closed, or a part of it panics.
+    pub async fn run(self, retire: CancellationToken) -> Result<(), Ended> {
         // Tasks of their own: none waits for what another computes.
         let mut parts = JoinSet::new();
-        parts.spawn(self.fetch.run());
-        parts.spawn(self.ingest.run());
-        parts.spawn(self.beacons.run());
-        match parts.join_next().await {
-            Some(Ok(closed)) => Ok(closed),
-            Some(Err(error)) => Err(error),
-            // There are three.
-            None => Ok(ConnectionClosed),
+        parts.spawn(self.fetch.run(retire.clone()));
+        parts.spawn(self.ingest.run(retire.clone()));
+        parts.spawn(self.beacons.run(retire));
+        while let Some(ended) = parts.join_next().await {
+            ended??;
         }
+        Ok(())
     }
 }

@@ -1,8 +1,6 @@
 //! The life of a relay: one nats-server, all orgs, until it is told to stop.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,26 +10,28 @@ use ed25519_dalek::VerifyingKey;
 use sotto_proto::signed::public_key;
 use sotto_service::cluster::Cluster;
 use sotto_service::consul::{ADMISSION, Consul, Program, Service};
+use sotto_service::handover::{Ending, Handover, Phase};
 use sotto_service::logging::LogFilter;
 use sotto_service::private_files;
-use sotto_service::readiness::{self, Announcement};
-use sotto_service::watch::{NO_NATS, Readiness, Watch, without_nats};
+use sotto_service::readiness::Announcement;
+use sotto_service::watch::{Readiness, Watch, without_nats};
 use sotto_service::{Layout, ServerConfig, awaiting_leaders, tls};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::adoption;
-use crate::fetch::ConnectionClosed;
 use crate::metrics::{Metrics, RelayFigures};
-use crate::nats_server::{ConfigFile, Finding, Health, NatsBinary, Supervisor};
+use crate::nats::Nats;
+use crate::nats_server::{Finding, Health, NatsBinary};
 use crate::node::{Node, Work};
 use crate::org;
+use crate::takeover::Lock;
 
 /// What an operator calls the address at which the relay is watched.
 const METRICS: &str = "`[relay] metrics` in server.toml";
 
-/// Runs until `stop`. Whatever happens, nats-server is stopped before this
-/// returns.
+/// Runs until `stop`, or until it has handed over. Whatever happens,
+/// nats-server is stopped before this returns, unless another relay looks
+/// after it.
 ///
 /// # Errors
 /// When the relay cannot start, or must not go on.
@@ -40,12 +40,15 @@ pub async fn serve(
     config: &ServerConfig,
     nats_server: Option<&Path>,
     log: LogFilter,
+    handover: Handover,
     stop: CancellationToken,
 ) -> Result<()> {
-    let _only_one = lock(layout)?;
+    let is_successor = handover.part().is_successor();
+    let lock = Lock::take(layout, is_successor)?;
     let watched = Watched::new(&stop);
     let figures = Arc::clone(&watched.figures);
-    let watch = Watch::start(config.relay.metrics, METRICS, &watched.readiness, figures);
+    let shown = (config.relay.metrics, METRICS);
+    let watch = Watch::start(&handover, shown, &watched.readiness, figures);
     // Until nothing of this server is left.
     let _watch = watch.await?;
     let gateway = gateway_key(layout)?;
@@ -56,39 +59,43 @@ pub async fn serve(
         service: service(config, cluster.as_ref()),
         readiness: watched.readiness.clone(),
         log,
+        handover: handover.part(),
         authority: tls::authority_fingerprint(layout)?,
     };
     let consul = Consul::start(config.consul.as_ref(), program, &stop)?;
-    adoption::put_back(layout)?;
-    let file = ConfigFile::new(layout)?;
-    file.write(layout, config, cluster.as_ref())?;
-    let mut node = match cluster {
-        Some(cluster) => Some(Node::start(layout, config, cluster, file, &binary).await?),
-        None => None,
-    };
-    if let Some(node) = &mut node {
-        watched.readiness.waits_for("the other nodes have more");
-        node.hold_back(&binary, &stop).await?;
-    }
-    watched.readiness.waits_for(NO_NATS);
-    let mut supervisor = Supervisor::start(&binary, layout).await?;
-    let served = Box::pin(run(
+    let given = Given {
         layout,
         config,
-        gateway,
-        &mut supervisor,
-        &mut node,
-        &watched,
-        stop,
-    ))
-    .await;
+        watched: &watched,
+        handover: &handover,
+        stop: &stop,
+    };
+    let mut nats = Nats::start(&given, &binary, cluster).await?;
+    let mut lock = Some(lock);
+    let served = Box::pin(run(&given, gateway, &mut nats, &mut lock)).await;
     watched.readiness.drains();
     consul.leave().await;
-    match node {
-        Some(node) => node.stop(supervisor).await,
-        None => supervisor.stop().await,
+    // While a predecessor stands by, or once a successor serves, it is theirs.
+    match lock.is_some_and(|lock| lock.is_alone()) {
+        true => nats.stop().await,
+        false => nats.leave(),
     }
     served
+}
+
+/// What a relay is given.
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
+    /// Where everything is.
+    pub layout: &'a Layout,
+    /// What is configured.
+    pub config: &'a ServerConfig,
+    /// What is shown.
+    pub watched: &'a Watched,
+    /// Its part in handing over.
+    pub handover: &'a Handover,
+    /// It is asked to stop.
+    pub stop: &'a CancellationToken,
 }
 
 /// As others find it in Consul. Who wants to join asks a node that keeps the keys.
@@ -107,22 +114,20 @@ fn service(config: &ServerConfig, cluster: Option<&Cluster>) -> Service {
 }
 
 async fn run(
-    layout: &Layout,
-    config: &ServerConfig,
+    given: &Given<'_>,
     gateway: VerifyingKey,
-    supervisor: &mut Supervisor,
-    node: &mut Option<Node>,
-    watched: &Watched,
-    stop: CancellationToken,
+    nats: &mut Nats,
+    lock: &mut Option<Lock>,
 ) -> Result<()> {
-    let starting = start(layout, config, gateway, node.is_some(), watched);
+    let Given { layout, config, .. } = *given;
+    let starting = start(given, gateway, nats.node.is_some());
     tokio::pin!(starting);
     let serving = loop {
         tokio::select! {
             serving = &mut starting => break serving?,
-            why = supervisor.ended() => bail!("nats-server does not start: {why}"),
-            () = stop.cancelled() => return Ok(()),
-            work = work_of(node) => work?.apply(supervisor),
+            why = nats.supervisor.ended() => bail!("nats-server does not start: {why}"),
+            () = given.stop.cancelled() => return Ok(()),
+            work = work_of(&mut nats.node) => work?.apply(&nats.supervisor),
         }
     };
     tracing::info!(orgs = config.orgs.len(), "serving");
@@ -131,44 +136,68 @@ async fn run(
         orgs,
         announcement,
     } = serving;
-    let mut services: JoinSet<Result<ConnectionClosed, JoinError>> = JoinSet::new();
+    let retire = CancellationToken::new();
+    let mut services = JoinSet::new();
     let mut growing = JoinSet::new();
     let mut directories = Vec::with_capacity(orgs.len());
     for org in orgs {
         directories.push(org.directory);
-        if let Some(node) = node {
+        if let Some(node) = &nats.node {
             growing.spawn(node.growth().look_after(org.name, org.client, org.streams));
         }
-        services.spawn(org.service.run());
+        services.spawn(org.service.run(retire.clone()));
     }
+    let ends = given.handover.ends(given.stop);
+    tokio::pin!(ends);
+    let mut part = given.handover.part();
     let ended = loop {
+        // Otherwise a successor looks after nats-server.
+        let is_alone = part.phase() == Phase::Alone;
         tokio::select! {
-            () = stop.cancelled() => break Ok(()),
-            () = supervisor.restarted() => {}
-            work = work_of(node) => match work {
-                Ok(work) => work.apply(supervisor),
+            ending = &mut ends => break Ok(ending),
+            phase = part.changed() => if phase == Phase::Alone
+                && let Err(error) = nats.resume(layout, config).await
+            {
+                break Err(error);
+            },
+            () = nats.supervisor.restarted(), if is_alone => {}
+            work = work_of(&mut nats.node), if is_alone => match work {
+                Ok(work) => work.apply(&nats.supervisor),
                 Err(error) => break Err(error),
             },
-            finding = health.watch() => match finding {
+            finding = health.watch(), if is_alone => match finding {
                 Finding::Sick(why) => {
                     tracing::error!(why, "nats-server is sick: it is killed");
-                    supervisor.kill();
+                    nats.supervisor.kill();
                 }
                 Finding::Unsuitable(unmet) => break Err(unmet.into()),
             },
-            Some(ended) = services.join_next() => {
-                break Err(match ended {
-                    Ok(Ok(closed)) => closed.into(),
-                    Ok(Err(error)) | Err(error) => anyhow!(error).context("serving an org failed"),
-                });
-            }
+            Some(ended) = services.join_next() => break Err(why(ended)),
         }
     };
     drop(announcement);
+    if matches!(ended, Ok(Ending::HandedOver)) {
+        // The successor is the only one from now on.
+        drop(lock.take());
+        retire.cancel();
+        let drained = tokio::time::timeout(given.handover.drain(), services.join_all());
+        // What has not ended by then is asked for again.
+        drop(given.stop.run_until_cancelled(drained).await);
+        return Ok(());
+    }
     for directory in directories {
         directory.keep().await;
     }
-    ended
+    ended.map(drop)
+}
+
+/// Why an org is not served any more.
+fn why(ended: Result<Result<(), org::Ended>, JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow!("serving an org ended"),
+        Ok(Err(ended)) => ended.into(),
+        Err(error) => anyhow!(error).context("serving an org failed"),
+    }
 }
 
 /// Waits for what there is to do as a node; for ever on a server alone.
@@ -183,12 +212,13 @@ async fn work_of(node: &mut Option<Node>) -> Result<Work> {
 struct Serving {
     health: Health,
     orgs: Vec<org::Started>,
-    announcement: Announcement,
+    announcement: Arc<Announcement>,
 }
 
 /// What is shown to whoever watches the relay.
-struct Watched {
-    readiness: Readiness,
+pub struct Watched {
+    /// Whether it serves.
+    pub readiness: Readiness,
     counters: Arc<Metrics>,
     figures: Arc<RelayFigures>,
 }
@@ -214,13 +244,14 @@ impl Watched {
     }
 }
 
-async fn start(
-    layout: &Layout,
-    config: &ServerConfig,
-    gateway: VerifyingKey,
-    is_node: bool,
-    watched: &Watched,
-) -> Result<Serving> {
+async fn start(given: &Given<'_>, gateway: VerifyingKey, is_node: bool) -> Result<Serving> {
+    let Given {
+        layout,
+        config,
+        watched,
+        handover,
+        ..
+    } = *given;
     let health = Health::connect(layout, config, is_node).await?;
     health.ready().await?;
     watched.figures.ask(health.client().clone());
@@ -233,33 +264,12 @@ async fn start(
         orgs.push(org.with_context(|| format!("the org {} cannot be served", served.name))?);
     }
     watched.serve(&health, &orgs);
-    let announcement = readiness::announce(&layout.relay_ready(), config.nats_url())?;
+    let announcement = handover.announce(&layout.relay_ready(), config.nats_url())?;
     Ok(Serving {
         health,
         orgs,
         announcement,
     })
-}
-
-/// Two relays on one directory would each take the other's nats-server for an
-/// orphan.
-///
-/// # Errors
-/// When there is another.
-pub fn lock(layout: &Layout) -> Result<File> {
-    let path = layout.relay_lock();
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
-    file.try_lock().with_context(|| {
-        let root = layout.root().display();
-        format!("another sotto-relay serves {root} already: stop it first")
-    })?;
-    Ok(file)
 }
 
 fn gateway_key(layout: &Layout) -> Result<VerifyingKey> {

@@ -28,6 +28,7 @@ use data_encoding::HEXLOWER;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::handover::Part;
 use crate::logging::LogFilter;
 use crate::watch::Readiness;
 
@@ -71,6 +72,8 @@ pub struct Program {
     pub readiness: Readiness,
     /// What it logs.
     pub log: LogFilter,
+    /// Its part in handing over.
+    pub handover: Part,
     /// The fingerprint of its server's authority, which all nodes of a cluster
     /// have in common and no other server has.
     pub authority: [u8; 32],
@@ -83,7 +86,8 @@ impl Consul {
     }
 
     /// Registers the program and follows what Consul says, where it is
-    /// configured, until `stop`: then the program is taken out at once.
+    /// configured, until `stop`: then the program is taken out at once. One that
+    /// has handed over is not: its successor is the same to Consul.
     ///
     /// # Errors
     /// When a file that the configuration names does not read; never because
@@ -101,6 +105,7 @@ impl Consul {
             service,
             readiness,
             log,
+            handover,
             authority,
         } = program;
         let stop = stop.child_token();
@@ -110,9 +115,16 @@ impl Consul {
             Arc::clone(&client),
             service,
             readiness.clone(),
+            handover.clone(),
             stop.clone(),
         );
         tasks.spawn(registered);
+        let ended = stop.clone();
+        let handing_over = async move {
+            handover.handed_over().await;
+            ended.cancel();
+        };
+        tasks.spawn(stop.clone().run_until_cancelled_owned(handing_over));
         let following = live::follow(Arc::clone(&client), log);
         tasks.spawn(stop.clone().run_until_cancelled_owned(following));
         let server = authority.first_chunk::<SERVER>();

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod config;
 pub mod consul;
 pub mod exit;
+pub mod handover;
 pub mod layout;
 mod limits;
 pub mod listeners;

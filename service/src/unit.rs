@@ -134,6 +134,9 @@ User={user}
 # As root: takes back an update that is started again and again.
 ExecStartPre=-+{program}.previous update --state {updates} guard --program {program}
 ExecStart={program} run --dir {dir}
+# Starts a successor, which takes over; it becomes the main process.
+ExecReload=/bin/kill -HUP $MAINPID
+NotifyAccess=main
 Restart=on-failure
 RestartSec=2
 TimeoutStopSec=90
@@ -277,6 +280,13 @@ mod tests {
         assert!(high.contains("\nCapabilityBoundingSet=\n"), "{high}");
         let low = printed(&["--listen", "0.0.0.0:443"]).unwrap();
         assert!(low.contains("\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n"));
+    }
+
+    #[test]
+    fn a_reload_hands_over() {
+        let unit = printed(&[]).unwrap();
+        assert!(unit.contains("\nExecReload=/bin/kill -HUP $MAINPID\n"));
+        assert!(unit.contains("\nNotifyAccess=main\n"), "{unit}");
     }
 
     #[test]

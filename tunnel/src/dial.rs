@@ -13,15 +13,17 @@ use anyhow::{Context, Result, bail};
 use rand::Rng;
 use sotto_proto::wire::{TunnelDialer, TunnelRoute, TunnelWelcome};
 use sotto_service::cluster::{Endpoint, joining_config};
-use sotto_service::readiness::announce;
+use sotto_service::handover::{Ending, Handover, Inherited};
 use sotto_service::watch::{Readiness, Watch};
 use sotto_service::{private_files, shutdown};
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::task::TaskTracker;
 use yamux::Mode;
 use zeroize::Zeroizing;
 
@@ -40,6 +42,8 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// The pause before a link that was lost is made anew, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Most links beside one that is kept over which nothing new comes.
+const RETIRED_MAX: usize = 8;
 /// A link that lived so long was a good one.
 const GOOD: Duration = Duration::from_secs(10);
 /// How often it is looked whether the first links are there.
@@ -157,15 +161,18 @@ fn read_key(dir: &Path) -> Result<DialerKey> {
     })
 }
 
-/// Keeps links until SIGTERM, SIGINT or, when asked to, the end of the parent.
+/// Keeps links until SIGTERM, SIGINT or, when asked to, the end of the parent;
+/// or until it has handed over and what it had has ended.
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn dial(args: DialArgs) -> Result<()> {
+pub async fn dial(args: DialArgs, inherited: Inherited) -> Result<()> {
+    let handover = Handover::new(inherited, args.common.handover)?;
     let stop = shutdown::watch(args.common.exit_with_parent)?;
     let readiness = Readiness::starting(stop.clone());
     let metrics = DialerMetrics::default();
-    let watch = Watch::start(args.common.metrics, METRICS, &readiness, metrics.registry());
+    let shown = (args.common.metrics, METRICS);
+    let watch = Watch::start(&handover, shown, &readiness, metrics.registry());
     let _watch = watch.await?;
     let key = read_key(&args.dir)?;
     let ends: Vec<Arc<AtomicUsize>> = args.to.iter().map(|_| Arc::default()).collect();
@@ -179,8 +186,10 @@ pub async fn dial(args: DialArgs) -> Result<()> {
         targets: targets.collect(),
         proxy_protocol: args.proxy_protocol,
         metrics,
+        handover: handover.part(),
     });
     let key = Arc::new(key);
+    let streams = TaskTracker::new();
     let mut dialing = JoinSet::new();
     for (to, links) in args.to.iter().zip(&ends) {
         let mut config = joining_config(to.fingerprint)?;
@@ -193,25 +202,40 @@ pub async fn dial(args: DialArgs) -> Result<()> {
                 key: Arc::clone(&key),
                 private: Arc::clone(&private),
                 links: Arc::clone(links),
+                streams: streams.clone(),
             };
-            dialing.spawn(dialer.keep());
+            dialing.spawn(Arc::new(dialer).keep());
         }
     }
-    tokio::select! {
-        () = stop.cancelled() => Ok(()),
-        Some(Err(failed)) = dialing.join_next() => Err(failed).context("a link cannot be kept"),
-        never = announce_when_linked(&args.dir, &readiness, &args.to) => match never {},
+    let ending = tokio::select! {
+        ending = handover.ends(&stop) => ending,
+        Some(Err(failed)) = dialing.join_next() => {
+            return Err(failed).context("a link cannot be kept");
+        }
+        never = announce_when_linked(&args.dir, &handover, &readiness, &args.to) => match never {},
+    };
+    if ending == Ending::HandedOver {
+        streams.close();
+        let drained = timeout(handover.drain(), streams.wait());
+        // What has not ended by then is cut off by the end of the process.
+        let _ = stop.run_until_cancelled(drained).await;
     }
+    Ok(())
 }
 
 /// Says in `dial.json` that this end serves, from its first links on until
 /// this is dropped. It serves as well on a disk that cannot be written to.
-async fn announce_when_linked(dir: &Path, readiness: &Readiness, to: &[PublicEnd]) -> Infallible {
+async fn announce_when_linked(
+    dir: &Path,
+    handover: &Handover,
+    readiness: &Readiness,
+    to: &[PublicEnd],
+) -> Infallible {
     while !readiness.reasons().is_empty() {
         tokio::time::sleep(LOOK).await;
     }
     let to: Vec<String> = to.iter().map(|to| to.at.to_string()).collect();
-    let announced = announce(&dir.join("dial.json"), to.join(" "));
+    let announced = handover.announce(&dir.join("dial.json"), to.join(" "));
     let _announcement = announced.inspect_err(|error| {
         tracing::warn!(%error, "an update would take this end for one that does not serve");
     });
@@ -235,19 +259,36 @@ struct Dialer {
     key: Arc<DialerKey>,
     private: Arc<Private>,
     links: Arc<AtomicUsize>,
+    /// Connections, whatever link they came over.
+    streams: TaskTracker,
 }
 
 impl Dialer {
-    async fn keep(self) {
+    /// Makes a link whenever there is none, and another one beside a link over
+    /// which nothing new comes: that one ends by itself.
+    async fn keep(self: Arc<Self>) {
         let label = ToPublicEnd {
             to: self.to.to_string(),
         };
         let mut pause = PAUSE_MIN;
+        let mut retired = JoinSet::new();
         loop {
             let began = Instant::now();
-            match self.dial_once(&label).await {
-                Ok(()) => tracing::info!(to = %self.to, "a link has ended"),
-                Err(error) => tracing::warn!(to = %self.to, "no link: {error:#}"),
+            let sent_away = Arc::new(Notify::new());
+            let link = Arc::clone(&self).dial_once(label.clone(), Arc::clone(&sent_away));
+            let mut link = Box::pin(link);
+            tokio::select! {
+                ended = &mut link => match ended {
+                    Ok(()) => tracing::info!(to = %self.to, "a link has ended"),
+                    Err(error) => tracing::warn!(to = %self.to, "no link: {error:#}"),
+                },
+                () = sent_away.notified() => {
+                    tracing::info!(to = %self.to, "the public end hands over");
+                    while retired.try_join_next().is_some() {}
+                    if retired.len() < RETIRED_MAX {
+                        retired.spawn(link);
+                    }
+                }
             }
             self.private.metrics.links_lost.get_or_create(&label).inc();
             if began.elapsed() >= GOOD {
@@ -260,29 +301,28 @@ impl Dialer {
         }
     }
 
-    /// Makes one link, and serves it until it ends.
-    async fn dial_once(&self, label: &ToPublicEnd) -> Result<()> {
+    /// Makes one link, and serves it until it ends; `sent_away` is told when
+    /// nothing new comes over it.
+    async fn dial_once(self: Arc<Self>, label: ToPublicEnd, sent_away: Arc<Notify>) -> Result<()> {
         let tls = timeout(ANSWER, self.introduce())
             .await
             .context("it does not answer")??;
         let (opener, link) = link(tls, Mode::Server);
         tracing::info!(to = %self.to, "a link is there");
         self.links.fetch_add(1, Ordering::Relaxed);
-        let metric = self.private.metrics.links.get_or_create(label).clone();
+        let metric = self.private.metrics.links.get_or_create(&label).clone();
         metric.inc();
-        let mut streams = JoinSet::new();
         let ended = link
             .run(|stream| {
-                while streams.try_join_next().is_some() {}
                 if let Ok(stream) = opener.accept(stream) {
-                    streams.spawn(Arc::clone(&self.private).serve(stream));
+                    // What was received is passed on, whatever becomes of the link.
+                    let serving = Arc::clone(&self.private).serve(stream, Arc::clone(&sent_away));
+                    self.streams.spawn(serving);
                 }
             })
             .await;
         metric.dec();
         self.links.fetch_sub(1, Ordering::Relaxed);
-        // What was received is still passed on.
-        streams.detach_all();
         Ok(ended?)
     }
 

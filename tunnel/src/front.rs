@@ -8,9 +8,10 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use sotto_proto::wire::tunnel_stream_answer::Answer;
 use sotto_proto::wire::{TunnelStream, TunnelStreamAnswer};
+use sotto_service::handover::Listener;
 use sotto_service::watch::OfOrg;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -37,15 +38,15 @@ const NOBODY: Duration = Duration::from_secs(8);
 /// How long nothing is accepted after the system refused to.
 const OUT_OF_FILES: Duration = Duration::from_millis(20);
 
-/// Accepts until `stop`.
+/// Accepts for ever. What it has accepted is served until `stop`.
 pub async fn accept(
     public: Arc<Public>,
-    listener: TcpListener,
+    listener: Listener,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        match accepted {
+    loop {
+        match listener.accept().await {
             Ok((tcp, client)) => {
                 tasks.spawn(stop.clone().run_until_cancelled_owned(serve(
                     Arc::clone(&public),
@@ -213,9 +214,7 @@ async fn reach(
         added.as_mut().enable();
         let links = public
             .links()
-            .candidates(&org.name, &hello.name, server.port(), |link| {
-                link.opener.streams()
-            });
+            .candidates(&org.name, &hello.name, server.port(), |link| link.load());
         let fresh = links
             .into_iter()
             .find(|link| !tried.iter().any(|other| other.opener.is(&link.opener)));
@@ -253,6 +252,7 @@ async fn ask(
     frame::send(&mut stream, &open).await?;
     stream.write_all(&hello.bytes).await?;
     let answer: TunnelStreamAnswer = frame::receive(&mut stream).await?;
+    link.retires(answer.answer() == Answer::Retiring);
     if answer.answer() != Answer::Accepted {
         return Err(io::Error::other(answer.answer().as_str_name()));
     }

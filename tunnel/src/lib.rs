@@ -38,6 +38,7 @@ pub mod server_hello;
 mod splice;
 pub mod table;
 
+use sotto_service::handover::HandoverArgs;
 use sotto_service::watch::Loopback;
 
 /// The flags that both ends have.
@@ -60,6 +61,10 @@ pub struct CommonArgs {
     /// Stop when standard input ends, which it does when the parent is gone.
     #[arg(long)]
     pub exit_with_parent: bool,
+
+    /// How a successor takes over.
+    #[command(flatten)]
+    pub handover: HandoverArgs,
 }
 
 /// What an operator calls the address at which an end is watched.

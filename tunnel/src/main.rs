@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use sotto_service::handover::Inherited;
 use sotto_service::{exit, logging, tls};
 use sotto_tunnel::dial::{self, DialArgs, KeyArgs};
 use sotto_tunnel::serve::{self, ServeArgs};
@@ -33,20 +34,21 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let inherited = Inherited::take();
     tls::install_provider();
-    exit::code(NAME, start(Args::parse().command))
+    exit::code(NAME, start(Args::parse().command, inherited))
 }
 
-fn start(command: Command) -> anyhow::Result<()> {
+fn start(command: Command, inherited: Inherited) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start")?;
     match command {
         Command::Serve(args) => {
             logging::start(args.log())?;
-            runtime.block_on(serve::serve(&args))
+            runtime.block_on(serve::serve(&args, inherited))
         }
         Command::Dial(args) => {
             logging::start(args.log())?;
-            runtime.block_on(dial::dial(args))
+            runtime.block_on(dial::dial(args, inherited))
         }
         Command::Key(args) => dial::print_key(&args),
         Command::Update(args) => {

@@ -10,8 +10,10 @@ use ppp::v2::{Builder, Command, Protocol, Version};
 use sotto_proto::wire::tunnel_stream_answer::Answer;
 use sotto_proto::wire::{TunnelStream, TunnelStreamAnswer};
 use sotto_service::cluster::Endpoint;
+use sotto_service::handover::Part;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::frame;
@@ -45,6 +47,8 @@ pub struct Private {
     pub proxy_protocol: bool,
     /// What is counted.
     pub metrics: DialerMetrics,
+    /// Once a successor serves, connections are its own.
+    pub handover: Part,
 }
 
 /// Looks away: the public end counts.
@@ -57,10 +61,12 @@ impl Observer for Nobody {
 }
 
 impl Private {
-    /// Serves one stream.
-    pub async fn serve(self: Arc<Self>, mut stream: LinkStream) {
-        let tcp = match timeout(OPENING, self.connect(&mut stream)).await {
-            Ok(Ok(tcp)) => tcp,
+    /// Serves one stream of a link; `retired` is told when the public end takes
+    /// no new connections over it.
+    pub async fn serve(self: Arc<Self>, mut stream: LinkStream, retired: Arc<Notify>) {
+        let tcp = match timeout(OPENING, self.connect(&mut stream, &retired)).await {
+            Ok(Ok(Some(tcp))) => tcp,
+            Ok(Ok(None)) => return,
             failed => {
                 self.metrics.failed.inc();
                 let problem = failed.map(|failed| failed.err().map(|error| error.to_string()));
@@ -83,10 +89,18 @@ impl Private {
         }
     }
 
-    async fn connect(&self, stream: &mut LinkStream) -> io::Result<TcpStream> {
+    async fn connect(
+        &self,
+        stream: &mut LinkStream,
+        retired: &Notify,
+    ) -> io::Result<Option<TcpStream>> {
         let open: TunnelStream = frame::receive(stream).await?;
-        let connected = self.reach(&open).await;
+        let connected = match open.retiring || !self.handover.phase().takes_new() {
+            true => Ok(None),
+            false => self.reach(&open).await.map(Some),
+        };
         let answer = match &connected {
+            Ok(None) if !open.retiring => Answer::Retiring,
             Ok(_) => Answer::Accepted,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Answer::NoRoute,
             Err(_) => Answer::Unreachable,
@@ -94,6 +108,9 @@ impl Private {
         let mut message = TunnelStreamAnswer::default();
         message.set_answer(answer);
         frame::send(stream, &message).await?;
+        if open.retiring {
+            retired.notify_one();
+        }
         connected
     }
 

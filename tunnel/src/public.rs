@@ -1,5 +1,6 @@
 //! The public end while it serves: what its connections share.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,6 +36,31 @@ pub struct DialerLink {
     pub opener: Opener,
     /// It is told the addresses of clients.
     pub wants_addresses: bool,
+    retiring: Arc<AtomicBool>,
+}
+
+impl DialerLink {
+    /// One of which nothing is known yet.
+    pub fn new(opener: Opener, wants_addresses: bool) -> Self {
+        Self {
+            opener,
+            wants_addresses,
+            retiring: Arc::default(),
+        }
+    }
+
+    /// Notes whether its dialer sends connections to other links.
+    pub fn retires(&self, retiring: bool) {
+        self.retiring.store(retiring, Ordering::Relaxed);
+    }
+
+    /// How much is asked of it: one whose dialer retires comes last.
+    pub fn load(&self) -> usize {
+        match self.retiring.load(Ordering::Relaxed) {
+            true => usize::MAX,
+            false => self.opener.streams(),
+        }
+    }
 }
 
 /// What the connections of a public end share. One lock each, never two at a

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use sotto_proto::OrgName;
-use sotto_proto::wire::{TunnelDialer, TunnelRoute, TunnelWelcome};
+use sotto_proto::wire::tunnel_stream_answer::Answer;
+use sotto_proto::wire::{
+    TunnelDialer, TunnelRoute, TunnelStream, TunnelStreamAnswer, TunnelWelcome,
+};
+use sotto_service::handover::{Part, Phase};
 use tokio::io::{AsyncReadExt, BufReader, Chain, Join};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -22,6 +26,9 @@ use crate::registry::{Entry, ROUTES_MAX, Route};
 
 /// How long a dialer may take to prove who it is.
 const PROVING: Duration = Duration::from_secs(15);
+
+/// How often it is looked whether a link is idle.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// Serves one dialer's link until it ends; `before` is what was read of it.
 pub async fn receive(public: Arc<Public>, tcp: TcpStream, before: Vec<u8>) {
@@ -48,10 +55,7 @@ pub async fn receive(public: Arc<Public>, tcp: TcpStream, before: Vec<u8>) {
         org: proved.org,
         key: proved.key,
         routes: proved.routes,
-        link: DialerLink {
-            opener,
-            wants_addresses: proved.wants_addresses,
-        },
+        link: DialerLink::new(opener, proved.wants_addresses),
     });
     let number = match added {
         Ok(number) => number,
@@ -66,6 +70,52 @@ pub async fn receive(public: Arc<Public>, tcp: TcpStream, before: Vec<u8>) {
     match ended {
         Ok(()) => tracing::info!(%org, number, "a link has ended"),
         Err(error) => tracing::info!(%org, number, %error, "a link broke"),
+    }
+}
+
+/// Has dialers make new links, which reach the successor, whenever there is one.
+pub async fn send_to_successors(public: Arc<Public>, mut handover: Part) {
+    loop {
+        if handover.changed().await == Phase::StandingBy {
+            let links: Vec<_> = public.links().iter().cloned().collect();
+            for link in links {
+                tokio::spawn(send_away(link));
+            }
+        }
+    }
+}
+
+/// A dialer that does not understand is cut off, so that it comes anew.
+async fn send_away(link: DialerLink) {
+    let asking = async {
+        let mut stream = link.opener.open().await.map_err(io::Error::other)?;
+        let retiring = TunnelStream {
+            retiring: true,
+            ..TunnelStream::default()
+        };
+        frame::send(&mut stream, &retiring).await?;
+        let answer: TunnelStreamAnswer = frame::receive(&mut stream).await?;
+        match answer.answer() {
+            Answer::Accepted => Ok(()),
+            other => Err(io::Error::other(other.as_str_name())),
+        }
+    };
+    let asked = timeout(PROVING, asking).await;
+    if !matches!(asked, Ok(Ok(()))) {
+        tracing::info!("a dialer does not come to the successor: its link is ended");
+        link.opener.end();
+    }
+}
+
+/// Ends links as soon as nothing passes over them any more, for ever.
+pub async fn end_idle(public: &Public) {
+    loop {
+        for link in public.links().iter() {
+            if link.opener.streams() == 0 {
+                link.opener.end();
+            }
+        }
+        tokio::time::sleep(IDLE).await;
     }
 }
 

@@ -103,6 +103,11 @@ impl<L: Clone> Registry<L> {
         self.links.remove(&id)
     }
 
+    /// All links.
+    pub fn iter(&self) -> impl Iterator<Item = &L> {
+        self.links.values().map(|entry| &entry.link)
+    }
+
     /// The links that a connection to a name of this org may take, those with
     /// the least load first, then the oldest.
     pub fn candidates(

@@ -1,5 +1,6 @@
 //! `sotto-tunnel serve`: the public end.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,9 @@ use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use sotto_service::cluster::Endpoint;
-use sotto_service::readiness::announce;
+use sotto_service::handover::{Ending, Handover, Inherited, Listener};
 use sotto_service::watch::{Readiness, Watch};
 use sotto_service::{Layout, private_files, shutdown, tls};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
@@ -27,6 +26,7 @@ use crate::front;
 use crate::metrics::PublicMetrics;
 use crate::name::{LINK_NAME, Pattern};
 use crate::public::{Patience, Public};
+use crate::reception;
 use crate::table::{NameTable, NamesFile, Org};
 
 /// Longest `names.toml`, in bytes.
@@ -100,15 +100,18 @@ impl FromStr for Allowance {
     }
 }
 
-/// Serves until SIGTERM, SIGINT or, when asked to, the end of the parent.
+/// Serves until SIGTERM, SIGINT or, when asked to, the end of the parent; or
+/// until it has handed over and what it had has ended.
 ///
 /// # Errors
 /// When the directory cannot be used, or a port is taken.
-pub async fn serve(args: &ServeArgs) -> Result<()> {
+pub async fn serve(args: &ServeArgs, inherited: Inherited) -> Result<()> {
+    let handover = Handover::new(inherited, args.common.handover)?;
     let stop = shutdown::watch(args.common.exit_with_parent)?;
     let readiness = Readiness::starting(stop.clone());
     let metrics = PublicMetrics::default();
-    let watch = Watch::start(args.common.metrics, METRICS, &readiness, metrics.registry());
+    let shown = (args.common.metrics, METRICS);
+    let watch = Watch::start(&handover, shown, &readiness, metrics.registry());
     // Until the connections have ended.
     let _watch = watch.await?;
     let layout = Layout::new(&args.dir);
@@ -134,7 +137,7 @@ pub async fn serve(args: &ServeArgs) -> Result<()> {
     ));
     let mut listeners = Vec::new();
     for &listen in &args.listen {
-        let listener = TcpListener::bind(listen).await;
+        let listener = handover.listen(listen).await;
         let taken = || {
             format!(
                 "cannot listen on {listen}: it may be taken, and ports below 1024 need the capability CAP_NET_BIND_SERVICE"
@@ -144,29 +147,50 @@ pub async fn serve(args: &ServeArgs) -> Result<()> {
     }
     let listening = listeners
         .iter()
-        .map(TcpListener::local_addr)
+        .map(Listener::local_addr)
         .collect::<Result<Vec<_>, _>>()?;
     print(args, &listening, fingerprint)?;
 
     let tasks = TaskTracker::new();
+    let closed = stop.child_token();
     for listener in listeners {
-        tasks.spawn(front::accept(
-            Arc::clone(&public),
-            listener,
-            tasks.clone(),
-            stop.clone(),
-        ));
+        let accepting = front::accept(Arc::clone(&public), listener, tasks.clone(), stop.clone());
+        tasks.spawn(closed.clone().run_until_cancelled_owned(accepting));
     }
+    tasks.spawn(
+        closed
+            .clone()
+            .run_until_cancelled_owned(reception::send_to_successors(
+                Arc::clone(&public),
+                handover.part(),
+            )),
+    );
     readiness.serves(Vec::new);
     let url = listening.first().context("nowhere to listen")?.to_string();
-    let _announcement = announce(&args.dir.join("serve.json"), url)?;
-    tokio::select! {
-        () = stop.cancelled() => {}
-        failed = follow(&names, &sender, &public) => failed?,
-    }
+    let _announcement = handover.announce(&args.dir.join("serve.json"), url)?;
+    let ending = tokio::select! {
+        ending = handover.ends(&stop) => ending,
+        never = follow(&names, &sender, &public) => match never {},
+    };
+    closed.cancel();
     tasks.close();
+    let ended = async {
+        match ending {
+            Ending::Stopped => tokio::time::timeout(STOPPING, tasks.wait()).await,
+            Ending::HandedOver => {
+                let drained = async {
+                    tokio::select! {
+                        () = tasks.wait() => {}
+                        () = stop.cancelled() => {}
+                        () = reception::end_idle(&public) => {}
+                    }
+                };
+                tokio::time::timeout(handover.drain(), drained).await
+            }
+        }
+    };
     // Ignored: whoever does not notice is cut off by the end of the process.
-    drop(tokio::time::timeout(STOPPING, tasks.wait()).await);
+    drop(ended.await);
     Ok(())
 }
 
@@ -246,22 +270,18 @@ fn load(path: &Path) -> Result<NameTable> {
     NameTable::parse(&text).with_context(|| format!("{} is not in force", path.display()))
 }
 
-/// Reads the file anew when it is another one, or at SIGHUP. One that does not
-/// read changes nothing.
+/// Reads the file anew when it is another one. One that does not read changes
+/// nothing.
 async fn follow(
     path: &Path,
     sender: &watch::Sender<Arc<NameTable>>,
     public: &Public,
-) -> Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
+) -> Infallible {
     let mut seen = stamp(path);
     loop {
-        let asked = tokio::select! {
-            _ = hangup.recv() => true,
-            () = tokio::time::sleep(LOOK) => false,
-        };
+        tokio::time::sleep(LOOK).await;
         let now = stamp(path);
-        if !asked && now == seen {
+        if now == seen {
             continue;
         }
         seen = now;

@@ -17,7 +17,8 @@ const MISSES_MAX: u32 = 3;
 
 /// What is updated while it runs.
 pub trait Service {
-    /// Stops what runs and starts the program that is in place now.
+    /// Has the program that is in place now take the place of what runs, which
+    /// may go on until the new one serves.
     ///
     /// # Errors
     /// When the program does not start.

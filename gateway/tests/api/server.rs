@@ -23,6 +23,7 @@ use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::api::{self, Call};
 use sotto_proto::{InviteLink, InviteToken, OrgName, wire};
 use sotto_service::consul::Consul;
+use sotto_service::handover::{Handover, HandoverArgs, Inherited};
 use sotto_service::watch::Watch;
 use sotto_service::{Layout, ServerConfig, nats, private_files, tls};
 use tokio_util::sync::CancellationToken;
@@ -142,6 +143,7 @@ pub struct Server {
     http: reqwest::Client,
     watched: Watched,
     stop: CancellationToken,
+    handover: Arc<Handover>,
     _opened: Opened,
 }
 
@@ -153,7 +155,9 @@ impl Server {
     pub async fn start_on(directory: Arc<Directory>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let clock = Arc::new(TestClock(AtomicI64::new(now.as_millis() as i64)));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let handover = Handover::new(Inherited::default(), HandoverArgs::default()).unwrap();
+        let listener = handover.listen("127.0.0.1:0".parse().unwrap()).await;
+        let listener = listener.unwrap();
         let port = listener.local_addr().unwrap().port();
         let Directory { layout, config, .. } = &*directory;
         let stop = CancellationToken::new();
@@ -170,13 +174,12 @@ impl Server {
         .unwrap();
         let gateway = Arc::clone(&opened.gateway);
         let tls = tls::server_config(layout).unwrap();
-        tokio::spawn(server::serve(
-            listener,
-            tls,
-            Arc::clone(&gateway),
-            watched.clone(),
-            stop.clone(),
-        ));
+        let handover = Arc::new(handover);
+        let (serving, shown) = (Arc::clone(&gateway), watched.clone());
+        let (until, stopped) = (Arc::clone(&handover), stop.clone());
+        tokio::spawn(
+            async move { server::serve(listener, tls, serving, shown, &until, stopped).await },
+        );
         Self {
             clock,
             gateway,
@@ -184,6 +187,7 @@ impl Server {
             http: https(layout),
             watched,
             stop,
+            handover,
             directory,
             _opened: opened,
         }
@@ -193,7 +197,8 @@ impl Server {
     pub async fn watch(&self) -> (SocketAddr, Watch) {
         let address = free_address();
         let listen = Some(address.try_into().unwrap());
-        (address, self.watched.show(listen).await.unwrap().unwrap())
+        let watch = self.watched.show(&self.handover, listen).await;
+        (address, watch.unwrap().unwrap())
     }
 
     pub fn org(&self, name: &str) -> Arc<Org> {

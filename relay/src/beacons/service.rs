@@ -13,6 +13,7 @@ use sotto_jwt_accounts::directory::{DirectoryLog, State};
 use sotto_proto::wire::{Beacon, Presence};
 use sotto_proto::{DeviceId, RoomId, Shard, Subject, limits, mail_stream};
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use super::confirmed::{Confirmed, Deletable};
 use super::presence::{self, Told};
@@ -79,19 +80,24 @@ impl BeaconService {
         })
     }
 
-    /// Hears until the connection is closed.
-    pub async fn run(mut self) -> ConnectionClosed {
+    /// Hears until `retire`. What a device has said by then and nobody was told
+    /// it says again.
+    ///
+    /// # Errors
+    /// When the connection is closed.
+    pub async fn run(mut self, retire: CancellationToken) -> Result<(), ConnectionClosed> {
         let mut round = interval(ROUND);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                () = retire.cancelled() => return Ok(()),
                 beacon = self.beacons.next() => match beacon {
                     Some(beacon) => self.heard(&beacon),
-                    None => return ConnectionClosed,
+                    None => return Err(ConnectionClosed),
                 },
                 beacon = self.to_tell.next() => match beacon {
                     Some(beacon) => self.tell(&beacon).await,
-                    None => return ConnectionClosed,
+                    None => return Err(ConnectionClosed),
                 },
                 _ = round.tick() => self.clean().await,
             }

@@ -7,8 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use sotto_service::cluster::{self, Cluster, Member, Members, NODES_MAX};
+use sotto_service::handover::{Handover, Listener};
 use sotto_service::{Layout, private_files, tls};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -39,9 +40,9 @@ pub struct Admission {
 ///
 /// # Errors
 /// When the port is taken.
-pub async fn listen(cluster: &Cluster) -> Result<TcpListener> {
+pub async fn listen(cluster: &Cluster, handover: &Handover) -> Result<Listener> {
     let address = cluster.node.admission_listen;
-    TcpListener::bind(address).await.with_context(|| {
+    handover.listen(address).await.with_context(|| {
         format!("cannot listen on {address} for other nodes: is it taken by another program?")
     })
 }
@@ -66,7 +67,7 @@ impl Admission {
     ///
     /// # Errors
     /// When the cluster's certificates do not read.
-    pub async fn serve(self, listener: TcpListener) -> Result<()> {
+    pub async fn serve(self, listener: Listener) -> Result<()> {
         let tls = TlsAcceptor::from(Arc::new(cluster::server_config(&self.layout)?));
         let admission = Arc::new(self);
         let places = Arc::new(Semaphore::new(CONNECTIONS));

@@ -9,7 +9,7 @@ use sotto_service::{Layout, ServerConfig, private_files};
 
 use super::adoption;
 use crate::nats_server::{NatsAccounts, NatsBinary, peer_state};
-use crate::serve;
+use crate::takeover::Lock;
 
 /// Where nats-servers listen for each other by custom, and relays by ours.
 pub const ROUTES_PORT: u16 = 6222;
@@ -93,7 +93,7 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<()> {
     let root = std::fs::canonicalize(&args.dir)
         .with_context(|| format!("cannot find {}", args.dir.display()))?;
     let layout = Layout::new(root);
-    let _stopped = serve::lock(&layout)?;
+    let _stopped = Lock::take(&layout, false)?;
     ensure!(
         !layout.cluster_node().is_file(),
         "{} is a node of a cluster already: make a token for the next one with `sotto-relay cluster token`",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use sotto_service::cluster::{Cluster, Members, NodeName};
+use sotto_service::handover::Handover;
 use sotto_service::{Layout, ServerConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -28,8 +29,8 @@ impl Membership {
     ///
     /// # Errors
     /// When the port for other nodes is taken.
-    pub async fn start(layout: &Layout, cluster: Cluster) -> Result<Self> {
-        let listener = admission::listen(&cluster).await?;
+    pub async fn start(layout: &Layout, cluster: Cluster, handover: &Handover) -> Result<Self> {
+        let listener = admission::listen(&cluster, handover).await?;
         let members = Arc::new(watch::Sender::new(cluster.members));
         let group = Arc::new(watch::Sender::new(None));
         let admission = Admission::new(layout.clone(), Arc::clone(&members), group.subscribe());

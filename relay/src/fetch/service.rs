@@ -13,6 +13,7 @@ use sotto_proto::DeviceId;
 use sotto_proto::wire::FetchRefusal;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::answer::Answer;
 use super::direct_get::Reader;
@@ -81,13 +82,23 @@ impl FetchService {
         Ok(Self { requests, answerer })
     }
 
-    /// Answers until the connection is closed. Dropping it ends every answer
-    /// where it is; devices ask again.
-    pub async fn run(mut self) -> ConnectionClosed {
+    /// Answers until `retire`, and then what was asked until then. Dropping it
+    /// ends every answer where it is; devices ask again.
+    ///
+    /// # Errors
+    /// When the connection is closed.
+    pub async fn run(mut self, retire: CancellationToken) -> Result<(), ConnectionClosed> {
         let mut running: JoinSet<DeviceId> = JoinSet::new();
         let mut per_device: BTreeMap<DeviceId, usize> = BTreeMap::new();
-        loop {
+        let (mut retiring, mut drained) = (false, false);
+        while !drained || !running.is_empty() {
             tokio::select! {
+                () = retire.cancelled(), if !retiring => {
+                    retiring = true;
+                    for requests in self.requests.iter_mut() {
+                        requests.drain().await.map_err(|_| ConnectionClosed)?;
+                    }
+                }
                 Some(done) = running.join_next() => {
                     // A panic names no device: forget them all rather than count wrong.
                     match done {
@@ -95,8 +106,14 @@ impl FetchService {
                         Err(_) => per_device.clear(),
                     }
                 }
-                request = self.requests.next() => {
-                    let Some(request) = request else { return ConnectionClosed };
+                request = self.requests.next(), if !drained => {
+                    let Some(request) = request else {
+                        if !retiring {
+                            return Err(ConnectionClosed);
+                        }
+                        drained = true;
+                        continue;
+                    };
                     let Some((origin, reply)) = address(&request) else { continue };
                     let device = origin.device;
                     let answerer = Arc::clone(&self.answerer);
@@ -115,6 +132,8 @@ impl FetchService {
                 }
             }
         }
+        let devices = &self.answerer.devices;
+        devices.flush().await.map_err(|_| ConnectionClosed)
     }
 }
 

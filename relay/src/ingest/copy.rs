@@ -107,13 +107,7 @@ impl Copies {
     /// # Errors
     /// When too much is under way; then it does not answer.
     pub fn begin(&mut self, asked: Asked) -> Result<(), Refusal> {
-        while let Some(ended) = self.running.try_join_next() {
-            // A panic names no device: forget them all rather than keep one out.
-            match ended {
-                Ok(device) => drop(self.devices.remove(&device)),
-                Err(_) => self.devices.clear(),
-            }
-        }
+        self.forget_ended();
         if self.running.len() >= ACTIVE || !self.devices.insert(asked.device) {
             return Err(Refusal::Busy);
         }
@@ -123,6 +117,22 @@ impl Copies {
             asked.device
         });
         Ok(())
+    }
+
+    /// Whether none is under way.
+    pub fn is_idle(&mut self) -> bool {
+        self.forget_ended();
+        self.running.is_empty()
+    }
+
+    fn forget_ended(&mut self) {
+        while let Some(ended) = self.running.try_join_next() {
+            // A panic names no device: forget them all rather than keep one out.
+            match ended {
+                Ok(device) => drop(self.devices.remove(&device)),
+                Err(_) => self.devices.clear(),
+            }
+        }
     }
 }
 

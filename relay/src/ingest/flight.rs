@@ -78,6 +78,11 @@ impl Share {
 }
 
 impl Flight {
+    /// Whether nothing is on its way.
+    pub fn is_empty(&self) -> bool {
+        self.outstanding.is_empty()
+    }
+
     /// Whether there is room for a message of this length.
     pub fn fits(&self, device: DeviceId, bytes: usize) -> bool {
         let own = self.per_device.get(&device).copied().unwrap_or_default();

@@ -14,6 +14,7 @@ use sotto_proto::{DeviceId, RoomAddress, SUBMISSIONS, Subject};
 use sotto_service::config::Limits;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use super::copy::{self, Asked, Copied, Copies};
 use super::flight::{Flight, Outstanding, Reply};
@@ -101,13 +102,17 @@ impl IngestService {
         })
     }
 
-    /// Takes in until the connection is closed. What is on its way when this is
-    /// dropped stays unanswered: devices submit it again under the same
-    /// message ids.
-    pub async fn run(mut self) -> ConnectionClosed {
+    /// Takes in until `retire`, and acknowledges then what has come until then.
+    /// What is on its way when this is dropped stays unanswered: devices submit
+    /// it again under the same message ids.
+    ///
+    /// # Errors
+    /// When a connection is closed.
+    pub async fn run(mut self, retire: CancellationToken) -> Result<(), ConnectionClosed> {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        let (mut retiring, mut drained) = (false, false);
+        while !drained || !self.flight.is_empty() || !self.copies.is_idle() {
             let done = tokio::select! {
                 // What comes seldom comes first, so that a flood cannot keep it
                 // waiting; acknowledgements make room for submissions.
@@ -117,23 +122,30 @@ impl IngestService {
                     self.ledger.counted(counted);
                     Ok(())
                 }
+                () = retire.cancelled(), if !retiring => {
+                    retiring = true;
+                    self.submissions.drain().await.map_err(|_| ConnectionClosed)
+                }
                 answer = self.acknowledgements.next() => match answer {
                     Some(answer) => self.answered(answer).await,
-                    None => return ConnectionClosed,
+                    None => return Err(ConnectionClosed),
                 },
                 Some(copied) = self.copied.recv() => {
                     let Copied { device, chunk, answer } = copied;
                     self.take_in(device, Reply::Copy(answer), chunk).await
                 }
-                submitted = self.submissions.next() => match submitted {
+                submitted = self.submissions.next(), if !drained => match submitted {
                     Some(submitted) => self.submitted(submitted).await,
-                    None => return ConnectionClosed,
+                    None if retiring => {
+                        drained = true;
+                        Ok(())
+                    }
+                    None => return Err(ConnectionClosed),
                 },
             };
-            if let Err(closed) = done {
-                return closed;
-            }
+            done?;
         }
+        self.devices.flush().await.map_err(|_| ConnectionClosed)
     }
 
     async fn submitted(&mut self, message: Message) -> Result<(), ConnectionClosed> {

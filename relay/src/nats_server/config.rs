@@ -47,7 +47,7 @@ pub enum ConfigFileError {
 }
 
 /// Writes the configurations of one run of nats-server.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct ConfigFile {
     /// What the streams may take, in bytes: the server does not let it change
     /// while it runs.
@@ -63,6 +63,11 @@ impl ConfigFile {
         let store = layout.jetstream();
         let storage = disk::limit(&store).map_err(|error| FileError::new("read", store, error))?;
         Ok(Self { storage })
+    }
+
+    /// Of a run that goes on: as it was begun.
+    pub fn of_running(storage: u64) -> Self {
+        Self { storage }
     }
 
     /// Writes `nats.conf`; of a node when there is a cluster.

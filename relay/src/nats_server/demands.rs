@@ -49,6 +49,16 @@ struct JetstreamConfig {
     store_dir: String,
     #[serde(default)]
     sync_always: bool,
+    #[serde(default)]
+    max_storage: u64,
+}
+
+impl Varz {
+    /// What the streams may take, in bytes.
+    pub(super) fn storage(&self) -> Option<u64> {
+        let config = self.jetstream.config.as_ref()?;
+        Some(config.max_storage).filter(|storage| *storage > 0)
+    }
 }
 
 /// Which demand is not met.

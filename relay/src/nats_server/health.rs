@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::Client;
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sotto_jwt_accounts::grants::SYSTEM_INBOX;
@@ -48,6 +49,17 @@ pub enum Finding {
 #[derive(Deserialize)]
 struct Answer<D> {
     data: Option<D>,
+}
+
+#[derive(Deserialize)]
+struct Reloaded {
+    error: Option<NotReloaded>,
+}
+
+#[derive(Deserialize)]
+struct NotReloaded {
+    #[serde(default)]
+    description: String,
 }
 
 #[derive(Deserialize)]
@@ -169,6 +181,26 @@ impl Health {
         }
     }
 
+    /// What the streams may take, in bytes, as the server runs.
+    pub async fn storage(&self) -> Option<u64> {
+        self.ask::<Varz>("VARZ").await?.storage()
+    }
+
+    /// Has the server read its configuration again.
+    ///
+    /// # Errors
+    /// Why it goes on with the old one: some things change by a restart alone.
+    pub async fn reload(&self) -> Result<(), String> {
+        let answer = self.request("RELOAD").await;
+        let answer = answer.ok_or("it does not answer")?;
+        let answer: Reloaded =
+            serde_json::from_slice(&answer).map_err(|_| "its answer does not read".to_owned())?;
+        match answer.error {
+            None => Ok(()),
+            Some(error) => Err(error.description),
+        }
+    }
+
     async fn ask_all(&self) -> Answered {
         let Some(varz) = self.ask::<Varz>("VARZ").await else {
             return Answered::Nothing;
@@ -198,11 +230,15 @@ impl Health {
     }
 
     async fn ask<D: DeserializeOwned>(&self, what: &str) -> Option<D> {
+        let answer: Answer<D> = serde_json::from_slice(&self.request(what).await?).ok()?;
+        answer.data
+    }
+
+    async fn request(&self, what: &str) -> Option<Bytes> {
         let server = self.client.server_info().server_id;
         let subject = format!("$SYS.REQ.SERVER.{server}.{what}");
         let answer = self.client.request(subject, "".into());
         let answer = tokio::time::timeout(TIMEOUT, answer).await.ok()?.ok()?;
-        let answer: Answer<D> = serde_json::from_slice(&answer.payload).ok()?;
-        answer.data
+        Some(answer.payload)
     }
 }

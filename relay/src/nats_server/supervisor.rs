@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use sotto_service::Layout;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use super::NatsBinary;
 use super::binary::BinaryError;
 use super::orphan;
+use super::process::Process;
 
 /// How a nats-server is told its configuration, and an orphan recognised.
 pub(super) const CONFIG_FLAG: &str = "-c";
@@ -36,9 +37,17 @@ const LOG_TAIL: u64 = 8 * 1024;
 /// A nats-server process and what is needed to start the next one.
 pub struct Supervisor {
     command: NatsCommand,
-    child: Child,
+    process: Process,
     started: Instant,
     pause: Duration,
+}
+
+/// A server that another relay started.
+pub struct Adopted {
+    /// Looks after it. When this is dropped, it goes on.
+    pub supervisor: Supervisor,
+    /// Whether its program is the one that this relay would start.
+    pub is_current: bool,
 }
 
 struct NatsCommand {
@@ -50,7 +59,7 @@ struct NatsCommand {
 /// Why there is no process.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
-    /// The one of an earlier relay cannot be stopped.
+    /// The one of an earlier relay cannot be looked after or stopped.
     #[error(
         "the nats-server that an earlier relay left behind cannot be stopped: {0}; stop it by hand"
     )]
@@ -94,24 +103,96 @@ impl Supervisor {
             config,
             log,
         };
-        let config = command.config.clone();
-        tokio::task::spawn_blocking(move || orphan::stop(&config))
-            .await
-            .map_err(io::Error::other)
-            .and_then(|stopped| stopped)
-            .map_err(SupervisorError::Orphan)?;
+        stop_orphans(command.config.clone()).await?;
         Ok(Self {
-            child: command.spawn()?,
+            process: command.spawn()?,
             command,
             started: Instant::now(),
             pause: PAUSE_MIN,
         })
     }
 
+    /// Looks after the server that this relay's predecessor started, if it runs.
+    /// With which settings it does is the caller's to find out.
+    ///
+    /// # Errors
+    /// [`SupervisorError`].
+    pub async fn adopt(
+        binary: &NatsBinary,
+        layout: &Layout,
+    ) -> Result<Option<Adopted>, SupervisorError> {
+        Self::adopt_with(binary, layout.nats_config(), layout.nats_log()).await
+    }
+
+    /// The same for the server that keeps a lonely node company.
+    ///
+    /// # Errors
+    /// [`SupervisorError`].
+    pub async fn adopt_witness(
+        binary: &NatsBinary,
+        layout: &Layout,
+    ) -> Result<Option<Adopted>, SupervisorError> {
+        Self::adopt_with(binary, layout.witness_config(), layout.witness_log()).await
+    }
+
+    async fn adopt_with(
+        binary: &NatsBinary,
+        config: PathBuf,
+        log: PathBuf,
+    ) -> Result<Option<Adopted>, SupervisorError> {
+        let command = NatsCommand {
+            binary: binary.clone(),
+            config,
+            log,
+        };
+        let (config, program) = (command.config.clone(), binary.path.clone());
+        let running = tokio::task::spawn_blocking(move || orphan::running(&config, &program));
+        let running = running.await.map_err(io::Error::other);
+        let running = running
+            .and_then(|running| running)
+            .map_err(SupervisorError::Orphan)?;
+        let Some((running, is_current)) = running else {
+            return Ok(None);
+        };
+        let supervisor = Self {
+            process: Process::adopted(running),
+            command,
+            started: Instant::now(),
+            pause: PAUSE_MIN,
+        };
+        Ok(Some(Adopted {
+            supervisor,
+            is_current,
+        }))
+    }
+
+    /// Goes on after somebody else has looked after the server, and may have
+    /// started another one in its place.
+    ///
+    /// # Errors
+    /// [`SupervisorError`].
+    pub async fn resume(&mut self) -> Result<(), SupervisorError> {
+        if self.process.runs() {
+            return Ok(());
+        }
+        stop_orphans(self.command.config.clone()).await?;
+        self.process = self.command.spawn()?;
+        self.started = Instant::now();
+        Ok(())
+    }
+
+    /// Leaves the process to somebody else.
+    pub fn leave(self) {
+        self.process.leave();
+    }
+
     /// Waits until the process ends; says why, as far as its log does.
     pub async fn ended(&mut self) -> String {
-        let status = self.child.wait().await;
-        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let status = match self.process.ended().await {
+            Some(Ok(status)) => status.to_string(),
+            Some(Err(error)) => error.to_string(),
+            None => "it ended".to_owned(),
+        };
         match last_complaint(&self.command.log) {
             Some(complaint) => format!("{status}; its log says: {complaint}"),
             None => status,
@@ -130,8 +211,8 @@ impl Supervisor {
             tokio::time::sleep(self.pause).await;
             self.pause = (self.pause * 2).min(PAUSE_MAX);
             match self.command.spawn() {
-                Ok(child) => {
-                    self.child = child;
+                Ok(process) => {
+                    self.process = process;
                     self.started = Instant::now();
                     return;
                 }
@@ -142,13 +223,12 @@ impl Supervisor {
 
     /// Ends a process that does not answer, for [`Self::restarted`] to replace.
     pub fn kill(&mut self) {
-        // An error says that it has ended.
-        let _ = self.child.start_kill();
+        self.process.signal(Signal::KILL);
     }
 
     /// Has the process read its configuration again.
     pub fn reload(&self) {
-        self.signal(Signal::HUP);
+        self.process.signal(Signal::HUP);
     }
 
     /// Stops the process.
@@ -163,31 +243,28 @@ impl Supervisor {
     }
 
     async fn stop_by(mut self, signal: Signal, timeout: Duration) {
-        self.signal(signal);
-        if tokio::time::timeout(timeout, self.child.wait())
+        self.process.signal(signal);
+        if tokio::time::timeout(timeout, self.process.ended())
             .await
             .is_err()
         {
             tracing::warn!("nats-server does not stop when asked: it is killed");
-            let _ = self.child.kill().await;
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = self
-            .child
-            .id()
-            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        // Without an id it has ended. It is our child and not waited for, so
-        // the number cannot be another's.
-        if let Some(pid) = pid {
-            let _ = kill_process(pid, signal);
+            self.process.signal(Signal::KILL);
+            self.process.ended().await;
         }
     }
 }
 
+async fn stop_orphans(config: PathBuf) -> Result<(), SupervisorError> {
+    tokio::task::spawn_blocking(move || orphan::stop(&config))
+        .await
+        .map_err(io::Error::other)
+        .and_then(|stopped| stopped)
+        .map_err(SupervisorError::Orphan)
+}
+
 impl NatsCommand {
-    fn spawn(&self) -> Result<Child, SupervisorError> {
+    fn spawn(&self) -> Result<Process, SupervisorError> {
         let failed = |error| SupervisorError::Spawn(self.binary.path.display().to_string(), error);
         // What it says before it has read its configuration goes to its log too.
         let log = OpenOptions::new()
@@ -205,8 +282,8 @@ impl NatsCommand {
             .stderr(log)
             // Ctrl-C in a terminal is for the relay, which then stops the server.
             .process_group(0)
-            .kill_on_drop(true)
             .spawn()
+            .and_then(Process::started)
             .map_err(failed)
     }
 }

@@ -16,6 +16,7 @@ use toml::{Table, Value};
 
 use super::{ConfigError, FILE_MAX, ServerConfig, nearest};
 use crate::Layout;
+use crate::handover::HandoverArgs;
 use crate::private_files::{self, FileError};
 
 /// What all variables begin with that name a key.
@@ -61,6 +62,10 @@ pub struct ServerArgs {
     /// Stop when standard input ends, which it does when the parent is gone.
     #[arg(long)]
     pub exit_with_parent: bool,
+
+    /// How a successor takes over.
+    #[command(flatten)]
+    pub handover: HandoverArgs,
 }
 
 impl ServerArgs {

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::client::Client;
 use super::error::ConsulError;
+use crate::handover::{Part, Phase};
 use crate::watch::Readiness;
 
 /// Under which a node says where it lets others in.
@@ -72,11 +73,13 @@ impl Service {
     }
 }
 
-/// Keeps the program registered until `stop`, and takes it out then.
+/// Keeps the program registered until `stop`, and takes it out then, unless it
+/// has handed over. A successor says nothing before it serves.
 pub(super) async fn keep(
     client: Arc<Client>,
     service: Service,
     readiness: Readiness,
+    handover: Part,
     stop: CancellationToken,
 ) {
     let (id, leaving) = (service.id(), Arc::clone(&client));
@@ -89,7 +92,16 @@ pub(super) async fn keep(
         lost: false,
         backoff: Backoff::default(),
     };
-    stop.run_until_cancelled(keeper.run()).await;
+    let keeping = async {
+        while handover.is_successor() && !keeper.readiness.reasons().is_empty() {
+            sleep(LOOK).await;
+        }
+        keeper.run().await;
+    };
+    stop.run_until_cancelled(keeping).await;
+    if handover.phase() == Phase::HandedOver {
+        return;
+    }
     if let Err(error) = leaving.deregister(&id).await {
         tracing::debug!(%error, "this program was not taken out of Consul");
     }

@@ -8,9 +8,11 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::handover::{Handover, Listener};
 
 use super::router::router;
 use super::{Figures, Loopback, Readiness};
@@ -48,15 +50,15 @@ impl Watch {
     /// # Errors
     /// When the address is taken.
     pub async fn start(
-        listen: Option<Loopback>,
-        setting: &'static str,
+        handover: &Handover,
+        (listen, setting): (Option<Loopback>, &'static str),
         readiness: &Readiness,
         figures: impl Figures,
     ) -> Result<Option<Self>, WatchError> {
         let Some(listen) = listen else {
             return Ok(None);
         };
-        let listener = TcpListener::bind(SocketAddr::from(listen)).await;
+        let listener = handover.listen(SocketAddr::from(listen)).await;
         let listener = listener.map_err(|problem| WatchError {
             listen,
             problem,
@@ -70,14 +72,18 @@ impl Watch {
     }
 }
 
-async fn accept(listener: TcpListener, router: Router) {
+async fn accept(listener: Listener, router: Router) {
     let mut open = JoinSet::new();
     loop {
         while open.try_join_next().is_some() {}
         if open.len() >= CONNECTIONS {
             open.join_next().await;
         }
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = listener.handed_over() => break,
+        };
+        match accepted {
             Ok((tcp, _)) => {
                 open.spawn(answer(tcp, router.clone()));
             }
@@ -87,6 +93,8 @@ async fn accept(listener: TcpListener, router: Router) {
             }
         }
     }
+    drop(listener);
+    open.join_all().await;
 }
 
 /// One request, and the end.

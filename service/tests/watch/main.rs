@@ -17,6 +17,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use sotto_service::handover::{Handover, HandoverArgs, Inherited};
 use sotto_service::watch::{Figures, Loopback, Readiness, Watch, without_nats};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -58,7 +59,13 @@ async fn watched() -> Watched {
     seen.inc_by(4);
     let mut registry = Registry::with_prefix("sotto");
     registry.register("seen", "What was seen", seen);
-    let watch = Watch::start(loopback(at), SETTING, &readiness, Shown(registry)).await;
+    let watch = Watch::start(
+        &alone(),
+        (loopback(at), SETTING),
+        &readiness,
+        Shown(registry),
+    )
+    .await;
     Watched {
         at,
         readiness,
@@ -70,6 +77,11 @@ async fn watched() -> Watched {
 fn free() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
+}
+
+/// Of a process that has no predecessor and no successor.
+fn alone() -> Handover {
+    Handover::new(Inherited::default(), HandoverArgs::default()).unwrap()
 }
 
 fn loopback(address: SocketAddr) -> Option<Loopback> {
@@ -151,7 +163,10 @@ async fn whoever_says_nothing_is_cut_and_keeps_nobody_out_for_long() {
 #[tokio::test]
 async fn a_taken_address_is_said_and_none_is_no_error() {
     let readiness = Readiness::starting(CancellationToken::new());
-    let start = async |listen| Watch::start(listen, SETTING, &readiness, Registry::default()).await;
+    let start = async |listen| {
+        let registry = Registry::default();
+        Watch::start(&alone(), (listen, SETTING), &readiness, registry).await
+    };
     assert!(start(None).await.unwrap().is_none());
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = taken.local_addr().unwrap();

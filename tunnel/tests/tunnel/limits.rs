@@ -167,8 +167,6 @@ async fn names_change_while_it_runs() {
     })
     .await;
     end.names(&new.org("emca", &[NAME], ""));
-    let pid = end.running.as_ref().unwrap().pid();
-    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     end.linked(1).await;
     identity.echo(end.at).await.unwrap();
 }

@@ -8,15 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use sotto_service::private_files;
 use sotto_service::readiness::Ready;
 
 use super::{Output, SourceArgs, Trust, check_only, own_slot, pin, program, put_in_place, status};
 use crate::slot::Guarded;
 use crate::{Bounds, Program, Service, Slot, TrustFile};
-
-/// Longest file that says that a program is ready, in bytes.
-const READY_MAX: u64 = 64 * 1024;
 
 /// The arguments of `update`.
 #[derive(Debug, Args)]
@@ -50,10 +46,11 @@ enum UpdateCommand {
 
 #[derive(Debug, Args)]
 struct Restart {
-    /// The systemd unit to restart.
+    /// The systemd unit: it is reloaded, by which its program hands over, or
+    /// restarted where it knows no reload.
     #[arg(long, value_name = "UNIT", conflicts_with = "restart")]
     unit: Option<String>,
-    /// Instead: the command that restarts the program.
+    /// Instead: the command that has the program hand over, or restarts it.
     #[arg(last = true, value_name = "COMMAND")]
     restart: Vec<String>,
     /// The file by which the running program says that it is ready.
@@ -149,7 +146,9 @@ fn guard(slot: &Slot, output: &Output) -> anyhow::Result<()> {
 
 fn service(slot: &Slot, args: &Restart) -> anyhow::Result<Restarted> {
     let restart = match &args.unit {
-        Some(unit) => vec!["systemctl".to_owned(), "restart".to_owned(), unit.clone()],
+        Some(unit) => ["systemctl", "reload-or-restart", unit]
+            .map(str::to_owned)
+            .to_vec(),
         None => args.restart.clone(),
     };
     ensure!(
@@ -186,8 +185,7 @@ impl Service for Restarted {
     }
 
     fn ready(&mut self) -> Option<u32> {
-        let text = private_files::read_text(&self.ready_file, READY_MAX).ok()?;
-        let ready: Ready = serde_json::from_str(&text).ok()?;
+        let ready = Ready::read(&self.ready_file)?;
         // A file that a killed process left behind names a process that is gone,
         // or another program; one that was replaced is marked by the system.
         let runs = std::fs::read_link(format!("/proc/{}/exe", ready.pid)).ok()?;
