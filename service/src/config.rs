@@ -232,7 +232,7 @@ impl ServerConfig {
 
     /// The names and addresses that the server's certificate must be for.
     pub fn certificate_hosts(&self) -> Vec<String> {
-        certificate_hosts(&self.public_host)
+        certificate_hosts(&self.public_host, self.nats.listen)
     }
 
     /// Where browsers reach the gateway, which listens on `port`.
@@ -317,15 +317,21 @@ pub fn from_here(listen: SocketAddr) -> SocketAddr {
 }
 
 /// The names and addresses that the certificate of a machine must be for
-/// which people reach by this name or address.
-pub fn certificate_hosts(public_host: &str) -> Vec<String> {
+/// which people reach by this name or address, and its own processes where its
+/// nats-server listens.
+pub fn certificate_hosts(public_host: &str, nats_listen: SocketAddr) -> Vec<String> {
     let mut hosts = vec![
         "localhost".to_owned(),
         Ipv4Addr::LOCALHOST.to_string(),
         Ipv6Addr::LOCALHOST.to_string(),
     ];
-    if !hosts.iter().any(|host| host == public_host) {
-        hosts.push(public_host.to_owned());
+    for host in [
+        from_here(nats_listen).ip().to_string(),
+        public_host.to_owned(),
+    ] {
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
     }
     hosts
 }

@@ -218,7 +218,7 @@ async fn question(
         routes,
         admission,
         clients: Endpoint::new(&args.public_host, args.nats_listen.port())?,
-        hosts: config::certificate_hosts(&args.public_host),
+        hosts: config::certificate_hosts(&args.public_host, args.nats_listen),
         node_key: mine.node_key.public(),
         server_key: mine.server_key.public(),
     };

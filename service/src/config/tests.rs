@@ -110,3 +110,17 @@ fn what_listens_everywhere_is_asked_here() {
     assert_eq!(at("[::]:443"), "[::1]:443");
     assert_eq!(at("192.0.2.1:443"), "192.0.2.1:443");
 }
+
+#[test]
+fn the_certificate_is_for_where_its_own_processes_ask() {
+    let hosts = |listen: &str| certificate_hosts("chat.example.org", listen.parse().unwrap());
+    let local = ["localhost", "127.0.0.1", "::1"];
+    assert_eq!(
+        hosts("0.0.0.0:4222"),
+        [&local[..], &["chat.example.org"]].concat()
+    );
+    assert_eq!(
+        hosts("192.0.2.1:4222"),
+        [&local[..], &["192.0.2.1", "chat.example.org"]].concat()
+    );
+}
