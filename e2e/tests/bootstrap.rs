@@ -13,13 +13,15 @@
 use std::cell::Cell;
 use std::fs;
 use std::net::TcpStream;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sotto_e2e::case::{PASSWORD, text};
 use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::machines::{self, Machines};
 use sotto_e2e::person::Person;
+use sotto_e2e::process::PATIENCE;
 
 const THREE: [&str; 7] = [
     "root@m1",
@@ -167,6 +169,47 @@ fn a_run_that_is_killed_again_and_again_is_completed() {
     let again = machines.bootstrap(&two).unwrap().success().unwrap();
     assert_eq!(steps(&again), 0, "{again:?}");
     let ready = completed.last().unwrap();
+    people_write_to_each_other(&machines, ready["invite"].as_str().unwrap());
+}
+
+/// A machine whose nats-server listens at one of its addresses alone.
+#[test]
+fn systemd_looks_after_whoever_serves_after_a_reload() {
+    if !machines::are_possible("systemd_looks_after_whoever_serves_after_a_reload").unwrap() {
+        return;
+    }
+    let machines = Machines::start(1).unwrap();
+    let listen = format!("{}:4222", Machines::address(1));
+    let one = ["root@m1", "--org", "acme", "--project", "field"];
+    let done = machines.bootstrap(&[&one[..], &["--nats-listen", &listen]].concat());
+    let done = done.unwrap().success().unwrap();
+
+    let units = ["sotto-relay", "sotto-gateway"];
+    let serving = |unit: &str| {
+        let show = format!("systemctl show -p MainPID --value {unit}");
+        machines.on(1, &show).unwrap().trim().to_owned()
+    };
+    let before = units.map(serving);
+    machines
+        .on(1, "systemctl reload sotto-relay sotto-gateway")
+        .unwrap();
+    for (unit, before) in units.iter().zip(&before) {
+        let started = Instant::now();
+        while serving(unit) == *before {
+            assert!(started.elapsed() < PATIENCE, "{unit} has no successor");
+            thread::sleep(Duration::from_millis(500));
+        }
+        // Its predecessor ends, and systemd takes that for nothing bad.
+        let ended = format!("while [ -e /proc/{before} ]; do sleep 0.5; done");
+        machines.on(1, &ended).unwrap();
+        let show = format!("systemctl show -p ActiveState -p Result -p NRestarts {unit}");
+        let state = machines.on(1, &show).unwrap();
+        for expected in ["ActiveState=active", "Result=success", "NRestarts=0"] {
+            assert!(state.contains(expected), "{unit}: {state}");
+        }
+    }
+    confined(&machines, 1);
+    let ready = done.last().unwrap();
     people_write_to_each_other(&machines, ready["invite"].as_str().unwrap());
 }
 

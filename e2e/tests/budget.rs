@@ -220,7 +220,7 @@ fn together() -> (Case, Person) {
 }
 
 #[test]
-#[ignore = "filling the room takes minutes: nightly"]
+#[ignore = "filling the room takes minutes: by hand"]
 fn a_room_of_a_thousand_costs_no_more_than_its_budget() {
     judge(&join_a_thousand()).unwrap();
 }
@@ -411,7 +411,8 @@ fn page(costs: &[Cost]) -> String {
 Written by `cargo xtask budget`, which plays every row with the real programs through a counting \
 proxy at 80 ms round trip; the test `nothing_costs_more_than_its_budget` fails when a row gets \
 dearer by more than 5 % (a third, where nothing happens) and 200 bytes, or by more than four \
-round trips. Bytes are those of the TCP \
+round trips. The rows of a thousand members take minutes: another test compares them, by hand. \
+Bytes are those of the TCP \
 streams, TLS included, to the gateway and to NATS together. Round trips are the times that a \
 device waits for an answer before it goes on, TCP's own handshakes included; calls that overlap \
 count each.
