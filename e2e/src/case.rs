@@ -89,3 +89,19 @@ pub fn text(lines: &[Value], name: &str) -> anyhow::Result<String> {
         .map(str::to_owned)
         .with_context(|| format!("no `{name}` in {lines:?}"))
 }
+
+/// Alice, who comes by the org's first invitation, makes the room `barn` and
+/// lets bob in; the room's id.
+///
+/// # Errors
+/// When anything of it is refused.
+pub fn meet(alice: &Person, bob: &Person, first_invite: &str) -> anyhow::Result<String> {
+    alice.does(&["signup", first_invite, "alice"])?;
+    let made = alice.does(&["room", "create", "barn", "--project", "field"])?;
+    let room = text(&made, "room")?;
+    let invited = alice.does(&["invite", "--project", "field"])?;
+    bob.does(&["signup", &text(&invited, "invite")?, "bob"])?;
+    alice.does(&["room", "invite", &room, "bob"])?;
+    bob.does(&["sync"])?;
+    Ok(room)
+}

@@ -16,15 +16,14 @@ use sotto_client_core::signup;
 use sotto_client_core::vault::Vault;
 use sotto_client_native::clock::Clock;
 use sotto_client_native::gateway::Gateway;
-use sotto_client_native::home::Home;
 use sotto_client_native::session::Session;
-use sotto_client_native::tls;
 use sotto_proto::api::Call;
 use sotto_proto::{InviteLink, InviteToken, RoomId, UserName, limits, wire};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::person::Person;
+use crate::session::online;
 
 /// Between two who sign up: the gateway lets one address do so much.
 const APART: Duration = Duration::from_millis(1_200);
@@ -35,24 +34,15 @@ const APART: Duration = Duration::from_millis(1_200);
 /// # Errors
 /// When the server or the owner's device refuses anything.
 pub fn fill(owner: &Person, room: &str, devices: usize) -> anyhow::Result<()> {
-    tls::install_provider();
     let room: RoomId = room.parse()?;
-    let opened = Home::new(owner.dir()).open(owner.password())?;
-    let runtime = tokio::runtime::Runtime::new().context("starting tokio")?;
-    runtime.block_on(async {
-        let (session, mut notices) = Session::start(opened, Clock::default())?;
-        let drain = tokio::spawn(async move { while notices.recv().await.is_some() {} });
-        session.go_online().await;
-        session.settled().await?;
-        let users = enrol(&session, devices).await?;
+    online(owner, async |session| {
+        let users = enrol(session, devices).await?;
         for user in users {
             let role = wire::Role::User;
             let invite = Command::Invite { room, user, role };
             session.command(invite).await.done().await?;
         }
-        session.settled().await?;
-        session.stop().await;
-        drain.await.context("reading notices")
+        Ok(session.settled().await?)
     })
 }
 

@@ -22,8 +22,26 @@ use crate::person::Person;
 /// # Errors
 /// When the folder does not open, or a text is not sent.
 pub fn send_one_by_one(person: &Person, room: &str, count: usize) -> anyhow::Result<()> {
-    tls::install_provider();
     let room: RoomId = room.parse()?;
+    online(person, async |session| {
+        for number in 0..count {
+            let texts = vec![format!("text {number:05}")];
+            let command = Command::SendTexts { room, texts };
+            session.command(command).await.done().await?;
+        }
+        Ok(())
+    })
+}
+
+/// Does something with a device that is online and has heard all there is.
+///
+/// # Errors
+/// When the folder does not open, or that fails.
+pub fn online<T>(
+    person: &Person,
+    work: impl AsyncFnOnce(&Session) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    tls::install_provider();
     let opened = Home::new(person.dir()).open(person.password())?;
     let runtime = tokio::runtime::Runtime::new().context("starting tokio")?;
     runtime.block_on(async {
@@ -32,13 +50,10 @@ pub fn send_one_by_one(person: &Person, room: &str, count: usize) -> anyhow::Res
         let drain = tokio::spawn(async move { while notices.recv().await.is_some() {} });
         session.go_online().await;
         session.settled().await?;
-        for number in 0..count {
-            let texts = vec![format!("text {number:05}")];
-            let command = Command::SendTexts { room, texts };
-            session.command(command).await.done().await?;
-        }
+        let done = work(&session).await?;
         session.stop().await;
-        drain.await.context("reading notices")
+        drain.await.context("reading notices")?;
+        Ok(done)
     })
 }
 
@@ -75,13 +90,7 @@ impl Saying {
 }
 
 fn say(person: &Person, room: RoomId, stop: &AtomicBool) -> anyhow::Result<Vec<String>> {
-    let opened = Home::new(person.dir()).open(person.password())?;
-    let runtime = tokio::runtime::Runtime::new().context("starting tokio")?;
-    runtime.block_on(async {
-        let (session, mut notices) = Session::start(opened, Clock::default())?;
-        let drain = tokio::spawn(async move { while notices.recv().await.is_some() {} });
-        session.go_online().await;
-        session.settled().await?;
+    online(person, async |session| {
         let mut said = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             let text = format!("said {:05}", said.len());
@@ -91,8 +100,6 @@ fn say(person: &Person, room: RoomId, stop: &AtomicBool) -> anyhow::Result<Vec<S
             said.push(text);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        session.stop().await;
-        drain.await.context("reading notices")?;
         Ok(said)
     })
 }

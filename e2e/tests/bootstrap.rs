@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sotto_e2e::case::{PASSWORD, text};
+use sotto_e2e::case::{PASSWORD, meet};
 use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::machines::{self, Machines};
 use sotto_e2e::person::Person;
@@ -43,13 +43,7 @@ fn steps(lines: &[Value]) -> usize {
 fn people_write_to_each_other(machines: &Machines, invite: &str) {
     let person = |name: &str| Person::new(machines.folder().join(name), PASSWORD).unwrap();
     let (alice, bob) = (person("alice"), person("bob"));
-    alice.does(&["signup", invite, "alice"]).unwrap();
-    let made = alice.does(&["room", "create", "barn", "--project", "field"]);
-    let room = text(&made.unwrap(), "room").unwrap();
-    let invited = alice.does(&["invite", "--project", "field"]).unwrap();
-    let invite = text(&invited, "invite").unwrap();
-    bob.does(&["signup", &invite, "bob"]).unwrap();
-    alice.does(&["room", "invite", &room, "bob"]).unwrap();
+    let room = meet(&alice, &bob, invite).unwrap();
     alice.does(&["send", &room, "said to bob"]).unwrap();
     bob.does(&["sync"]).unwrap();
     let history = history(&bob, &room).unwrap();

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use async_nats::jetstream;
 use serde_json::Value;
-use sotto_e2e::case::{Case, PASSWORD, text};
+use sotto_e2e::case::{Case, PASSWORD, meet};
 use sotto_e2e::cluster::Cluster;
 use sotto_e2e::conversation::history;
 use sotto_e2e::person::Person;
@@ -30,15 +30,7 @@ fn texts_that_every_node_has_lost_come_back_from_their_sender() {
     let cluster = Cluster::create(folder.path(), "acme", "field", 3).unwrap();
     let device = |name| Person::new(folder.path().join(name), PASSWORD).unwrap();
     let (alice, bob) = (device("alice"), device("bob"));
-    let invite = cluster.first_invite().unwrap();
-    alice.does(&["signup", &invite, "alice"]).unwrap();
-    let made = alice.does(&["room", "create", "barn", "--project", "field"]);
-    let room = text(&made.unwrap(), "room").unwrap();
-    let invite = alice.does(&["invite", "--project", "field"]).unwrap();
-    bob.does(&["signup", &text(&invite, "invite").unwrap(), "bob"])
-        .unwrap();
-    alice.does(&["room", "invite", "barn", "bob"]).unwrap();
-    bob.does(&["sync"]).unwrap();
+    let room = meet(&alice, &bob, &cluster.first_invite().unwrap()).unwrap();
 
     let lost = say(&alice);
     let runtime = tokio::runtime::Runtime::new().unwrap();

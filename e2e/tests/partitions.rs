@@ -11,7 +11,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sotto_e2e::case::{PASSWORD, text};
+use sotto_e2e::case::{PASSWORD, meet};
 use sotto_e2e::cluster::Cluster;
 use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::links::Links;
@@ -29,16 +29,7 @@ fn no_cut_between_nodes_loses_a_text() {
     let cluster = Cluster::apart(folder.path(), "acme", "field", 3).unwrap();
     let device = |name| Person::new(folder.path().join(name), PASSWORD).unwrap();
     let (alice, bob) = (device("alice"), device("bob"));
-    let invite = cluster.first_invite().unwrap();
-    alice.does(&["signup", &invite, "alice"]).unwrap();
-    alice
-        .does(&["room", "create", "barn", "--project", "field"])
-        .unwrap();
-    let invite = alice.does(&["invite", "--project", "field"]).unwrap();
-    bob.does(&["signup", &text(&invite, "invite").unwrap(), "bob"])
-        .unwrap();
-    alice.does(&["room", "invite", "barn", "bob"]).unwrap();
-    bob.does(&["sync"]).unwrap();
+    meet(&alice, &bob, &cluster.first_invite().unwrap()).unwrap();
 
     // The gateway is beside the first node: what it needs is cut off with it.
     let shapes: [(&str, Shape); 7] = [

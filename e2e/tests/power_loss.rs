@@ -19,7 +19,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sotto_client_core::store::{Store, WriteBatch};
 use sotto_client_native::redb_store::RedbStore;
-use sotto_e2e::case::{PASSWORD, text};
+use sotto_e2e::case::{PASSWORD, meet};
 use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::mounts;
 use sotto_e2e::person::Person;
@@ -196,16 +196,7 @@ async fn an_acknowledgement_is_worth_something_only_with_sync_interval_always() 
 fn two(folder: &Path, server: &Server) -> (Person, Person) {
     let device = |name| Person::new(folder.join(name), PASSWORD).unwrap();
     let (alice, bob) = (device("alice"), device("bob"));
-    let invite = server.first_invite("acme").unwrap();
-    alice.does(&["signup", &invite, "alice"]).unwrap();
-    alice
-        .does(&["room", "create", "barn", "--project", "field"])
-        .unwrap();
-    let invite = alice.does(&["invite", "--project", "field"]).unwrap();
-    bob.does(&["signup", &text(&invite, "invite").unwrap(), "bob"])
-        .unwrap();
-    alice.does(&["room", "invite", "barn", "bob"]).unwrap();
-    bob.does(&["sync"]).unwrap();
+    meet(&alice, &bob, &server.first_invite("acme").unwrap()).unwrap();
     (alice, bob)
 }
 

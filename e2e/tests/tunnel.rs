@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
-use sotto_e2e::case::{PASSWORD, text};
+use sotto_e2e::case::{PASSWORD, meet};
 use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::network::Network;
 use sotto_e2e::person::Person;
@@ -96,16 +96,7 @@ fn people_who_know_only_the_tunnel_have_all_of_sotto() {
         person.behind(&network)
     };
     let (alice, bob) = (person("alice"), person("bob"));
-    alice
-        .does(&["signup", &server.first_invite("acme").unwrap(), "alice"])
-        .unwrap();
-    alice
-        .does(&["room", "create", "barn", "--project", "field"])
-        .unwrap();
-    let invite = alice.does(&["invite", "--project", "field"]).unwrap();
-    bob.does(&["signup", &text(&invite, "invite").unwrap(), "bob"])
-        .unwrap();
-    alice.does(&["room", "invite", "barn", "bob"]).unwrap();
+    meet(&alice, &bob, &server.first_invite("acme").unwrap()).unwrap();
 
     let said: Vec<String> = (0..200).map(|n| format!("alice says {n:03}")).collect();
     let sending = alice

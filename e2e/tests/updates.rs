@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sotto_e2e::case::text;
+use sotto_e2e::case::{PASSWORD, meet};
 use sotto_e2e::cluster::Cluster;
 use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::person::Person;
@@ -30,7 +30,6 @@ use sotto_service::readiness::Ready;
 use sotto_service::{Layout, ServerConfig};
 use tempfile::TempDir;
 
-const PASSWORD: &str = "correct horse battery staple";
 /// By which clients come through the tunnel.
 const NAME: &str = "localhost";
 
@@ -106,14 +105,7 @@ fn until(what: &str, done: impl Fn() -> bool) {
 fn people(folder: &Path, invite: &str) -> ([Person; 2], String) {
     let person = |name: &str| Person::new(folder.join(name), PASSWORD).unwrap();
     let (alice, bob) = (person("alice"), person("bob"));
-    alice.does(&["signup", invite, "alice"]).unwrap();
-    let made = alice.does(&["room", "create", "barn", "--project", "field"]);
-    let room = text(&made.unwrap(), "room").unwrap();
-    let invited = alice.does(&["invite", "--project", "field"]);
-    let invite = text(&invited.unwrap(), "invite").unwrap();
-    bob.does(&["signup", &invite, "bob"]).unwrap();
-    alice.does(&["room", "invite", &room, "bob"]).unwrap();
-    bob.does(&["sync"]).unwrap();
+    let room = meet(&alice, &bob, invite).unwrap();
     ([alice, bob], room)
 }
 
