@@ -9,6 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use futures::future;
 use serde::Deserialize;
 use sotto_proto::InviteLink;
+use sotto_service::Layout;
+use sotto_service::cluster::{ADMISSION_PORT, Endpoint, NameError};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
@@ -17,7 +19,7 @@ use crate::plan::{self, Action, Machine, Objections, Place, Plan, Step};
 use crate::programs::{Program, Programs};
 use crate::ssh::{self, Input, Ssh, SshError};
 use crate::wish::Wish;
-use crate::{ADMISSION_PORT, Destination, PROGRAMS_DIR, USER, scripts};
+use crate::{Destination, PROGRAMS_DIR, USER, scripts};
 
 /// Longest text that is read of a small file, in bytes.
 const FILE_MAX: usize = 4_096;
@@ -70,6 +72,9 @@ pub enum MachineError {
     /// On the way, or there.
     #[error(transparent)]
     Ssh(#[from] SshError),
+    /// How the others are to reach it makes no sense.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// What it says makes no sense.
     #[error(transparent)]
     Facts(#[from] FactsError),
@@ -208,7 +213,8 @@ impl Fleet {
             .machines
             .get(plan.keeper)
             .ok_or(FleetError::OtherPlan)?;
-        let path = format!("{}/first-invite-{}", plan.dir, plan.org);
+        let path = Layout::new(&plan.dir).first_invite(&plan.org);
+        let path = path.display().to_string();
         let text = ssh.run(scripts::READ, &[&path], Input::Nothing).await;
         let text = text.map_err(at(destination))?;
         let text = String::from_utf8_lossy(&text);
@@ -239,6 +245,7 @@ impl Fleet {
         let Token { token } = token.map_err(in_it(keeper))?;
         let first = plan.places.get(plan.keeper).ok_or(FleetError::OtherPlan)?;
         let command = join(plan, first, place);
+        let command = command.map_err(|error| in_it(keeper)(error.into()))?;
         let mut words = vec![USER];
         words.extend(command.iter().map(String::as_str));
         let line = Zeroizing::new(format!("{}\n", *token));
@@ -343,12 +350,9 @@ fn first_node(plan: &Plan, place: &Place) -> Vec<String> {
     words
 }
 
-fn join(plan: &Plan, first: &Place, place: &Place) -> Vec<String> {
-    let host = first.host_for_nodes();
-    let address = match host.contains(':') && !host.starts_with('[') {
-        true => format!("[{host}]:{ADMISSION_PORT}"),
-        false => format!("{host}:{ADMISSION_PORT}"),
-    };
+fn join(plan: &Plan, first: &Place, place: &Place) -> Result<Vec<String>, NameError> {
+    let address = Endpoint::new(first.host_for_nodes(), ADMISSION_PORT)?;
+    let address = address.to_string();
     let mut words = relay(&["join", &address, "--dir", &plan.dir, "--wait", JOIN_WAIT]);
     words.extend(places(place));
     let mut say = |option: &str, value: String| words.extend([option.to_owned(), value]);
@@ -357,7 +361,7 @@ fn join(plan: &Plan, first: &Place, place: &Place) -> Vec<String> {
     if let Some(listen) = place.gateway_listen {
         say("--gateway-listen", listen.to_string());
     }
-    words
+    Ok(words)
 }
 
 /// How a node is called and where the others reach it.

@@ -31,7 +31,3 @@ pub use wish::Wish;
 pub const USER: &str = "sotto";
 /// Where the programs are put.
 pub const PROGRAMS_DIR: &str = "/usr/local/bin";
-/// Where nodes' nats-servers listen for each other, and relays.
-pub const ROUTES_PORT: u16 = 6222;
-/// See above.
-pub const ADMISSION_PORT: u16 = 6223;

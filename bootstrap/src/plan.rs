@@ -9,12 +9,12 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 use sotto_proto::{OrgName, ProjectName};
-use sotto_service::cluster::NodeName;
+use sotto_service::cluster::{ADMISSION_PORT, NodeName, ROUTES_PORT};
 
 use crate::facts::{Facts, Role};
 use crate::programs::{Program, Programs};
 use crate::wish::Wish;
-use crate::{ADMISSION_PORT, Destination, PROGRAMS_DIR, ROUTES_PORT, USER};
+use crate::{Destination, PROGRAMS_DIR, USER};
 
 pub use objections::{Objections, folder};
 use roles::Roles;

@@ -196,7 +196,7 @@ impl Server {
     }
 
     fn announced(&self, part: Part, path: PathBuf) -> anyhow::Result<bool> {
-        let ready: Ready = serde_json::from_slice(&fs::read(path)?)?;
+        let ready = Ready::read(&path).context("nobody says so")?;
         let running = process::find(part.program(), self.layout.root())?;
         Ok(running.is_some_and(|pid| pid.as_raw_nonzero().get() as u32 == ready.pid))
     }

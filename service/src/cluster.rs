@@ -27,6 +27,10 @@ pub const NODES_MAX: usize = 5;
 pub const REPLICAS_FROM: usize = 3;
 /// Copies of every stream in a cluster of [`REPLICAS_FROM`] or more.
 pub const REPLICAS: usize = 3;
+/// Where nats-servers listen for each other by custom, and relays by ours.
+pub const ROUTES_PORT: u16 = 6222;
+/// See above.
+pub const ADMISSION_PORT: u16 = 6223;
 /// Longest file read here, in bytes.
 const FILE_MAX: u64 = 256 * 1024;
 

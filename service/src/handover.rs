@@ -237,7 +237,7 @@ impl Handover {
         socket.set_nonblocking(true)?;
         locked(&self.listening).push(socket.try_clone()?);
         let tcp = tokio::net::TcpListener::from_std(socket)?;
-        Ok(Listener::new(tcp, self.phase.subscribe()))
+        Ok(Listener::new(tcp, self.part()))
     }
 
     /// Says that this process serves at `url` now.

@@ -14,6 +14,8 @@ const SECONDS: u32 = 60;
 /// memory, in MB.
 const TIMEOUT: u32 = 10;
 const MEMORY: u32 = 1_024;
+/// How targets are built, and so must be run, too.
+const BUILT: [&str; 4] = ["--sanitizer", "none", "--codegen-units", "16"];
 
 /// Builds all targets and runs them, or those named, one after the other.
 ///
@@ -29,15 +31,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
             targets.join(", ")
         );
     }
-    let build = [
-        "fuzz",
-        "build",
-        "--sanitizer",
-        "none",
-        "--codegen-units",
-        "16",
-    ];
-    step("fuzz targets", &mut cargo(&build)?)?;
+    step("fuzz targets", cargo(&["fuzz", "build"])?.args(BUILT))?;
     for target in targets {
         if !named.is_empty() && !named.contains(&target) {
             continue;
@@ -45,15 +39,8 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
         let corpus = root().join("fuzz/corpus").join(&target);
         fs::create_dir_all(&corpus).context("making a folder for what is found")?;
         let seeds = root().join("fuzz/seeds").join(&target);
-        let mut fuzz = cargo(&[
-            "fuzz",
-            "run",
-            "--sanitizer",
-            "none",
-            "--codegen-units",
-            "16",
-        ])?;
-        fuzz.arg(&target).arg(&corpus);
+        let mut fuzz = cargo(&["fuzz", "run"])?;
+        fuzz.args(BUILT).arg(&target).arg(&corpus);
         if seeds.is_dir() {
             fuzz.arg(&seeds);
         }

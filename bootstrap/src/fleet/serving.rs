@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use sotto_service::Layout;
 use sotto_service::cluster::{REPLICAS, REPLICAS_FROM};
 use sotto_service::readiness::Ready;
 use tokio::time::{Instant, sleep};
@@ -34,10 +35,12 @@ pub(super) async fn start(
     let unit = role.unit();
     let words = [unit.as_str(), how];
     ssh.run(scripts::START_UNIT, &words, Input::Nothing).await?;
+    let layout = Layout::new(dir);
     let file = match role {
-        Role::Relay => format!("{dir}/run/relay.json"),
-        Role::Gateway => format!("{dir}/run/gateway.json"),
+        Role::Relay => layout.relay_ready(),
+        Role::Gateway => layout.gateway_ready(),
     };
+    let file = file.display().to_string();
     let deadline = Instant::now() + STARTING;
     loop {
         let words = [unit.as_str(), &file];

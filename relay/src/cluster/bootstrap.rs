@@ -4,17 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use sotto_service::cluster::{self, Cluster, Endpoint, Member, Members, Node, NodeName};
+use sotto_service::cluster::{
+    self, ADMISSION_PORT, Cluster, Endpoint, Member, Members, Node, NodeName, ROUTES_PORT,
+};
 use sotto_service::{Layout, ServerConfig, private_files};
 
 use super::adoption;
 use crate::nats_server::{NatsAccounts, NatsBinary, peer_state};
 use crate::takeover::Lock;
-
-/// Where nats-servers listen for each other by custom, and relays by ours.
-pub const ROUTES_PORT: u16 = 6222;
-/// See above.
-pub const ADMISSION_PORT: u16 = 6223;
 
 /// Where a node is reached.
 #[derive(Debug, clap::Args)]

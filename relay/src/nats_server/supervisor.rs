@@ -79,7 +79,7 @@ impl Supervisor {
     /// # Errors
     /// [`SupervisorError`].
     pub async fn start(binary: &NatsBinary, layout: &Layout) -> Result<Self, SupervisorError> {
-        Self::start_with(binary, layout.nats_config(), layout.nats_log()).await
+        Self::start_with(NatsCommand::server(binary, layout)).await
     }
 
     /// The same for the server that keeps a lonely node company.
@@ -90,20 +90,11 @@ impl Supervisor {
         binary: &NatsBinary,
         layout: &Layout,
     ) -> Result<Self, SupervisorError> {
-        Self::start_with(binary, layout.witness_config(), layout.witness_log()).await
+        Self::start_with(NatsCommand::witness(binary, layout)).await
     }
 
-    async fn start_with(
-        binary: &NatsBinary,
-        config: PathBuf,
-        log: PathBuf,
-    ) -> Result<Self, SupervisorError> {
-        let command = NatsCommand {
-            binary: binary.clone(),
-            config,
-            log,
-        };
-        stop_orphans(command.config.clone()).await?;
+    async fn start_with(command: NatsCommand) -> Result<Self, SupervisorError> {
+        command.stop_orphans().await?;
         Ok(Self {
             process: command.spawn()?,
             command,
@@ -121,7 +112,7 @@ impl Supervisor {
         binary: &NatsBinary,
         layout: &Layout,
     ) -> Result<Option<Adopted>, SupervisorError> {
-        Self::adopt_with(binary, layout.nats_config(), layout.nats_log()).await
+        Self::adopt_with(NatsCommand::server(binary, layout)).await
     }
 
     /// The same for the server that keeps a lonely node company.
@@ -132,25 +123,12 @@ impl Supervisor {
         binary: &NatsBinary,
         layout: &Layout,
     ) -> Result<Option<Adopted>, SupervisorError> {
-        Self::adopt_with(binary, layout.witness_config(), layout.witness_log()).await
+        Self::adopt_with(NatsCommand::witness(binary, layout)).await
     }
 
-    async fn adopt_with(
-        binary: &NatsBinary,
-        config: PathBuf,
-        log: PathBuf,
-    ) -> Result<Option<Adopted>, SupervisorError> {
-        let command = NatsCommand {
-            binary: binary.clone(),
-            config,
-            log,
-        };
-        let (config, program) = (command.config.clone(), binary.path.clone());
-        let running = tokio::task::spawn_blocking(move || orphan::running(&config, &program));
-        let running = running.await.map_err(io::Error::other);
-        let running = running
-            .and_then(|running| running)
-            .map_err(SupervisorError::Orphan)?;
+    async fn adopt_with(command: NatsCommand) -> Result<Option<Adopted>, SupervisorError> {
+        let (config, program) = (command.config.clone(), command.binary.path.clone());
+        let running = of_orphans(move || orphan::running(&config, &program)).await?;
         let Some((running, is_current)) = running else {
             return Ok(None);
         };
@@ -175,7 +153,7 @@ impl Supervisor {
         if self.process.runs() {
             return Ok(());
         }
-        stop_orphans(self.command.config.clone()).await?;
+        self.command.stop_orphans().await?;
         self.process = self.command.spawn()?;
         self.started = Instant::now();
         Ok(())
@@ -255,15 +233,40 @@ impl Supervisor {
     }
 }
 
-async fn stop_orphans(config: PathBuf) -> Result<(), SupervisorError> {
-    tokio::task::spawn_blocking(move || orphan::stop(&config))
+/// Looks for processes, or stops them, which blocks.
+async fn of_orphans<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, SupervisorError> {
+    tokio::task::spawn_blocking(work)
         .await
         .map_err(io::Error::other)
-        .and_then(|stopped| stopped)
+        .and_then(|done| done)
         .map_err(SupervisorError::Orphan)
 }
 
 impl NatsCommand {
+    fn server(binary: &NatsBinary, layout: &Layout) -> Self {
+        Self {
+            binary: binary.clone(),
+            config: layout.nats_config(),
+            log: layout.nats_log(),
+        }
+    }
+
+    /// The same for the server that keeps a lonely node company.
+    fn witness(binary: &NatsBinary, layout: &Layout) -> Self {
+        Self {
+            binary: binary.clone(),
+            config: layout.witness_config(),
+            log: layout.witness_log(),
+        }
+    }
+
+    async fn stop_orphans(&self) -> Result<(), SupervisorError> {
+        let config = self.config.clone();
+        of_orphans(move || orphan::stop(&config)).await
+    }
+
     fn spawn(&self) -> Result<Process, SupervisorError> {
         let failed = |error| SupervisorError::Spawn(self.binary.path.display().to_string(), error);
         // What it says before it has read its configuration goes to its log too.

@@ -4,21 +4,20 @@ use std::io;
 use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
-use super::Phase;
+use super::Part;
 
 /// A listening socket, from which this process takes connections unless a
 /// successor does.
 #[derive(Debug)]
 pub struct Listener {
     tcp: TcpListener,
-    phase: watch::Receiver<Phase>,
+    part: Part,
 }
 
 impl Listener {
-    pub(super) fn new(tcp: TcpListener, phase: watch::Receiver<Phase>) -> Self {
-        Self { tcp, phase }
+    pub(super) fn new(tcp: TcpListener, part: Part) -> Self {
+        Self { tcp, part }
     }
 
     /// Where it listens.
@@ -34,7 +33,7 @@ impl Listener {
     /// # Errors
     /// As the system's.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let mut phase = self.phase.clone();
+        let mut phase = self.part.phase.clone();
         loop {
             // An error says that nothing changes any more.
             let accepting = phase.wait_for(|phase| phase.takes_new()).await.is_ok();
@@ -50,11 +49,7 @@ impl Listener {
 
     /// Waits until another process listens here alone.
     pub async fn handed_over(&self) {
-        let mut phase = self.phase.clone();
-        let handed_over = phase.wait_for(|phase| *phase == Phase::HandedOver);
-        if handed_over.await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.part.clone().handed_over().await;
     }
 }
 
@@ -63,15 +58,21 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
+    use tokio::sync::watch;
     use tokio::time::timeout;
 
+    use super::super::Phase;
     use super::*;
 
     #[tokio::test]
     async fn who_comes_while_a_successor_serves_waits_and_is_not_refused() {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let phase = watch::Sender::new(Phase::Alone);
-        let listener = Listener::new(tcp, phase.subscribe());
+        let part = Part {
+            is_successor: false,
+            phase: phase.subscribe(),
+        };
+        let listener = Listener::new(tcp, part);
         let connect = || TcpStream::connect(listener.local_addr().unwrap());
         connect().await.unwrap();
         listener.accept().await.unwrap();

@@ -1,6 +1,5 @@
 //! One process of a private server: started, watched, started again.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -81,8 +80,7 @@ impl Part {
             if let Some(status) = child.try_wait()? {
                 bail!("the {} ended ({status}): see above", self.name);
             }
-            let ready = fs::read(&self.ready_file).ok();
-            let ready = ready.and_then(|text| serde_json::from_slice::<Ready>(&text).ok());
+            let ready = Ready::read(&self.ready_file);
             if ready.is_some_and(|ready| Some(ready.pid) == child.id()) {
                 return Ok(());
             }
