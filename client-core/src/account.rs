@@ -12,6 +12,8 @@ use sotto_proto::wire::{self, Signed};
 use sotto_proto::{DeviceId, GatewayAddress, OrgName, UserName, limits};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::wiped::Wiped;
+
 use crate::io::Timestamp;
 
 /// Why an account could not be made or read. Each says what to do.
@@ -248,7 +250,7 @@ impl Account {
         &self.certificate
     }
 
-    pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Wiped {
         let seed = self
             .nats
             .seed()
@@ -272,7 +274,7 @@ impl Account {
                 .map(Message::encode_to_vec)
                 .unwrap_or_default(),
         };
-        Zeroizing::new(crate::records::encode(&stored))
+        crate::records::encode(&stored)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, AccountError> {

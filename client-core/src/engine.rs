@@ -173,9 +173,7 @@ impl Engine {
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Result<Self, OpenError> {
         let provider = provider(Records::new(vault))?;
-        provider
-            .records()
-            .put_bytes(Key::Account, account.encode().to_vec());
+        provider.records().put_bytes(Key::Account, account.encode());
         remember(&provider, &account.user, &account.identity.verifying_key());
         let mut engine = Self::with(provider, account, BTreeMap::new(), BTreeMap::new(), 0);
         engine
@@ -298,7 +296,7 @@ impl Engine {
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Result<(), EngineError> {
         self.account.set_session(session);
-        let account = self.account.encode().to_vec();
+        let account = self.account.encode();
         self.provider.records().put_bytes(Key::Account, account);
         self.flush(rng)
     }
@@ -410,7 +408,7 @@ impl Engine {
             .provider
             .records()
             .get_bytes(&Key::Contact(user.clone()))?;
-        VerifyingKey::from_bytes(key.as_slice().try_into().ok()?).ok()
+        VerifyingKey::from_bytes(key[..].try_into().ok()?).ok()
     }
 }
 

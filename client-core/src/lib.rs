@@ -27,5 +27,7 @@ mod rules;
 pub mod signup;
 pub mod store;
 pub mod vault;
+mod wiped;
 
 pub use records::RecordsError;
+pub use wiped::Wiped;

@@ -1,6 +1,7 @@
-//! The bridge to openmls: its storage over [`Records`], its cryptography from
-//! libcrux, and the device's signature key. Nothing here knows what a room is.
+//! The bridge to openmls: its storage over [`Records`], its cryptography, and
+//! the device's signature key. Nothing here knows what a room is.
 
+mod crypto;
 mod storage;
 
 use ed25519_dalek::Signer as _;
@@ -10,20 +11,21 @@ use openmls_traits::signatures::{Signer, SignerError};
 use openmls_traits::types::SignatureScheme;
 
 use crate::records::Records;
+use crypto::Crypto;
 use storage::Storage;
 
 /// What openmls needs around it. The randomness of MLS itself comes from
 /// libcrux' generator, which the operating system seeds.
 pub(crate) struct Provider {
-    crypto: CryptoProvider,
+    crypto: Crypto,
     storage: Storage,
 }
 
 impl Provider {
     pub(crate) fn new(records: Records) -> Result<Self, MlsError> {
-        let crypto = CryptoProvider::new().map_err(|_| MlsError("no randomness"))?;
+        let libcrux = CryptoProvider::new().map_err(|_| MlsError("no randomness"))?;
         Ok(Self {
-            crypto,
+            crypto: Crypto { libcrux },
             storage: Storage(records),
         })
     }
@@ -34,7 +36,7 @@ impl Provider {
 }
 
 impl OpenMlsProvider for Provider {
-    type CryptoProvider = CryptoProvider;
+    type CryptoProvider = Crypto;
     type RandProvider = CryptoProvider;
     type StorageProvider = Storage;
 
@@ -42,12 +44,12 @@ impl OpenMlsProvider for Provider {
         &self.storage
     }
 
-    fn crypto(&self) -> &CryptoProvider {
+    fn crypto(&self) -> &Crypto {
         &self.crypto
     }
 
     fn rand(&self) -> &CryptoProvider {
-        &self.crypto
+        &self.crypto.libcrux
     }
 }
 

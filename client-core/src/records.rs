@@ -4,6 +4,9 @@
 //! that a message, the ratchet it moved and the cursor behind it are durable
 //! together or not at all.
 
+mod key;
+mod runs;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,186 +14,18 @@ use rand::{CryptoRng, RngCore};
 use rmp_serde::config::BytesMode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sotto_proto::{FileId, RoomId, UserName};
-use zeroize::Zeroizing;
+use sotto_proto::RoomId;
 
 use crate::store::{Store, StoreError, WriteBatch};
 use crate::vault::{Vault, VaultError};
+use crate::wiped::Wiped;
 
-/// First byte of the stored name of state, which is read when opening.
-const STATE: u8 = b'S';
-/// First byte of the stored name of history, which is read when asked for.
-const HISTORY: u8 = b'H';
+use key::{HISTORY, STATE};
+
+pub(crate) use key::{Key, early_of, frames_of, neighbours_of, outbox_of, resends_of};
 
 /// Format of the records. A store with another one is refused, not guessed at.
-pub(crate) const FORMAT: u32 = 4;
-
-/// Numbered records of which the disk shows that they belong together: they are
-/// mostly written together, and a tree of pages pays for each page.
-const NEIGHBOURS: u64 = 16;
-
-/// The logical name of a record.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Key {
-    /// `u32`: [`FORMAT`].
-    Format,
-    /// [`crate::account::Account`].
-    Account,
-    /// `u64`: sequence of the last inbox message that was taken in.
-    InboxCursor,
-    /// `u64`: the first entry of the directory's log of which it was not said
-    /// that whoever runs the server stepped in.
-    InterventionsSeen,
-    /// The identity key first seen for a user, 32 bytes.
-    Contact(UserName),
-    /// [`crate::room::RoomRecord`].
-    Room(RoomId),
-    /// [`crate::room::PendingCommit`].
-    Commit(RoomId),
-    /// [`crate::room::Flight`].
-    Flight(RoomId),
-    /// The payload of a frame of it, by the frame's number.
-    Frame(RoomId, u64),
-    /// An entry (protobuf) that waits to be sent, by counter.
-    Outbox(RoomId, u64),
-    /// A message for an inbox or a blob subject that waits to be sent.
-    Post(u64),
-    /// An invitation (protobuf) whose ratchet tree is still to be fetched.
-    Invitation(RoomId),
-    /// [`crate::engine::UploadProgress`].
-    Upload(FileId),
-    /// A file that this device has sent lately, by its SHA-256.
-    SentFile([u8; 32]),
-    /// A value of openmls; of a room when that can be told from its key.
-    Mls(Option<RoomId>, Vec<u8>),
-    /// [`crate::history::HistoryRecord`], by position.
-    History(RoomId, u64),
-    /// [`crate::history::Said`], by own counter.
-    Said(RoomId, u64),
-    /// [`crate::commits::PastCommits`].
-    PastCommits(RoomId),
-    /// [`crate::resend::EpochKeys`].
-    EpochKeys(RoomId),
-    /// [`crate::resend::Resend`], by own counter.
-    Resend(RoomId, u64),
-    /// [`crate::room::EarlyMessage`], by its sequence.
-    Early(RoomId, u64),
-}
-
-impl Key {
-    fn room(&self) -> Option<&RoomId> {
-        match self {
-            Self::Room(room)
-            | Self::Commit(room)
-            | Self::Flight(room)
-            | Self::Frame(room, _)
-            | Self::Outbox(room, _)
-            | Self::Invitation(room)
-            | Self::Mls(Some(room), _)
-            | Self::History(room, _)
-            | Self::Said(room, _)
-            | Self::PastCommits(room)
-            | Self::EpochKeys(room)
-            | Self::Resend(room, _)
-            | Self::Early(room, _) => Some(room),
-            _ => None,
-        }
-    }
-
-    fn table(&self) -> u8 {
-        if matches!(self, Self::History(..) | Self::Said(..)) {
-            HISTORY
-        } else {
-            STATE
-        }
-    }
-
-    /// One tag byte, the parts, of which the last takes the rest, and the place
-    /// among [`NEIGHBOURS`] (see [`Vault::name`]).
-    fn encode(&self) -> Vec<u8> {
-        let (tag, parts, number): (u8, [&[u8]; 2], Option<u64>) = match self {
-            Self::Format => (0, [b"", b""], None),
-            Self::Account => (1, [b"", b""], None),
-            Self::InboxCursor => (2, [b"", b""], None),
-            Self::InterventionsSeen => (32, [b"", b""], None),
-            Self::Contact(user) => (3, [b"", user.as_str().as_bytes()], None),
-            Self::Room(room) => (4, [room.as_bytes(), b""], None),
-            Self::Commit(room) => (5, [room.as_bytes(), b""], None),
-            Self::Flight(room) => (6, [room.as_bytes(), b""], None),
-            Self::Frame(room, number) => (20, [room.as_bytes(), b""], Some(*number)),
-            Self::Outbox(room, counter) => (7, [room.as_bytes(), b""], Some(*counter)),
-            Self::Post(id) => (8, [b"", b""], Some(*id)),
-            Self::Invitation(room) => (9, [room.as_bytes(), b""], None),
-            Self::Upload(file) => (10, [file.as_bytes(), b""], None),
-            Self::SentFile(sha256) => (19, [b"", sha256], None),
-            Self::Mls(Some(room), key) => (11, [room.as_bytes(), key], None),
-            Self::Mls(None, key) => (12, [b"", key], None),
-            Self::History(room, position) => (13, [room.as_bytes(), b""], Some(*position)),
-            Self::Said(room, counter) => (14, [room.as_bytes(), b""], Some(*counter)),
-            Self::PastCommits(room) => (15, [room.as_bytes(), b""], None),
-            Self::EpochKeys(room) => (16, [room.as_bytes(), b""], None),
-            Self::Resend(room, counter) => (17, [room.as_bytes(), b""], Some(*counter)),
-            Self::Early(room, sequence) => (18, [room.as_bytes(), b""], Some(*sequence)),
-        };
-        let mut key = [&[tag][..], parts[0], parts[1]].concat();
-        if let Some(number) = number {
-            key.extend((number / NEIGHBOURS).to_be_bytes());
-        }
-        let place = number.map_or(0, |number| number % NEIGHBOURS);
-        // It is below `NEIGHBOURS`, and fits.
-        key.extend(u8::try_from(place));
-        key
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (tag, rest) = bytes.split_first()?;
-        let (&place, rest) = rest.split_last()?;
-        let room_and_rest = || {
-            let (room, rest) = rest.split_at_checked(16)?;
-            Some((RoomId::try_from(room).ok()?, rest))
-        };
-        let number = |bytes: &[u8]| {
-            let group = u64::from_be_bytes(bytes.try_into().ok()?);
-            let place = Some(u64::from(place)).filter(|place| *place < NEIGHBOURS)?;
-            group.checked_mul(NEIGHBOURS)?.checked_add(place)
-        };
-        Some(match tag {
-            0 => Self::Format,
-            1 => Self::Account,
-            2 => Self::InboxCursor,
-            32 => Self::InterventionsSeen,
-            3 => Self::Contact(std::str::from_utf8(rest).ok()?.parse().ok()?),
-            4 => Self::Room(room_and_rest()?.0),
-            5 => Self::Commit(room_and_rest()?.0),
-            6 => Self::Flight(room_and_rest()?.0),
-            7 => {
-                room_and_rest().and_then(|(room, rest)| Some(Self::Outbox(room, number(rest)?)))?
-            }
-            8 => Self::Post(number(rest)?),
-            9 => Self::Invitation(room_and_rest()?.0),
-            10 => Self::Upload(FileId::try_from(rest).ok()?),
-            11 => room_and_rest().map(|(room, rest)| Self::Mls(Some(room), rest.to_vec()))?,
-            12 => Self::Mls(None, rest.to_vec()),
-            13 => {
-                room_and_rest().and_then(|(room, rest)| Some(Self::History(room, number(rest)?)))?
-            }
-            14 => room_and_rest().and_then(|(room, rest)| Some(Self::Said(room, number(rest)?)))?,
-            15 => Self::PastCommits(room_and_rest()?.0),
-            16 => Self::EpochKeys(room_and_rest()?.0),
-            17 => {
-                room_and_rest().and_then(|(room, rest)| Some(Self::Resend(room, number(rest)?)))?
-            }
-            18 => {
-                room_and_rest().and_then(|(room, rest)| Some(Self::Early(room, number(rest)?)))?
-            }
-            19 => Self::SentFile(rest.try_into().ok()?),
-            20 => {
-                room_and_rest().and_then(|(room, rest)| Some(Self::Frame(room, number(rest)?)))?
-            }
-            _ => return None,
-        })
-    }
-}
+pub(crate) const FORMAT: u32 = 5;
 
 /// Why the state could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -212,8 +47,6 @@ impl RecordsError {
     }
 }
 
-type Value = Zeroizing<Vec<u8>>;
-
 /// All state, and the changes since the last [`Records::take_batch`].
 ///
 /// Interior mutability because openmls' storage trait writes through `&self`.
@@ -224,11 +57,12 @@ pub(crate) struct Records {
 
 #[derive(Default)]
 struct Inner {
-    values: BTreeMap<Key, Value>,
+    values: BTreeMap<Key, Wiped>,
     changed: BTreeSet<Key>,
-    history: BTreeMap<Key, Value>,
+    /// What is not kept here once it is written.
+    appended: BTreeMap<Key, Wiped>,
     /// While a savepoint is set: what each key changed since held before.
-    undo: Option<BTreeMap<Key, Option<Value>>>,
+    undo: Option<BTreeMap<Key, Option<Wiped>>>,
 }
 
 impl Records {
@@ -270,12 +104,12 @@ impl Records {
         }
     }
 
-    pub(crate) fn get_bytes(&self, key: &Key) -> Option<Value> {
+    pub(crate) fn get_bytes(&self, key: &Key) -> Option<Wiped> {
         self.inner.borrow().values.get(key).cloned()
     }
 
-    pub(crate) fn put_bytes(&self, key: Key, value: Vec<u8>) {
-        self.change(key, Some(Zeroizing::new(value)));
+    pub(crate) fn put_bytes(&self, key: Key, value: impl Into<Wiped>) {
+        self.change(key, Some(value.into()));
     }
 
     pub(crate) fn delete(&self, key: Key) {
@@ -292,21 +126,19 @@ impl Records {
         self.put_bytes(key, encode(value));
     }
 
-    /// Writes a record of the history, which is not kept in memory.
+    /// Writes a record that is not kept in memory.
     pub(crate) fn append(&self, key: Key, value: &impl Serialize) {
-        self.inner
-            .borrow_mut()
-            .history
-            .insert(key, Zeroizing::new(encode(value)));
+        self.inner.borrow_mut().appended.insert(key, encode(value));
     }
 
-    /// Reads a record of the history: from the store, or not yet written.
-    pub(crate) fn read_history<T: DeserializeOwned>(
+    /// Reads a record that [`Records::append`] wrote alone: from the store, or
+    /// not yet written.
+    pub(crate) fn read_appended<T: DeserializeOwned>(
         &self,
         store: &dyn Store,
         key: &Key,
     ) -> Result<Option<T>, RecordsError> {
-        if let Some(value) = self.inner.borrow().history.get(key) {
+        if let Some(value) = self.inner.borrow().appended.get(key) {
             return decode(value).map(Some);
         }
         let name = self.vault.name(&key.encode());
@@ -314,6 +146,37 @@ impl Records {
             Some(sealed) => decode(&self.vault.open(&name, &sealed)?.1).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Reads a room's history around a position: everything there is of its
+    /// neighbours ([`neighbours_of`]), by position.
+    pub(crate) fn read_history<T: DeserializeOwned>(
+        &self,
+        store: &dyn Store,
+        room: RoomId,
+        position: u64,
+    ) -> Result<BTreeMap<u64, T>, RecordsError> {
+        let mut history = BTreeMap::new();
+        let name = self.vault.name(&Key::History(room, position).encode());
+        let neighbours = name.split_last().map_or(&[][..], |(_, group)| group);
+        for (name, sealed) in store.scan(&disk_name(HISTORY, neighbours))? {
+            let name = name.get(1..).unwrap_or_default();
+            let (key, run) = self.vault.open(name, &sealed)?;
+            match Key::decode(&key) {
+                Some(Key::History(of, first)) if of == room => {
+                    history.extend((first..).zip(runs::read(&run)?));
+                }
+                _ => return Err(RecordsError::damaged()),
+            }
+        }
+        let (first, last) = neighbours_of(position).into_inner();
+        let unwritten = Key::History(room, first)..=Key::History(room, last);
+        for (key, value) in self.inner.borrow().appended.range(unwritten) {
+            if let Key::History(_, position) = key {
+                history.insert(*position, decode(value)?);
+            }
+        }
+        Ok(history)
     }
 
     /// Every key between two, in order.
@@ -370,11 +233,11 @@ impl Records {
     ) -> Result<Option<WriteBatch>, VaultError> {
         let mut inner = self.inner.borrow_mut();
         let changed = std::mem::take(&mut inner.changed);
-        let history = std::mem::take(&mut inner.history);
+        let appended = runs::of(std::mem::take(&mut inner.appended));
         let state = changed.iter().map(|key| (key, inner.values.get(key)));
-        let history = history.iter().map(|(key, value)| (key, Some(value)));
+        let appended = appended.iter().map(|(key, value)| (key, Some(value)));
         let mut batch = WriteBatch::default();
-        for (key, value) in state.chain(history) {
+        for (key, value) in state.chain(appended) {
             let logical = key.encode();
             let (name, value) = match value {
                 Some(value) => {
@@ -388,7 +251,7 @@ impl Records {
         Ok((!batch.is_empty()).then_some(batch))
     }
 
-    fn change(&self, key: Key, value: Option<Value>) {
+    fn change(&self, key: Key, value: Option<Wiped>) {
         let mut inner = self.inner.borrow_mut();
         if inner.values.get(&key) == value.as_ref() {
             return;
@@ -410,39 +273,19 @@ fn disk_name(table: u8, name: &[u8]) -> Vec<u8> {
 
 /// MessagePack with byte strings as such: a quarter of JSON's size, and it
 /// reloads every openmls type.
-pub(crate) fn encode(value: &impl Serialize) -> Vec<u8> {
-    let mut bytes = Vec::new();
+pub(crate) fn encode(value: &impl Serialize) -> Wiped {
+    let mut bytes = Wiped::default();
     let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_bytes(BytesMode::ForceAll);
     // Writing to memory does not fail, and no record has a type that
     // MessagePack lacks; an empty value would be refused when read.
-    if value.serialize(&mut serializer).is_err() {
-        bytes.clear();
+    match value.serialize(&mut serializer) {
+        Ok(()) => bytes,
+        Err(_) => Wiped::default(),
     }
-    bytes
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordsError> {
     rmp_serde::from_slice(bytes).map_err(|_| RecordsError::damaged())
-}
-
-/// The range of a room's outbox.
-pub(crate) fn outbox_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
-    Key::Outbox(room, 0)..=Key::Outbox(room, u64::MAX)
-}
-
-/// The range of the frames of a room that are under way.
-pub(crate) fn frames_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
-    Key::Frame(room, 0)..=Key::Frame(room, u64::MAX)
-}
-
-/// The range of what a room's device says again.
-pub(crate) fn resends_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
-    Key::Resend(room, 0)..=Key::Resend(room, u64::MAX)
-}
-
-/// The range of what a room's device keeps until it reaches its epoch.
-pub(crate) fn early_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
-    Key::Early(room, 0)..=Key::Early(room, u64::MAX)
 }
 
 #[cfg(test)]
@@ -456,38 +299,6 @@ mod tests {
         Vault::create("p", &mut ChaCha20Rng::seed_from_u64(3))
             .unwrap()
             .0
-    }
-
-    #[test]
-    fn keys_survive_encoding() {
-        let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let room = RoomId::random(&mut rng);
-        for key in [
-            Key::Format,
-            Key::Account,
-            Key::InboxCursor,
-            Key::InterventionsSeen,
-            Key::Contact("alice".parse().unwrap()),
-            Key::Room(room),
-            Key::Commit(room),
-            Key::Flight(room),
-            Key::Frame(room, 17),
-            Key::Outbox(room, 7),
-            Key::Post(1),
-            Key::Invitation(room),
-            Key::Upload(FileId::random(&mut rng)),
-            Key::SentFile([7; 32]),
-            Key::Mls(Some(room), vec![1, 2]),
-            Key::Mls(None, vec![]),
-            Key::History(room, u64::MAX),
-            Key::Said(room, 3),
-            Key::PastCommits(room),
-            Key::EpochKeys(room),
-            Key::Resend(room, 4),
-            Key::Early(room, 5),
-        ] {
-            assert_eq!(Key::decode(&key.encode()), Some(key));
-        }
     }
 
     #[test]

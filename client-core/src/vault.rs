@@ -17,6 +17,8 @@ use sha2::Sha256;
 use sotto_proto::RoomId;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::wiped::Wiped;
+
 /// Format of the key slot.
 const SLOT_VERSION: u8 = 1;
 /// Argon2id memory for the key slot, in KiB (RFC 9106, second recommendation).
@@ -72,7 +74,7 @@ pub(crate) struct Sealed {
 }
 
 /// A record as it comes from the disk: its logical key and its value.
-pub(crate) type Opened = (Vec<u8>, Zeroizing<Vec<u8>>);
+pub(crate) type Opened = (Vec<u8>, Wiped);
 
 impl Vault {
     /// Draws a storage key and wraps it; the second part is the key slot,
@@ -169,7 +171,7 @@ impl Vault {
                 .for_each(|(to, from)| *to = *from);
             flag
         });
-        let header = Zeroizing::new([&room_flag[..], key].concat());
+        let header = Wiped::from([&room_flag[..], key].concat());
         let header = seal_box(&self.headers, &name, &header, rng)?;
         let body = seal_box(&self.room_cipher(room), &name, value, rng)?;
         let length = u16::try_from(header.len()).map_err(|_| VaultError::Damaged("record"))?;
@@ -257,7 +259,7 @@ fn seal_box(
     Ok([&nonce[..], &sealed].concat())
 }
 
-fn open_box(cipher: &XChaCha20Poly1305, name: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+fn open_box(cipher: &XChaCha20Poly1305, name: &[u8], sealed: &[u8]) -> Option<Wiped> {
     let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
     let content = cipher
         .decrypt(
@@ -268,7 +270,7 @@ fn open_box(cipher: &XChaCha20Poly1305, name: &[u8], sealed: &[u8]) -> Option<Ze
             },
         )
         .ok()?;
-    Some(Zeroizing::new(content))
+    Some(Wiped::from(content))
 }
 
 fn random(rng: &mut (impl RngCore + CryptoRng), length: usize) -> Vec<u8> {
@@ -324,10 +326,7 @@ mod tests {
         let room = RoomId::random(&mut rng);
         let sealed = vault.seal(b"key", Some(&room), b"value", &mut rng).unwrap();
         let (key, value) = vault.open(&sealed.name, &sealed.value).unwrap();
-        assert_eq!(
-            (key.as_slice(), value.as_slice()),
-            (&b"key"[..], &b"value"[..])
-        );
+        assert_eq!((key.as_slice(), &value[..]), (&b"key"[..], &b"value"[..]));
         let other = vault
             .seal(b"other", Some(&room), b"value", &mut rng)
             .unwrap();

@@ -26,4 +26,4 @@ mod stored;
 pub use answer::PAYLOAD_MAX;
 pub use direct_get::Reader;
 pub use plan::is_own_reply;
-pub use service::{ConnectionClosed, FetchService};
+pub use service::FetchService;

@@ -11,6 +11,7 @@ mod clock;
 mod cluster;
 mod fetch;
 mod ingest;
+mod intake;
 mod metrics;
 mod nats;
 mod nats_server;

@@ -16,8 +16,9 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::beacons::BeaconService;
-use crate::fetch::{ConnectionClosed, FetchService};
+use crate::fetch::FetchService;
 use crate::ingest::{self, IngestService};
+use crate::intake::ConnectionClosed;
 use crate::metrics::Metrics;
 use crate::streams::{self, StreamError};
 

@@ -218,7 +218,7 @@ impl Engine {
         for counter in frame.from..=frame.through {
             let key = Key::Outbox(room.id, counter);
             let bytes = records.get_bytes(&key);
-            let entry = bytes.and_then(|bytes| wire::Entry::decode(bytes.as_slice()).ok());
+            let entry = bytes.and_then(|bytes| wire::Entry::decode(&bytes[..]).ok());
             let late = counter < room.record.landed.highest();
             let landing = match (room.record.landed.insert(counter), late) {
                 (false, _) => Reading::Again,

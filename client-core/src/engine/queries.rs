@@ -6,16 +6,16 @@ use prost::Message;
 use rand::{CryptoRng, RngCore};
 use sotto_proto::wire::{self, JoinRule};
 use sotto_proto::{DeviceId, RoomAddress, RoomId, UserName};
-use zeroize::Zeroizing;
 
 use super::Engine;
 use crate::account::{Account, safety_number};
-use crate::history::{HistoryRecord, Place, Said, StoredRecord};
+use crate::history::{HistoryReader, HistoryRecord, Place, Said};
 use crate::io::{Recall, Recalled};
 use crate::records::{Key, RecordsError};
 use crate::room::{Phase, Room};
 use crate::store::Store;
 use crate::vault::VaultError;
+use crate::wiped::Wiped;
 
 /// Entries that are recalled at a time.
 const RECALL: usize = 1_024;
@@ -138,11 +138,11 @@ impl Engine {
             .rooms
             .get(&room)
             .map_or(0, |room| room.record.history_length);
+        let mut reader = HistoryReader::new(self.provider.records(), store, room);
         let mut history = Vec::new();
         for position in range.start..range.end.min(length) {
-            let key = Key::History(room, position);
-            let stored: Option<StoredRecord> = self.provider.records().read_history(store, &key)?;
-            let record = stored.and_then(|stored| stored.read(position));
+            let record = reader.at(position)?;
+            let record = record.and_then(|stored| stored.read(position));
             history.push(record.ok_or_else(RecordsError::damaged)?);
         }
         Ok(history)
@@ -164,17 +164,16 @@ impl Engine {
             Recall::After { sequence } => self.said_after(store, room, sequence)?,
         };
         let records = self.provider.records();
+        let mut history = HistoryReader::new(records, store, room);
         let mut recalled = Vec::new();
         for counter in counters {
             let key = Key::Said(room, counter);
-            let Some(said) = records.read_history::<Said>(store, &key)? else {
+            let Some(said) = records.read_appended::<Said>(store, &key)? else {
                 continue;
             };
             let entry = match said.place {
                 Place::Hidden(entry) => Some(entry),
-                Place::At(position) => records
-                    .read_history::<StoredRecord>(store, &Key::History(room, position))?
-                    .map(|record| record.entry),
+                Place::At(position) => history.at(position)?.map(|record| record.entry),
             };
             let entry = entry.and_then(|entry| wire::Entry::decode(entry.as_slice()).ok());
             recalled.extend(entry.map(|entry| Recalled {
@@ -194,14 +193,10 @@ impl Engine {
         sequence: u64,
     ) -> Result<Vec<u64>, RecordsError> {
         let length = self.rooms.get(&room).map(|room| room.record.history_length);
+        let mut history = HistoryReader::new(self.provider.records(), store, room);
         let mut counters = Vec::new();
         for position in (0..length.unwrap_or(0)).rev().take(RECALL_RECORDS) {
-            let key = Key::History(room, position);
-            let Some(record) = self
-                .provider
-                .records()
-                .read_history::<StoredRecord>(store, &key)?
-            else {
+            let Some(record) = history.at(position)? else {
                 break;
             };
             if record.note.is_some() {
@@ -254,7 +249,7 @@ impl Engine {
     }
 
     /// Opens what [`Engine::seal_file`] sealed on this device under this name.
-    pub fn open_file(&self, name: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    pub fn open_file(&self, name: &str, sealed: &[u8]) -> Option<Wiped> {
         let key = file_key(name);
         let vault = self.provider.records().vault();
         let (_, content) = vault.open(&vault.name(&key), sealed).ok()?;

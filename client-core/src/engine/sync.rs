@@ -352,7 +352,7 @@ impl Engine {
     pub(super) fn look_for_invitation(&mut self, room: &Room) {
         let key = Key::Invitation(room.id);
         let kept = self.provider.records().get_bytes(&key);
-        let invitation = kept.and_then(|kept| wire::Invitation::decode(kept.as_slice()).ok());
+        let invitation = kept.and_then(|kept| wire::Invitation::decode(&kept[..]).ok());
         self.provider.records().delete(key);
         let newer = invitation.filter(|invitation| is_newer(invitation, room));
         self.link
@@ -407,7 +407,7 @@ impl Engine {
             if self.is_member(room) {
                 return None;
             }
-            let invitation = wire::Invitation::decode(records.get_bytes(&key)?.as_slice()).ok()?;
+            let invitation = wire::Invitation::decode(&records.get_bytes(&key)?[..]).ok()?;
             match invitation.ratchet_tree.as_ref()?.place.clone()? {
                 wire::ratchet_tree::Place::Blob(blob) => Some((room, invitation, blob)),
                 wire::ratchet_tree::Place::Inline(_) => None,

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use sotto_proto::RoomId;
 
 use crate::records::{Key, Records, RecordsError, encode};
+use crate::wiped::Wiped;
 
 /// See the module.
 pub(crate) struct Storage(pub(crate) Records);
@@ -211,7 +212,7 @@ impl StorageProvider<V> for Storage {
     ) -> Result<(), RecordsError> {
         let key = of_group(Label::OwnLeafNodes, group_id, b"");
         let mut nodes = self.list(&key)?;
-        nodes.push(encode(leaf_node));
+        nodes.push(encode(leaf_node).to_vec());
         self.write(key, &nodes)
     }
 
@@ -247,7 +248,7 @@ impl StorageProvider<V> for Storage {
         self.write(of_group(Label::Proposal, group_id, &reference), proposal)?;
         let key = of_group(Label::ProposalRefs, group_id, b"");
         let mut references = self.list(&key)?;
-        references.push(reference);
+        references.push(reference.to_vec());
         self.write(key, &references)
     }
 
@@ -289,7 +290,7 @@ impl StorageProvider<V> for Storage {
         let reference = encode(reference);
         let key = of_group(Label::ProposalRefs, group_id, b"");
         let mut references = self.list(&key)?;
-        references.retain(|kept| *kept != reference);
+        references.retain(|kept| **kept != *reference);
         self.write(key, &references)?;
         self.remove(of_group(Label::Proposal, group_id, &reference))
     }
@@ -316,7 +317,7 @@ impl StorageProvider<V> for Storage {
         leaf_index: u32,
         key_pairs: &[T],
     ) -> Result<(), RecordsError> {
-        let key_pairs: Vec<Vec<u8>> = key_pairs.iter().map(encode).collect();
+        let key_pairs: Vec<Wiped> = key_pairs.iter().map(encode).collect();
         self.write(epoch_key_pairs(group_id, epoch, leaf_index), &key_pairs)
     }
 

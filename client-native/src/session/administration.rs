@@ -129,7 +129,7 @@ impl Session {
         let opened = self.look(move |engine, _| {
             let account = engine.account();
             let opened = engine.open_file(KEPT, &sealed)?;
-            snapshot::read(opened.as_slice(), &account.org, &account.gateway_key).ok()
+            snapshot::read(&opened[..], &account.org, &account.gateway_key).ok()
         });
         opened.await
     }

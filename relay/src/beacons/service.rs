@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::confirmed::{Confirmed, Deletable};
 use super::presence::{self, Told};
 use crate::clock::now_ms;
-use crate::fetch::{ConnectionClosed, Reader};
+use crate::fetch::Reader;
+use crate::intake::ConnectionClosed;
 use crate::metrics::Metrics;
 
 const SUBJECTS: &str = "beacon.*";

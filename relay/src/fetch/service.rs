@@ -4,10 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use async_nats::{Client, Message, Subscriber};
+use async_nats::{Client, Message};
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::SelectAll;
 use sotto_jwt_accounts::directory::{DirectoryLog, LogError};
 use sotto_proto::DeviceId;
 use sotto_proto::wire::FetchRefusal;
@@ -20,12 +18,11 @@ use super::direct_get::Reader;
 use super::exchange::{self, Exchange};
 use super::plan::{self, Origin, Plan};
 use crate::clock::now_ms;
+use crate::intake::{ConnectionClosed, Intake};
 use crate::metrics::Metrics;
 
 /// What every device asks on: the common subjects, and those of gated rooms.
 const SUBJECTS: [&str; 2] = ["fetch.*", "fetch.*.*"];
-/// Any one relay of the group answers.
-const QUEUE_GROUP: &str = "relay";
 /// Requests that are being read for.
 const ACTIVE: usize = 16;
 /// Requests that are being read for or wait for it.
@@ -33,14 +30,9 @@ const WAITING: usize = 256;
 /// The same of one device.
 const WAITING_PER_DEVICE: usize = 8;
 
-/// The connection to NATS was closed, which it never is while the relay runs.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection to NATS is closed")]
-pub struct ConnectionClosed;
-
 /// Answers the catch-up requests of one org's devices.
 pub struct FetchService {
-    requests: SelectAll<Subscriber>,
+    requests: Intake,
     answerer: Arc<Answerer>,
 }
 
@@ -66,12 +58,7 @@ impl FetchService {
         directory: Arc<DirectoryLog>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, ConnectionClosed> {
-        let mut requests = SelectAll::new();
-        for subjects in SUBJECTS {
-            let subscribed = devices.queue_subscribe(subjects, QUEUE_GROUP.to_owned());
-            requests.push(subscribed.await.map_err(|_| ConnectionClosed)?);
-        }
-        devices.flush().await.map_err(|_| ConnectionClosed)?;
+        let requests = Intake::start(&devices, &SUBJECTS).await?;
         let answerer = Arc::new(Answerer {
             devices,
             reader: Reader::new(org),
@@ -90,15 +77,8 @@ impl FetchService {
     pub async fn run(mut self, retire: CancellationToken) -> Result<(), ConnectionClosed> {
         let mut running: JoinSet<DeviceId> = JoinSet::new();
         let mut per_device: BTreeMap<DeviceId, usize> = BTreeMap::new();
-        let (mut retiring, mut drained) = (false, false);
-        while !drained || !running.is_empty() {
+        while !self.requests.has_ended() || !running.is_empty() {
             tokio::select! {
-                () = retire.cancelled(), if !retiring => {
-                    retiring = true;
-                    for requests in self.requests.iter_mut() {
-                        requests.drain().await.map_err(|_| ConnectionClosed)?;
-                    }
-                }
                 Some(done) = running.join_next() => {
                     // A panic names no device: forget them all rather than count wrong.
                     match done {
@@ -106,14 +86,8 @@ impl FetchService {
                         Err(_) => per_device.clear(),
                     }
                 }
-                request = self.requests.next(), if !drained => {
-                    let Some(request) = request else {
-                        if !retiring {
-                            return Err(ConnectionClosed);
-                        }
-                        drained = true;
-                        continue;
-                    };
+                request = self.requests.next(&retire), if !self.requests.has_ended() => {
+                    let Some(request) = request? else { continue };
                     let Some((origin, reply)) = address(&request) else { continue };
                     let device = origin.device;
                     let answerer = Arc::clone(&self.answerer);

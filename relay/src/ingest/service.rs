@@ -19,13 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::copy::{self, Asked, Copied, Copies};
 use super::flight::{Flight, Outstanding, Reply};
 use super::submission::{Addressed, Checked, EXPECTED};
-use crate::fetch::ConnectionClosed;
+use crate::intake::{ConnectionClosed, Intake};
 use crate::metrics::Metrics;
 use crate::quota::{self, Counted, Counter, Ledger};
 
-/// Any one relay of the group takes a submission in: the one on the device's
-/// own node, as long as it is there.
-const QUEUE_GROUP: &str = "relay";
 /// How often it is looked for what waits too long.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -33,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct IngestService {
     devices: Client,
     org: Client,
-    submissions: Subscriber,
+    submissions: Intake,
     acknowledgements: Subscriber,
     /// Below it JetStream answers.
     inbox: String,
@@ -69,9 +66,7 @@ impl IngestService {
         let inbox = org.new_inbox();
         let acknowledgements = org.subscribe(format!("{inbox}.*")).await.map_err(closed)?;
         org.flush().await.map_err(|_| ConnectionClosed)?;
-        let submissions = devices.queue_subscribe(SUBMISSIONS, QUEUE_GROUP.to_owned());
-        let submissions = submissions.await.map_err(closed)?;
-        devices.flush().await.map_err(|_| ConnectionClosed)?;
+        let submissions = Intake::start(&devices, &[SUBMISSIONS]).await?;
         let (to_count, rooms) = mpsc::channel(quota::ROOMS);
         let (counted_by, counted) = mpsc::channel(1);
         let jetstream = jetstream::new(org.clone());
@@ -111,8 +106,7 @@ impl IngestService {
     pub async fn run(mut self, retire: CancellationToken) -> Result<(), ConnectionClosed> {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut retiring, mut drained) = (false, false);
-        while !drained || !self.flight.is_empty() || !self.copies.is_idle() {
+        while !self.submissions.has_ended() || !self.flight.is_empty() || !self.copies.is_idle() {
             let done = tokio::select! {
                 // What comes seldom comes first, so that a flood cannot keep it
                 // waiting; acknowledgements make room for submissions.
@@ -122,10 +116,6 @@ impl IngestService {
                     self.ledger.counted(counted);
                     Ok(())
                 }
-                () = retire.cancelled(), if !retiring => {
-                    retiring = true;
-                    self.submissions.drain().await.map_err(|_| ConnectionClosed)
-                }
                 answer = self.acknowledgements.next() => match answer {
                     Some(answer) => self.answered(answer).await,
                     None => return Err(ConnectionClosed),
@@ -134,14 +124,12 @@ impl IngestService {
                     let Copied { device, chunk, answer } = copied;
                     self.take_in(device, Reply::Copy(answer), chunk).await
                 }
-                submitted = self.submissions.next(), if !drained => match submitted {
-                    Some(submitted) => self.submitted(submitted).await,
-                    None if retiring => {
-                        drained = true;
-                        Ok(())
+                submitted = self.submissions.next(&retire), if !self.submissions.has_ended() => {
+                    match submitted? {
+                        Some(submitted) => self.submitted(submitted).await,
+                        None => Ok(()),
                     }
-                    None => return Err(ConnectionClosed),
-                },
+                }
             };
             done?;
         }
