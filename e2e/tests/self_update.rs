@@ -53,9 +53,9 @@ impl Case {
         let releases = Releases::create(&keys, &source).unwrap();
         let case = Self { machines, releases };
         for name in PROGRAMS {
-            let hurry = "SOTTO_STAND_BY_SECONDS=1 SOTTO_SUCCESSOR_READY_SECONDS=10";
+            let hurry = "SOTTO_STAND_BY_SECONDS=1 SOTTO_SUCCESSOR_READY_SECONDS=20";
             case.sets(&format!("{name}.service"), hurry);
-            let hurry = "SOTTO_UPDATE_PROBATION_SECONDS=3 SOTTO_UPDATE_READY_SECONDS=20";
+            let hurry = "SOTTO_UPDATE_PROBATION_SECONDS=3 SOTTO_UPDATE_READY_SECONDS=30";
             case.sets(&format!("{name}-update.service"), hurry);
         }
         case
@@ -298,7 +298,7 @@ fn programs_of_no_use_are_taken_back(case: &Case) {
         assert_eq!(case.runs(name), "0.2.0");
         let failures = &case.status(name)["failures"];
         assert_eq!(failures[0]["version"], "0.3.0", "{failures}");
-        assert_eq!(failures[0]["why"], "it was not ready within 20 s");
+        assert_eq!(failures[0]["why"], "it was not ready within 30 s");
         let said = said(name);
         assert!(said.contains("version 0.3.0 was taken back"), "{said}");
         assert!(said.contains("The old one serves again"), "{said}");
