@@ -8,11 +8,12 @@ use std::net::SocketAddr;
 use data_encoding::BASE64;
 use procfs::net::{TcpNetEntries, TcpState};
 use procfs::{ExplicitSystemInfo, FromBufReadSI};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sotto_service::ServerConfig;
 use sotto_service::cluster::{Members, Node};
 use sotto_service::listeners::exclude_each_other;
+use sotto_update::Digest;
 
 /// What runs on a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -39,6 +40,11 @@ impl Role {
     /// The name of its unit.
     pub fn unit(self) -> String {
         format!("{}.service", self.program())
+    }
+
+    /// The name of the unit that updates it daily.
+    pub fn timer(self) -> String {
+        format!("{}-update.timer", self.program())
     }
 
     /// The port for which its unit is printed in the facts, of two, that needs
@@ -88,6 +94,10 @@ pub struct Facts {
     pub keys: bool,
     /// Whether the passphrase that opens it is there.
     pub passphrase: bool,
+    /// The fingerprint of the root of trust that is pinned.
+    pub pinned: Option<Digest>,
+    /// Sum of the authorities of the releases' source.
+    pub authorities: Option<Digest>,
     /// The units.
     pub units: BTreeMap<Role, Unit>,
     /// Where anything listens.
@@ -114,6 +124,11 @@ pub struct Unit {
     pub enabled: bool,
     /// For which of two ports its file is what the program prints.
     pub(crate) like: Vec<String>,
+    /// Whether the unit that updates its program, and its timer, are what that
+    /// prints for the source that is wanted.
+    pub updater_printed: bool,
+    /// Whether that timer runs, and starts with the machine.
+    pub timer_runs: bool,
 }
 
 impl Unit {
@@ -196,6 +211,19 @@ impl Facts {
                 let (unit, port) = self.unit(pair()?)?;
                 unit.like.push(port.to_owned());
             }
+            "trust" => {
+                let trust: Trust = json("the root of trust", &decoded(value)?)?;
+                self.pinned = Some(trust.pinned);
+            }
+            "authorities" => self.authorities = Some(value.parse().map_err(|_| answer(value))?),
+            "updater" => {
+                let (unit, is) = self.unit(pair()?)?;
+                match is {
+                    "printed" => unit.updater_printed = true,
+                    "runs" => unit.timer_runs = true,
+                    other => return Err(answer(other)),
+                }
+            }
             "listening" => self.listening.extend(listening(&decoded(value)?)?),
             "end" => {}
             _ => return Err(answer(key)),
@@ -222,6 +250,12 @@ impl Facts {
         let mut others = self.listening.iter();
         others.any(|other| exclude_each_other(*other, address))
     }
+}
+
+/// What `sotto-relay update status` says, as far as it is of interest.
+#[derive(Deserialize)]
+struct Trust {
+    pinned: Digest,
 }
 
 fn answer(text: &str) -> FactsError {
@@ -317,5 +351,20 @@ mod tests {
         let unit = facts.unwrap().unit_of(Role::Relay);
         assert!(unit.active && !unit.enabled);
         assert!(unit.is_for(4222) && !unit.is_for(443));
+    }
+
+    #[test]
+    fn whom_a_machine_trusts_is_read_or_an_error() {
+        let sum = Digest::of(b"root");
+        let status = format!(r#"{{"program":"sotto-relay","pinned":"{sum}"}}"#);
+        let trust =
+            |status: &[u8]| lines(&[&format!("trust {}", BASE64.encode(status)), "end yes"]);
+        assert_eq!(trust(status.as_bytes()).unwrap().pinned, Some(sum));
+        let error = trust(b"").unwrap_err();
+        assert!(error.to_string().contains("root of trust"), "{error}");
+        let facts = lines(&["updater gateway runs", "end yes"]).unwrap();
+        let unit = facts.unit_of(Role::Gateway);
+        assert!(unit.timer_runs && !unit.updater_printed);
+        assert!(lines(&["updater gateway walks", "end yes"]).is_err());
     }
 }

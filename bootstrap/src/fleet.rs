@@ -2,6 +2,7 @@
 //! plan. Decides nothing that a plan could decide.
 
 mod serving;
+mod updating;
 
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,8 +19,9 @@ use crate::facts::{Facts, FactsError, Role};
 use crate::plan::{self, Action, Machine, Objections, Place, Plan, Step};
 use crate::programs::{Program, Programs};
 use crate::ssh::{self, Input, Ssh, SshError};
+use crate::updates::Updates;
 use crate::wish::Wish;
-use crate::{Destination, PROGRAMS_DIR, USER, scripts};
+use crate::{AUTHORITIES, Destination, PROGRAMS_DIR, UPDATE_DIR, USER, scripts};
 
 /// Longest text that is read of a small file, in bytes.
 const FILE_MAX: usize = 4_096;
@@ -121,11 +123,15 @@ impl Fleet {
         })
     }
 
-    /// Asks every machine what it is.
+    /// Asks every machine what it is, and whether it updates itself like that.
     ///
     /// # Errors
     /// When one does not say.
-    pub async fn look(&self, wish: &Wish) -> Result<Vec<Machine>, FleetError> {
+    pub async fn look(
+        &self,
+        wish: &Wish,
+        updates: Option<&Updates>,
+    ) -> Result<Vec<Machine>, FleetError> {
         let count = self.machines.len();
         fits("--public-host", wish.public_hosts.len(), count)?;
         fits("--cluster-host", wish.cluster_hosts.len(), count)?;
@@ -136,7 +142,7 @@ impl Fleet {
                 Some(host) => host.clone(),
                 None => ssh::host_of(destination).await.map_err(at(destination))?,
             };
-            let facts = ask(ssh, dir).await.map_err(in_it(destination))?;
+            let facts = ask(ssh, dir, updates).await.map_err(in_it(destination))?;
             Ok(Machine {
                 destination: destination.clone(),
                 public_host,
@@ -185,6 +191,15 @@ impl Fleet {
             Action::WriteUnit { role, listen } => write_unit(ssh, plan, *role, *listen).await,
             Action::Start { role } => serving::start(ssh, &plan.dir, *role, "start").await,
             Action::Restart { role } => serving::start(ssh, &plan.dir, *role, "restart").await,
+            Action::PinRoot { .. } => updating::pin(ssh, &updates(plan)?.root).await,
+            Action::SendAuthorities => {
+                let pem = updates(plan)?.authorities.as_deref();
+                updating::send_authorities(ssh, pem.ok_or(FleetError::OtherPlan)?).await
+            }
+            Action::WriteUpdater { role } => {
+                updating::write(ssh, &plan.dir, updates(plan)?, *role).await
+            }
+            Action::StartTimer { role } => updating::start(ssh, *role).await,
         };
         done.map_err(in_it(&place.destination))
     }
@@ -202,6 +217,16 @@ impl Fleet {
         let ssh = self.ssh(plan.keeper)?;
         let settled = serving::settle(ssh, &plan.dir).await;
         settled.map_err(in_it(&keeper.destination))
+    }
+
+    /// The newest release that a machine finds where it is to look for them.
+    ///
+    /// # Errors
+    /// When it finds none.
+    pub async fn newest_release(&self, plan: &Plan, number: usize) -> Result<String, FleetError> {
+        let (destination, ssh) = self.machines.get(number).ok_or(FleetError::OtherPlan)?;
+        let newest = updating::newest(ssh, updates(plan)?).await;
+        newest.map_err(in_it(destination))
     }
 
     /// The invitation of the org's first admin, until it is used.
@@ -289,9 +314,10 @@ struct Token {
     token: Zeroizing<String>,
 }
 
-async fn ask(ssh: &Ssh, dir: &str) -> Result<Facts, MachineError> {
-    let mut words = vec![USER, dir, PROGRAMS_DIR];
-    words.extend(Program::ALL.map(Program::name));
+async fn ask(ssh: &Ssh, dir: &str, updates: Option<&Updates>) -> Result<Facts, MachineError> {
+    let programs = Program::ALL.map(Program::name).join(" ");
+    let mut words = vec![USER, dir, PROGRAMS_DIR, &programs, UPDATE_DIR, AUTHORITIES];
+    words.extend(updates.map(updating::options).unwrap_or_default());
     let said = ssh.run(scripts::FACTS, &words, Input::Nothing).await?;
     Ok(Facts::parse(&said)?)
 }
@@ -395,6 +421,10 @@ fn fits(option: &'static str, said: usize, machines: usize) -> Result<(), FleetE
             machines,
         }),
     }
+}
+
+fn updates(plan: &Plan) -> Result<&Updates, FleetError> {
+    plan.updates.as_ref().ok_or(FleetError::OtherPlan)
 }
 
 fn at(destination: &Destination) -> impl FnOnce(SshError) -> FleetError + use<> {

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod programs;
 mod scripts;
 pub mod ssh;
+pub mod updates;
 pub mod wish;
 
 pub use destination::Destination;
@@ -25,9 +26,14 @@ pub use facts::Facts;
 pub use fleet::Fleet;
 pub use plan::{Plan, Step};
 pub use programs::{Program, Programs};
+pub use updates::Updates;
 pub use wish::Wish;
 
 /// Whom the programs run as; made where there is no such user.
 pub const USER: &str = "sotto";
 /// Where the programs are put.
 pub const PROGRAMS_DIR: &str = "/usr/local/bin";
+/// Where updates are remembered.
+pub use sotto_service::unit::UPDATE_DIR;
+/// Where the authorities of the releases' source are put, in that folder.
+pub const AUTHORITIES: &str = "/var/lib/sotto-update/ca.pem";

@@ -3,6 +3,7 @@
 
 mod objections;
 mod roles;
+mod updates;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,11 +11,13 @@ use std::net::SocketAddr;
 use serde::Serialize;
 use sotto_proto::{OrgName, ProjectName};
 use sotto_service::cluster::{ADMISSION_PORT, NodeName, ROUTES_PORT};
+use sotto_update::Digest;
 
 use crate::facts::{Facts, Role};
 use crate::programs::{Program, Programs};
+use crate::updates::Updates;
 use crate::wish::Wish;
-use crate::{Destination, PROGRAMS_DIR, USER};
+use crate::{AUTHORITIES, Destination, PROGRAMS_DIR, USER};
 
 pub use objections::{Objections, folder};
 use roles::Roles;
@@ -49,6 +52,10 @@ pub struct Plan {
     pub project: ProjectName,
     /// The server's folder.
     pub dir: String,
+    /// How the machines update themselves, where that is to be changed.
+    pub updates: Option<Updates>,
+    /// Those that do not, in the end.
+    pub without_updates: Vec<Destination>,
     /// What the user should know.
     pub notes: Vec<String>,
 }
@@ -126,6 +133,23 @@ pub enum Action {
         /// Whose.
         role: Role,
     },
+    /// Pin the root of trust of the releases.
+    PinRoot {
+        /// Which.
+        fingerprint: Digest,
+    },
+    /// Send the authorities of the certificate of where releases are.
+    SendAuthorities,
+    /// Write the unit that updates a program, and its timer.
+    WriteUpdater {
+        /// Whose.
+        role: Role,
+    },
+    /// Start that timer, and at every start of the machine.
+    StartTimer {
+        /// Whose.
+        role: Role,
+    },
 }
 
 impl Place {
@@ -149,18 +173,20 @@ impl Place {
 }
 
 impl Plan {
-    /// What is to be done on these machines with these programs.
+    /// What is to be done on these machines with these programs, and from where
+    /// they are to get others.
     ///
     /// # Errors
     /// All that speaks against it; then nothing must be done.
     pub fn make(
         wish: &Wish,
         programs: &Programs,
+        updates: Option<&Updates>,
         machines: &[Machine],
     ) -> Result<Self, Objections> {
         let dir = folder(wish)?;
         let roles = Roles::assign(wish, machines)?;
-        objections::check(wish, &dir, programs, machines, &roles)?;
+        objections::check(wish, &dir, (programs, updates), machines, &roles)?;
         let mut steps = Steps::default();
         let mut notes = objections::notes(machines, &roles);
         for (number, machine) in machines.iter().enumerate() {
@@ -181,7 +207,14 @@ impl Plan {
                 }
             };
             steps.start(number, &machine.facts, place, stopped);
+            if let Some(updates) = updates {
+                steps.update(number, &machine.facts, place, updates);
+            }
         }
+        let without_updates = match updates {
+            Some(_) => Vec::new(),
+            None => updates::without(machines, &roles),
+        };
         let Roles {
             places,
             org,
@@ -195,6 +228,8 @@ impl Plan {
             org,
             project,
             dir,
+            updates: updates.cloned(),
+            without_updates,
             notes,
         })
     }
@@ -342,6 +377,12 @@ impl fmt::Display for Action {
             Self::WriteUnit { role, .. } => write!(f, "write the unit {}", role.unit()),
             Self::Start { role } => write!(f, "start {}, and with the machine", role.unit()),
             Self::Restart { role } => write!(f, "restart {}", role.unit()),
+            Self::PinRoot { fingerprint } => write!(f, "pin the root of trust {fingerprint}"),
+            Self::SendAuthorities => write!(f, "send the authorities to {AUTHORITIES}"),
+            Self::WriteUpdater { role } => {
+                write!(f, "write the unit of its daily update, {}", role.timer())
+            }
+            Self::StartTimer { role } => write!(f, "start {}, and with the machine", role.timer()),
         }
     }
 }

@@ -2,7 +2,9 @@
 //! shell, with what varies as arguments and what is secret on standard input.
 //! Each may be stopped anywhere and run again.
 
-/// Arguments: user, server's directory, folder of the programs, programs.
+/// Arguments: user, server's directory, folder of the programs, their names,
+/// where updates are remembered, the file of authorities for them; then how the
+/// programs are told where releases are, if they are to be.
 pub(crate) const FACTS: &str = include_str!("scripts/facts.sh");
 
 /// Makes the user `$1`, who can log in nowhere, with a group of its own.
@@ -69,6 +71,32 @@ exec setpriv --reuid="$1" --regid="$1" --clear-groups --no-new-privs -- sh -euc 
     sync -- "$1.new"
     mv -f -- "$1.new" "$1"
 ' sh "$2"
+"#;
+
+/// Pins the root of trust, which is read from standard input and has the
+/// fingerprint `$3`, by the program `$1`, which remembers it in `$2`.
+pub(crate) const PIN_ROOT: &str = r#"
+umask 077
+root=$(mktemp)
+trap 'rm -f -- "$root"' EXIT
+cat > "$root"
+"$1" update --state "$2" trust "$root" --fingerprint "$3"
+"#;
+
+/// Writes the file `$1` from standard input: whole or not at all. Its folder is
+/// for root alone.
+pub(crate) const RECEIVE_FILE: &str = r#"
+umask 077
+mkdir -p -- "$(dirname -- "$1")"
+trap 'rm -f -- "$1.sotto-new"' EXIT
+cat > "$1.sotto-new"
+sync -- "$1.sotto-new"
+mv -f -- "$1.sotto-new" "$1"
+"#;
+
+/// What follows, as root.
+pub(crate) const AS_ROOT: &str = r#"
+exec "$@"
 "#;
 
 /// Prints the file `$1`, if there is one.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use sotto_proto::{OrgName, ProjectName};
 use sotto_service::cluster::NODES_MAX;
+use sotto_service::unit;
+use sotto_update::Digest;
 
 use crate::Destination;
 
@@ -61,7 +63,38 @@ pub struct Wish {
     #[arg(long, value_name = "DIR")]
     pub programs: Option<PathBuf>,
 
+    /// How the machines update themselves.
+    #[command(flatten)]
+    pub updates: UpdatesWish,
+
     /// Show what would be done, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// How the machines update themselves: all of it or nothing.
+#[derive(Debug, Clone, Default, Args)]
+pub struct UpdatesWish {
+    /// Where the machines get updates from, daily: https://…, or a folder of
+    /// theirs. Without it they stay as they are until somebody updates them.
+    #[arg(
+        long = "updates",
+        value_name = "SOURCE",
+        value_parser = unit::plain_word,
+        requires_all = ["root_of_trust", "fingerprint"]
+    )]
+    pub source: Option<String>,
+
+    /// Whom they trust: the file 1.root.json of the releases.
+    #[arg(long, value_name = "FILE", requires = "source")]
+    pub root_of_trust: Option<PathBuf>,
+
+    /// Its SHA-256 sum, as you were told by those who release.
+    #[arg(long, value_name = "SHA256", requires = "source")]
+    pub fingerprint: Option<Digest>,
+
+    /// Authorities of the certificate of SOURCE, PEM, instead of the machines'
+    /// own; a file of this machine.
+    #[arg(long, value_name = "FILE", requires = "source")]
+    pub updates_ca_file: Option<PathBuf>,
 }

@@ -22,6 +22,7 @@ pub mod person;
 pub mod process;
 pub mod programs;
 pub mod qr;
+pub mod releases;
 pub mod report;
 pub mod server;
 pub mod session;

@@ -119,10 +119,15 @@ impl Machines {
     pub fn state(&self, number: u8) -> anyhow::Result<String> {
         self.on(
             number,
-            "find /usr/local /etc /srv -not -path '/srv/sotto/nats/*' -not -path '/srv/sotto/directory*' \
+            "find /usr/local /etc /srv /var/lib/sotto-update -not -path '/srv/sotto/nats/*' -not -path '/srv/sotto/directory*' \
              -not -path '/srv/sotto/cluster/*' -printf '%p %T@ %m %u %l\\n' | sort; \
              systemctl show -p MainPID,NRestarts sotto-relay sotto-gateway",
         )
+    }
+
+    /// The disk of a machine, as it is seen from here.
+    pub fn disk(&self, number: u8) -> PathBuf {
+        self.folder.path().join(format!("m{number}/root"))
     }
 
     /// The folder of the programs that are sent.
@@ -214,7 +219,7 @@ impl Machines {
         fs::write(at("config"), config)?;
         let public = fs::read_to_string(at("key.pub"))?;
         for number in 1..=count {
-            let root = at(&format!("m{number}/root/root/.ssh"));
+            let root = self.disk(number).join("root/.ssh");
             let deadline = Instant::now() + PATIENCE;
             while !root.parent().is_some_and(Path::is_dir) {
                 ensure!(Instant::now() < deadline, "m{number} has no disk");

@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-/// What everything is called by: the certificate is for it.
+/// What everything on this machine is called by: the certificate is for it.
 const NAME: &str = "localhost";
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -100,7 +100,7 @@ impl Traffic {
                     .no_proxy()
                     .timeout(ANSWER)
                     .build()?;
-                let url = format!("https://{NAME}:{}/readyz", gateway.port());
+                let url = format!("https://{}:{}/readyz", name(gateway), gateway.port());
                 let asks = ask(http, url, every, stop.clone());
                 asking.spawn_on(asks, runtime.handle());
             }
@@ -145,6 +145,15 @@ impl Traffic {
             }
             Ok(tally)
         })
+    }
+}
+
+/// By what a server is called: one elsewhere by its address, for which its
+/// certificate is, too.
+fn name(server: SocketAddr) -> String {
+    match server.ip() {
+        ip if ip.is_loopback() => NAME.to_owned(),
+        ip => ip.to_string(),
     }
 }
 
@@ -194,7 +203,8 @@ async fn hold(
     gateway: SocketAddr,
 ) -> anyhow::Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(gateway).await?;
-    let mut tls = connector.connect(ServerName::try_from(NAME)?, tcp).await?;
+    let name = ServerName::try_from(name(gateway))?;
+    let mut tls = connector.connect(name, tcp).await?;
     ask_raw(&mut tls).await?;
     Ok(tls)
 }
@@ -235,7 +245,7 @@ async fn client(layout: &Layout, org: &OrgName, server: SocketAddr) -> anyhow::R
         .tls_client_config(tls::client_config(layout)?)
         .tls_first()
         .ignore_discovered_servers();
-    let url = format!("tls://{NAME}:{}", server.port());
+    let url = format!("tls://{}:{}", name(server), server.port());
     options
         .connect(url)
         .await

@@ -83,6 +83,7 @@ fn three_bare_machines_become_a_cluster_that_people_use() {
     let ready = done.last().unwrap();
     assert_eq!(ready["event"], "ready");
     assert_eq!(ready["changed"], steps(&done));
+    assert_eq!(ready["without_updates"], json!(THREE[..3]));
     assert_eq!(steps(&done), steps(&shown));
     let said: String = done.iter().chain(&shown).map(Value::to_string).collect();
     let passphrase = machines.on(2, "cat /srv/sotto/unlock").unwrap();

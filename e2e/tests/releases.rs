@@ -14,6 +14,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use sotto_e2e::process::binary;
+use sotto_e2e::releases::Releases;
 use sotto_e2e::server::Server;
 use sotto_service::ServerConfig;
 
@@ -29,34 +30,19 @@ fn run(program: &str, folder: &Path, command: &str) -> Result<String, String> {
     }
 }
 
-/// Two of three people release `built` as this version of a program into
-/// `releases`.
-fn release(folder: &Path, program: &str, version: &str) {
-    let does = |command: &str| run("sotto-release", folder, command).unwrap();
-    if !folder.join("releases").exists() {
-        for name in ["ann", "ben", "cem", "online"] {
-            does(&format!("key {name}"));
-        }
-        let people = "--offline ann.pub --offline ben.pub --offline cem.pub --online online.pub";
-        does(&format!("root root.json --threshold 2 {people}"));
-        does("sign root.json --key ann");
-        does("sign root.json --key ben");
-        does("trust releases --root root.json");
-    }
-    does(&format!(
-        "draft releases --version {version} --program {program}=built"
-    ));
-    does("sign releases/draft.json --key ben");
-    does("sign releases/draft.json --key cem");
-    does("publish releases --online online");
-}
-
 #[test]
 fn programs_find_the_newest_release_at_their_gateway() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    fs::write(folder.join("built"), "relay").unwrap();
-    release(folder, "sotto-relay", "7.0.0");
+    let built = folder.join("built");
+    fs::write(&built, "relay").unwrap();
+    let releases = Releases::create(&folder.join("keys"), &folder.join("releases")).unwrap();
+    let release = |version: &str| {
+        releases
+            .publish(version, &[("sotto-relay", &built)])
+            .unwrap()
+    };
+    release("7.0.0");
     let mut server = Server::create(&folder.join("server"), "acme", "field").unwrap();
     server.stop().unwrap();
     let mut config = ServerConfig::load(server.layout()).unwrap();
@@ -83,7 +69,7 @@ fn programs_find_the_newest_release_at_their_gateway() {
     };
     assert_eq!(newest()["newest"], "7.0.0");
     // While the gateway runs.
-    release(folder, "sotto-relay", "7.0.1");
+    release("7.0.1");
     assert_eq!(newest()["newest"], "7.0.1");
     assert_eq!(newest()["newer"], true);
 
@@ -108,8 +94,11 @@ fn programs_find_the_newest_release_at_their_gateway() {
 fn people_update_their_program_and_only_to_what_says_its_version() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let build = |says: &str| {
-        fs::write(folder.join("built"), format!("#!/bin/sh\necho {says}\n")).unwrap();
+    let releases = Releases::create(&folder.join("keys"), &folder.join("releases")).unwrap();
+    let release = |version: &str, says: &str| {
+        let built = folder.join("built");
+        fs::write(&built, format!("#!/bin/sh\necho {says}\n")).unwrap();
+        releases.publish(version, &[("sotto", &built)]).unwrap();
     };
     let own = folder.join("sotto");
     fs::copy(binary("sotto").unwrap(), &own).unwrap();
@@ -132,8 +121,7 @@ fn people_update_their_program_and_only_to_what_says_its_version() {
     };
     let before = runs();
 
-    build("sotto 8.0.0");
-    release(folder, "sotto", "9.0.0");
+    release("9.0.0", "sotto 8.0.0");
     let unknown = update("check --source releases").unwrap_err();
     assert!(unknown.contains("trust"), "{unknown}");
     update("trust releases/metadata/1.root.json").unwrap();
@@ -144,8 +132,7 @@ fn people_update_their_program_and_only_to_what_says_its_version() {
     );
     assert_eq!(runs(), before);
 
-    build("sotto 9.0.1");
-    release(folder, "sotto", "9.0.1");
+    release("9.0.1", "sotto 9.0.1");
     let said: Value = serde_json::from_str(&update("apply --source releases").unwrap()).unwrap();
     assert_eq!(said["outcome"], "confirmed");
     assert_eq!(runs(), "sotto 9.0.1\n");

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+/// Where updates are remembered, for root alone, unless it is said.
+pub const UPDATE_DIR: &str = "/var/lib/sotto-update";
+
 /// The arguments of `unit`.
 #[derive(Debug, Args)]
 pub struct UnitArgs {
@@ -21,7 +24,7 @@ pub struct UnitArgs {
     #[arg(
         long,
         env = "SOTTO_UPDATE_DIR",
-        default_value = "/var/lib/sotto-update",
+        default_value = UPDATE_DIR,
         value_name = "DIR",
         value_parser = plain_path
     )]
@@ -38,9 +41,13 @@ pub struct UnitArgs {
     /// Where it listens, when that is a port below 1024.
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<SocketAddr>,
-    /// Where releases are, for the update: https://…
+    /// Where releases are, for the update: https://…, or a folder.
     #[arg(long, env = "SOTTO_UPDATE_SOURCE", value_name = "ADDRESS", value_parser = plain_word)]
     source: Option<String>,
+    /// Authorities of that server's certificate, PEM, instead of the system's;
+    /// an absolute path.
+    #[arg(long, env = "SOTTO_UPDATE_CA_FILE", value_name = "FILE", value_parser = plain_path)]
+    ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,7 +67,7 @@ pub enum UnitError {
     #[error("this program's file is not known: say --program FILE")]
     Program,
     /// No address.
-    #[error("say where releases are: --source https://…")]
+    #[error("say where releases are: --source https://…, or a folder")]
     Source,
 }
 
@@ -96,7 +103,11 @@ fn text(args: &UnitArgs, name: &str, role: &str) -> Result<String, UnitError> {
         Kind::Service => Ok(service(args, name, &paths)),
         Kind::Update => {
             let source = args.source.as_ref().ok_or(UnitError::Source)?;
-            Ok(update(source, name, role, &paths))
+            let from = match &args.ca_file {
+                Some(file) => format!("{source} --ca-file {}", file.display()),
+                None => source.clone(),
+            };
+            Ok(update(&from, name, role, &paths))
         }
         Kind::Timer => Ok(timer(name)),
     }
@@ -148,13 +159,8 @@ UMask=0077
 ReadWritePaths={dir}
 CapabilityBoundingSet={capabilities}
 AmbientCapabilities={capabilities}
-{CONFINED}MemoryDenyWriteExecute=yes
-PrivateDevices=yes
-PrivateUsers={private_users}
+{CONFINED}PrivateUsers={private_users}
 ProtectProc=invisible
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
 
 [Install]
 WantedBy=multi-user.target
@@ -167,7 +173,9 @@ WantedBy=multi-user.target
 const CONFINED: &str = "\
 KeyringMode=private
 LockPersonality=yes
+MemoryDenyWriteExecute=yes
 NoNewPrivileges=yes
+PrivateDevices=yes
 PrivateTmp=yes
 ProtectClock=yes
 ProtectControlGroups=yes
@@ -178,14 +186,17 @@ ProtectKernelModules=yes
 ProtectKernelTunables=yes
 ProtectSystem=strict
 RemoveIPC=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
 RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 SystemCallArchitectures=native
 SystemCallErrorNumber=EPERM
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
 ";
 
-fn update(source: &str, name: &str, role: &str, paths: &Paths) -> String {
+fn update(from: &str, name: &str, role: &str, paths: &Paths) -> String {
     let Paths {
         program,
         folder,
@@ -202,15 +213,13 @@ After=network-online.target
 
 [Service]
 Type=oneshot
-ExecStart={program} update --state {updates} apply --source {source} --unit {name}.service \
+ExecStart={program} update --state {updates} apply --source {from} --unit {name}.service \
 --ready-file {dir}/run/{role}.json
 UMask=0077
 ReadWritePaths={folder} {updates}
 # Reads what the program's user owns, and looks which file its process runs.
 CapabilityBoundingSet=CAP_DAC_READ_SEARCH CAP_SYS_PTRACE
-{CONFINED}RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
-SystemCallFilter=@system-service
-"
+{CONFINED}"
     )
 }
 
@@ -233,7 +242,10 @@ WantedBy=timers.target
 }
 
 /// A unit file has no quoting that is worth relying on.
-fn plain_word(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// When the text would need some.
+pub fn plain_word(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@[]".contains(c);
     match !text.is_empty() && text.chars().all(plain) && !text.starts_with('-') {
         true => Ok(text.to_owned()),
@@ -305,5 +317,10 @@ mod tests {
             unit.contains("--ready-file /srv/sotto/run/relay.json\n"),
             "{unit}"
         );
+        let own = ["--ca-file", "/srv/sotto/tls/ca.pem"];
+        let unit = printed(&[&["update", "--source", "https://chat.example"][..], &own].concat());
+        let unit = unit.unwrap();
+        let from = "--source https://chat.example --ca-file /srv/sotto/tls/ca.pem --unit";
+        assert!(unit.contains(from), "{unit}");
     }
 }

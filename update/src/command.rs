@@ -21,7 +21,7 @@ use tokio::process::Command;
 use crate::updater::Offer;
 use crate::{
     Bounds, Checked, Outcome, Pace, Program, Service, Slot, Source, TrustFile, check, gate,
-    platform,
+    journal, platform,
 };
 
 pub use service::{UpdateArgs, run};
@@ -106,7 +106,7 @@ async fn put_in_place(
     (service, bounds): (&mut dyn Service, Bounds),
     output: &Output,
 ) -> anyhow::Result<()> {
-    let _only_one = one_updater(state)?;
+    let _only_one = one_updater(state, slot)?;
     if let Some(outcome) = gate::resume(slot, service, bounds)? {
         return report(&outcome, output);
     }
@@ -184,12 +184,16 @@ fn status(
         "{} {} for {}",
         program.name, program.version, program.platform
     );
+    words.push_str(&format!("\nroot of trust: {}", trust.pinned));
     match &trust.log {
         Some(head) => {
             let line = format!("\nrelease log: {} releases, {}", head.sequence, head.sha256);
             words.push_str(&line);
         }
         None => words.push_str("\nrelease log: not seen yet"),
+    }
+    if let Some(version) = &journal.confirmed {
+        words.push_str(&format!("\nproved itself last: {version}"));
     }
     if let Some(probation) = &journal.probation {
         let (version, since) = (&probation.version, &probation.since);
@@ -204,7 +208,8 @@ fn status(
     }
     let json = json!({
         "program": program.name, "version": program.version, "platform": program.platform,
-        "log": trust.log, "probation": journal.probation, "failures": journal.failures,
+        "pinned": trust.pinned, "log": trust.log, "confirmed": journal.confirmed,
+        "probation": journal.probation, "failures": journal.failures,
     });
     output.say(&words, json);
     Ok(())
@@ -252,9 +257,8 @@ fn own_slot(state: &Path) -> anyhow::Result<Slot> {
     Ok(Slot::new(&program, state)?)
 }
 
-fn one_updater(state: &Path) -> anyhow::Result<File> {
-    private_files::create_dir(state)?;
-    let path = state.join("updater");
+fn one_updater(state: &Path, slot: &Slot) -> anyhow::Result<File> {
+    let path = journal::file_of(state, slot.program(), "updater");
     let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
     file.try_lock()
         .map_err(|_| anyhow::anyhow!("another update of this program is under way"))?;

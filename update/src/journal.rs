@@ -82,10 +82,10 @@ pub struct Locked<'a> {
 }
 
 impl JournalFile {
-    /// In the folder `state`, which must exist.
-    pub fn new(state: &Path) -> Self {
+    /// That of `program`, in the folder `state`, which must exist.
+    pub fn new(state: &Path, program: &Path) -> Self {
         Self {
-            path: state.join("journal.json"),
+            path: file_of(state, program, "json"),
         }
     }
 
@@ -114,6 +114,14 @@ impl JournalFile {
             JournalError::Damaged(self.path.display().to_string(), error.to_string())
         })
     }
+}
+
+/// A file of one of the programs that share the folder `state`.
+pub(crate) fn file_of(state: &Path, program: &Path, what: &str) -> PathBuf {
+    let mut name = program.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(what);
+    state.join(name)
 }
 
 impl Locked<'_> {

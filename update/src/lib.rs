@@ -27,5 +27,5 @@ pub use log::{ReleaseLog, platform};
 pub use refusal::{Refusal, UpdateError};
 pub use slot::Slot;
 pub use source::{Pace, Source};
-pub use trust::TrustFile;
+pub use trust::{RootOfTrust, TrustFile};
 pub use updater::{Checked, Program, check};

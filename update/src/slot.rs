@@ -67,7 +67,7 @@ type Result<T> = std::result::Result<T, SlotError>;
 
 impl Slot {
     /// `program` is the file that is run; `state` a folder for its journal,
-    /// which is made when it is missing.
+    /// which is made when it is missing. Programs of several names may share it.
     ///
     /// # Errors
     /// When the folder cannot be made.
@@ -75,7 +75,7 @@ impl Slot {
         private_files::create_dir(state)?;
         Ok(Self {
             program: program.to_owned(),
-            journal: JournalFile::new(state),
+            journal: JournalFile::new(state, program),
         })
     }
 
@@ -366,6 +366,27 @@ mod tests {
         assert_eq!(case.slot.guard().unwrap(), Guarded::Returned(new));
         assert_eq!(case.runs(), "old");
         assert_eq!(case.slot.guard().unwrap(), Guarded::Nothing);
+    }
+
+    /// A relay and a gateway, as the units have them.
+    #[test]
+    fn programs_of_one_machine_do_not_disturb_each_other() {
+        let case = case();
+        let other = case.folder.path().join("other");
+        fs::write(&other, "other").unwrap();
+        let other = Slot::new(&other, &case.folder.path().join("state")).unwrap();
+        case.update("new");
+        assert_eq!(other.guard().unwrap(), Guarded::Nothing);
+        assert_eq!(other.recover().unwrap(), None);
+        let new = version("0.2.0");
+        assert_eq!(
+            case.slot.guard().unwrap(),
+            Guarded::Started(new.clone(), 1),
+            "still on probation"
+        );
+        case.slot.back("it did not get ready").unwrap();
+        assert!(case.slot.journal().read().unwrap().has_failed(&new));
+        assert!(!other.journal().read().unwrap().has_failed(&new));
     }
 
     #[test]

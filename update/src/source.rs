@@ -18,7 +18,7 @@ use tough::{
 use url::Url;
 
 /// Longest file with certificates, in bytes.
-const CERTIFICATES_MAX: u64 = 256 * 1024;
+pub const CERTIFICATES_MAX: u64 = 256 * 1024;
 
 /// How slow a source may be before it counts as one that wants to keep this
 /// machine from updating.

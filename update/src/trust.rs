@@ -4,7 +4,7 @@
 //! store is four files that are written in place and not synced, and it ignores
 //! one that was cut off. It works in a temporary copy, which is kept here.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -30,12 +30,37 @@ const LATEST_TIME: &str = "latest_known_time.json";
 pub struct Trust {
     format: u32,
     /// Sum of the file that was pinned, which `root` may have left behind.
-    pinned: Digest,
+    pub pinned: Digest,
     root: String,
     documents: Vec<(String, String)>,
     latest_time: Option<String>,
     /// How far the release log went when it was last in order.
     pub log: Option<LogHead>,
+}
+
+/// A root that is signed as it says, as machines pin it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootOfTrust {
+    /// The file.
+    pub text: String,
+    /// Its sum, to be compared with what a person was told.
+    pub fingerprint: Digest,
+}
+
+impl RootOfTrust {
+    /// The one that a file holds.
+    ///
+    /// # Errors
+    /// When it is no root.
+    pub fn read(file: &Path) -> Result<Self, UpdateError> {
+        let text = private_files::read_text(file, ROOT_MAX)?;
+        let root: Signed<Root> = serde_json::from_str(&text)
+            .map_err(|error| UpdateError::NotARoot(error.to_string()))?;
+        let verified = root.signed.verify_role(&root);
+        verified.map_err(|error| UpdateError::NotARoot(error.to_string()))?;
+        let fingerprint = Digest::of(text.as_bytes());
+        Ok(Self { text, fingerprint })
+    }
 }
 
 /// Where it is kept.
@@ -59,21 +84,14 @@ impl TrustFile {
     /// # Errors
     /// When the file is no root, or another one is pinned.
     pub fn pin(&self, file: &Path) -> Result<Digest, UpdateError> {
-        let text = private_files::read_text(file, ROOT_MAX)?;
-        let root: Signed<Root> = serde_json::from_str(&text)
-            .map_err(|error| UpdateError::NotARoot(error.to_string()))?;
-        let verified = root.signed.verify_role(&root);
-        verified.map_err(|error| UpdateError::NotARoot(error.to_string()))?;
-        let fingerprint = Digest::of(text.as_bytes());
+        let RootOfTrust { text, fingerprint } = RootOfTrust::read(file)?;
         match self.load() {
             Err(UpdateError::NotPinned(_)) => {}
             Ok(trust) if trust.pinned == fingerprint => return Ok(fingerprint),
             Ok(_) => return Err(UpdateError::PinnedOther),
             Err(error) => return Err(error),
         }
-        if let Some(folder) = self.path.parent() {
-            private_files::create_dir(folder)?;
-        }
+        self.make_folder()?;
         self.save(&Trust {
             format: 1,
             pinned: fingerprint,
@@ -83,6 +101,27 @@ impl TrustFile {
             log: None,
         })?;
         Ok(fingerprint)
+    }
+
+    /// Waits until no other program of this machine asks for releases, and keeps
+    /// others from it until what is returned is dropped: what one has seen must
+    /// not be overwritten by another that began before.
+    pub(crate) async fn hold(&self) -> Result<File, FileError> {
+        self.make_folder()?;
+        let path = self.path.with_extension("lock");
+        let failed = |error| FileError::new("lock", &path, error);
+        let file = File::create(&path).map_err(failed)?;
+        let held = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
+        held.map_err(std::io::Error::other)
+            .flatten()
+            .map_err(failed)
+    }
+
+    fn make_folder(&self) -> Result<(), FileError> {
+        match self.path.parent() {
+            Some(folder) => private_files::create_dir(folder),
+            None => Ok(()),
+        }
     }
 
     /// What is remembered.

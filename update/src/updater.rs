@@ -70,6 +70,7 @@ pub async fn check(
     source: &Source,
     program: &Program,
 ) -> Result<Checked, UpdateError> {
+    let _only_one = trust_file.hold().await?;
     let mut trust = trust_file.load()?;
     let temporary = |error| FileError::new("use", std::env::temp_dir(), error);
     let folder = trust.lay_out().map_err(temporary)?;

@@ -6,9 +6,10 @@ use std::path::Path;
 use sotto_service::cluster::{Endpoint, NODES_MAX, REPLICAS_FROM};
 
 use super::roles::Roles;
-use super::{Machine, Place};
+use super::{Machine, Place, updates};
 use crate::facts::{Facts, Role};
 use crate::programs::Programs;
+use crate::updates::Updates;
 use crate::wish::{DIR, Wish};
 use crate::{Destination, USER};
 
@@ -65,7 +66,7 @@ pub fn folder(wish: &Wish) -> Result<String, Objections> {
 pub(super) fn check(
     wish: &Wish,
     dir: &str,
-    programs: &Programs,
+    (programs, updates): (&Programs, Option<&Updates>),
     machines: &[Machine],
     roles: &Roles,
 ) -> Result<(), Objections> {
@@ -77,6 +78,9 @@ pub(super) fn check(
         occupied(&machine.facts, dir, &mut say);
         settings(wish, machine, place, &mut say);
         ports(&machine.facts, place, &mut say);
+        if let Some(updates) = updates {
+            updates::check(&machine.facts, updates, &mut say);
+        }
         if number != roles.keeper {
             belongs(machine, machines.get(roles.keeper), place, &mut say);
         }

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use sotto_service::ServerConfig;
 use sotto_service::cluster::{Endpoint, Member, Members, Node};
+use sotto_update::RootOfTrust;
 
 use super::*;
 use crate::facts::Folder;
@@ -50,11 +51,25 @@ fn bare(count: usize) -> Vec<Machine> {
 }
 
 fn plan(wish: &Wish, machines: &[Machine]) -> Plan {
-    Plan::make(wish, &programs(), machines).unwrap()
+    Plan::make(wish, &programs(), None, machines).unwrap()
+}
+
+fn updates() -> Updates {
+    let text = "root".to_owned();
+    let fingerprint = Digest::of(text.as_bytes());
+    Updates {
+        source: "https://releases.example".to_owned(),
+        root: RootOfTrust { text, fingerprint },
+        authorities: Some("authority".to_owned()),
+    }
+}
+
+fn updating(wish: &Wish, machines: &[Machine]) -> Plan {
+    Plan::make(wish, &programs(), Some(&updates()), machines).unwrap()
 }
 
 fn objections(wish: &Wish, machines: &[Machine]) -> String {
-    let refused = Plan::make(wish, &programs(), machines).unwrap_err();
+    let refused = Plan::make(wish, &programs(), None, machines).unwrap_err();
     refused.to_string()
 }
 
@@ -145,6 +160,19 @@ fn after(machines: &mut [Machine], plan: &Plan, step: &Step) {
             facts.listening.extend(listens.map(|(_, listen)| listen));
         }
         Action::Restart { .. } => {}
+        Action::PinRoot { fingerprint } => facts.pinned = Some(*fingerprint),
+        Action::SendAuthorities => {
+            let pem = plan.updates.as_ref().unwrap().authorities.as_ref();
+            facts.authorities = Some(Digest::of(pem.unwrap().as_bytes()));
+        }
+        Action::WriteUpdater { role } => {
+            facts.units.get_mut(role).unwrap().updater_printed = true;
+        }
+        Action::StartTimer { role } => {
+            let unit = facts.units.get_mut(role).unwrap();
+            assert!(unit.updater_printed && facts.pinned.is_some());
+            unit.timer_runs = true;
+        }
     }
 }
 
@@ -181,6 +209,46 @@ fn wherever_it_is_cut_off_the_next_run_completes_it_and_the_one_after_has_nothin
             assert_eq!(nodes.count(), if count > 1 { count } else { 0 });
         }
     }
+}
+
+#[test]
+fn wherever_it_is_cut_off_machines_update_themselves_in_the_end() {
+    let wish = wish(&["root@m1", "root@m2", "--one-gateway"]);
+    let whole = updating(&wish, &bare(2));
+    assert_eq!(whole.without_updates, []);
+    let timers = |step: &&Step| matches!(step.action, Action::StartTimer { .. });
+    assert_eq!(whole.steps.iter().filter(timers).count(), 3);
+    for done in 0..=whole.steps.len() {
+        let mut machines = bare(2);
+        carried_out(&mut machines, &whole, done);
+        let rest = updating(&wish, &machines);
+        carried_out(&mut machines, &rest, rest.steps.len());
+        assert_eq!(updating(&wish, &machines).steps, [], "after {done}");
+        assert_eq!(plan(&wish, &machines).without_updates, []);
+    }
+}
+
+#[test]
+fn it_is_said_which_machines_do_not_update_themselves() {
+    let mut machines = bare(2);
+    let first = wish(&["root@m1"]);
+    let alone = updating(&first, &machines[..1]);
+    carried_out(&mut machines[..1], &alone, alone.steps.len());
+    let both = plan(&wish(&["root@m1", "root@m2"]), &machines);
+    assert_eq!(both.without_updates, ["root@m2".parse().unwrap()]);
+}
+
+#[test]
+fn whoever_is_trusted_already_is_not_replaced() {
+    let mut machines = bare(1);
+    let one = wish(&["root@m1"]);
+    let other = Digest::of(b"another root");
+    machines[0].facts.pinned = Some(other);
+    let refused = Plan::make(&one, &programs(), Some(&updates()), &machines);
+    let said = refused.unwrap_err().to_string();
+    assert!(said.contains(&other.to_string()), "{said}");
+    assert!(said.contains("trust.json"), "{said}");
+    assert_ne!(plan(&one, &machines).steps, []);
 }
 
 #[test]

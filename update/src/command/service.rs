@@ -57,7 +57,12 @@ struct Restart {
     #[arg(long, value_name = "FILE")]
     ready_file: PathBuf,
     /// Seconds from the start until it must be ready.
-    #[arg(long, default_value = "120", value_name = "SECONDS")]
+    #[arg(
+        long,
+        env = "SOTTO_UPDATE_READY_SECONDS",
+        default_value = "120",
+        value_name = "SECONDS"
+    )]
     ready_within: u32,
 }
 
@@ -68,7 +73,12 @@ struct Apply {
     #[command(flatten)]
     restart: Restart,
     /// Seconds for which it has to stay ready.
-    #[arg(long, default_value = "600", value_name = "SECONDS")]
+    #[arg(
+        long,
+        env = "SOTTO_UPDATE_PROBATION_SECONDS",
+        default_value = "600",
+        value_name = "SECONDS"
+    )]
     probation: u32,
     /// Try a release again that failed on this machine.
     #[arg(long)]
