@@ -16,8 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::Arguments;
 use crate::tunnels::Tunnel;
+use crate::{Arguments, Figures};
 
 /// What clients ask for.
 pub const NAME: &str = "chat.example";
@@ -85,7 +85,7 @@ async fn serve(mut tcp: TcpStream, hello: usize) -> io::Result<()> {
     }
 }
 
-/// Every figure of a tunnel, in the order of the table.
+/// The figures of a tunnel that are asked for, in the order of the table.
 pub async fn measure(
     arguments: &Arguments,
     tunnel: &Tunnel,
@@ -94,25 +94,36 @@ pub async fn measure(
     let time = Duration::from_secs(arguments.seconds);
     let clients = Clients { tunnel, hello };
     clients.wait().await;
-    let memory = clients.memory(arguments.idle).await;
-    let (idle, idle_99) = clients.latency(0, time).await;
-    let (loaded, loaded_99) = clients.latency(4, time).await;
-    let (rate, failed) = clients.rate(time).await;
-    let (one, cpu_one) = clients.throughput(1, time).await;
-    let (many, cpu_many) = clients.throughput(arguments.streams, time).await;
-    vec![
-        ("one stream, MB/s", one),
-        ("many streams, MB/s", many),
-        ("CPU s/GB, one stream", cpu_one),
-        ("CPU s/GB, many streams", cpu_many),
-        ("connections made, 1/s", rate),
-        ("connections failed", failed),
-        ("there and back, p50, us", idle),
-        ("there and back, p99, us", idle_99),
-        ("beside four full streams, p50, us", loaded),
-        ("beside four full streams, p99, us", loaded_99),
-        ("KiB for an idle connection", memory),
-    ]
+    let mut figures = Vec::new();
+    if arguments.measures(Figures::Memory) {
+        let [public, private] = clients.memory(arguments.idle).await;
+        figures.push(("KiB for an idle connection, public end", public));
+        figures.push(("KiB for an idle connection, private end", private));
+    }
+    if arguments.measures(Figures::Delay) {
+        let (half, most) = clients.latency(0, time).await;
+        figures.push(("there and back, p50, us", half));
+        figures.push(("there and back, p99, us", most));
+        let (half, most) = clients.latency(arguments.beside, time).await;
+        figures.push(("beside full streams, p50, us", half));
+        figures.push(("beside full streams, p99, us", most));
+    }
+    if arguments.measures(Figures::Rate) {
+        let (rate, failed) = clients.rate(time).await;
+        figures.push(("connections made, 1/s", rate));
+        figures.push(("connections failed", failed));
+    }
+    if arguments.measures(Figures::One) {
+        let (speed, cpu) = clients.throughput(1, time).await;
+        figures.push(("one stream, MB/s", speed));
+        figures.push(("CPU s/GB, one stream", cpu));
+    }
+    if arguments.measures(Figures::Many) {
+        let (speed, cpu) = clients.throughput(arguments.streams, time).await;
+        figures.push(("many streams, MB/s", speed));
+        figures.push(("CPU s/GB, many streams", cpu));
+    }
+    figures
 }
 
 struct Clients<'a> {
@@ -226,8 +237,8 @@ impl Clients<'_> {
         (times[times.len() / 2], times[times.len() * 99 / 100])
     }
 
-    /// KiB for each connection that is idle.
-    async fn memory(&self, idle: usize) -> f64 {
+    /// KiB for each connection that is idle, at the public and the private end.
+    async fn memory(&self, idle: usize) -> [f64; 2] {
         let before = self.tunnel.resident();
         let mut open = Vec::new();
         for _ in 0..idle {
@@ -238,7 +249,7 @@ impl Clients<'_> {
         drop(open);
         // Their ends are not to be measured with what comes next.
         sleep(Duration::from_secs(1)).await;
-        (after - before) / idle as f64
+        [0, 1].map(|end| (after[end] - before[end]) / idle as f64)
     }
 }
 

@@ -1,5 +1,5 @@
 //! How fast a tunnel is on this machine, beside other tunnels in the same run:
-//! `cargo run --release -p sotto-tunnel --example speed -- --sotto … --rathole …`.
+//! `cargo run --release --package sotto-tunnel --example speed -- --sotto … --rathole …`.
 //! Nothing here asserts a time: figures are for people to compare.
 
 #![expect(
@@ -18,11 +18,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
-use crate::tunnels::Tunnel;
+use crate::tunnels::{Protection, Tunnel};
 
 /// Measures a tunnel beside others.
 #[derive(Debug, Parser)]
@@ -36,19 +36,36 @@ struct Arguments {
     /// socat, if it is to be measured, too.
     #[arg(long)]
     socat: Option<PathBuf>,
-    /// rathole.
+    /// rathole. With TLS it needs openssl, too.
     #[arg(long)]
     rathole: Option<PathBuf>,
+    /// What protects its link.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "plain,noise,tls"
+    )]
+    rathole_links: Vec<Protection>,
     /// bore.
     #[arg(long)]
     bore: Option<PathBuf>,
+    /// chisel.
+    #[arg(long)]
+    chisel: Option<PathBuf>,
+    /// What is measured; without it, everything.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    figures: Vec<Figures>,
     /// How long each figure is measured.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
     /// Streams where there are many.
     #[arg(long, default_value_t = 100)]
     streams: usize,
-    /// Connections that are idle when memory is read.
+    /// Full streams beside which delay is measured.
+    #[arg(long, default_value_t = 4)]
+    beside: usize,
+    /// Connections that are idle when memory is read; a link of ours takes 4,096.
     #[arg(long, default_value_t = 1_000)]
     idle: usize,
     /// Links of the dialer.
@@ -70,6 +87,27 @@ struct Arguments {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Some of what can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Figures {
+    /// Memory of idle connections.
+    Memory,
+    /// Delay on an idle tunnel, and beside full streams.
+    Delay,
+    /// Connections made.
+    Rate,
+    /// One full stream.
+    One,
+    /// Many full streams.
+    Many,
+}
+
+impl Arguments {
+    fn measures(&self, figures: Figures) -> bool {
+        self.figures.is_empty() || self.figures.contains(&figures)
+    }
 }
 
 /// What starts a tunnel.
@@ -99,12 +137,18 @@ async fn main() {
         add("socat", Box::new(start));
     }
     if let Some(program) = &arguments.rathole {
-        let start = move || Tunnel::rathole(arguments, program, server);
-        add("rathole", Box::new(start));
+        for &protection in &arguments.rathole_links {
+            let start = move || Tunnel::rathole(arguments, program, protection, server);
+            add(protection.rathole(), Box::new(start));
+        }
     }
     if let Some(program) = &arguments.bore {
         let start = move || Tunnel::bore(arguments, program, server);
         add("bore", Box::new(start));
+    }
+    if let Some(program) = &arguments.chisel {
+        let start = move || Tunnel::chisel(arguments, program, server);
+        add("chisel", Box::new(start));
     }
     let mut figures: BTreeMap<&str, BTreeMap<&str, Vec<f64>>> = BTreeMap::new();
     let mut rows = Vec::new();

@@ -78,9 +78,15 @@ impl Tunnel {
     }
 
     /// A connection over the wire for each, made ahead.
-    pub fn rathole(arguments: &Arguments, program: &Path, server: SocketAddr) -> Self {
+    pub fn rathole(
+        arguments: &Arguments,
+        program: &Path,
+        protection: Protection,
+        server: SocketAddr,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (at, control) = (free(arguments.public_at), free(arguments.public_at));
+        let [public_link, private_link] = protection.settings(program, folder.path());
         let file = |name: &str, text: String| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
@@ -90,17 +96,35 @@ impl Tunnel {
         let mut public = Command::new(program);
         public.arg("--server").arg(file(
             "server.toml",
-            format!("[server]\nbind_addr = \"{control}\"\n{token}\n[server.services.s]\nbind_addr = \"{at}\"\nnodelay = true\n"),
+            format!("[server]\nbind_addr = \"{control}\"\n{token}\n[server.services.s]\nbind_addr = \"{at}\"\nnodelay = true\n{public_link}"),
         ));
         let mut dial = private(arguments, program);
         dial.arg("--client").arg(file(
             "client.toml",
-            format!("[client]\nremote_addr = \"{control}\"\n{token}\n[client.services.s]\nlocal_addr = \"{server}\"\nnodelay = true\n"),
+            format!("[client]\nremote_addr = \"{control}\"\n{token}\n[client.services.s]\nlocal_addr = \"{server}\"\nnodelay = true\n{private_link}"),
         ));
         Self {
             at,
             programs: vec![quietly(public), quietly(dial)],
             _folder: folder,
+        }
+    }
+
+    /// SSH over a WebSocket.
+    pub fn chisel(arguments: &Arguments, program: &Path, server: SocketAddr) -> Self {
+        let (at, control) = (free(arguments.public_at), free(arguments.public_at));
+        let (host, port) = (control.ip().to_string(), control.port().to_string());
+        let mut public = Command::new(program);
+        public.args(["server", "--reverse", "--host", &host, "--port", &port]);
+        let public = quietly(public);
+        let mut dial = private(arguments, program);
+        dial.args(["client", "--max-retry-interval", "1s"])
+            .arg(format!("http://{control}"))
+            .arg(format!("R:{at}:{server}"));
+        Self {
+            at,
+            programs: vec![public, quietly(dial)],
+            _folder: tempfile::tempdir().unwrap(),
         }
     }
 
@@ -133,12 +157,12 @@ impl Tunnel {
             let fields = fields.filter_map(|field| field.parse::<f64>().ok());
             fields.sum::<f64>()
         };
-        let ticks: f64 = self.processes().into_iter().map(ticks).sum();
-        ticks / rustix::param::clock_ticks_per_second() as f64
+        let all = self.programs.iter().flat_map(processes);
+        all.map(ticks).sum::<f64>() / rustix::param::clock_ticks_per_second() as f64
     }
 
-    /// KiB that are of these processes alone, or their share of them.
-    pub fn resident(&self) -> f64 {
+    /// KiB that are of each end alone, or its share of them.
+    pub fn resident(&self) -> [f64; 2] {
         let share = |pid: u32| {
             let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
             let rollup = rollup.unwrap_or_default();
@@ -146,21 +170,88 @@ impl Tunnel {
             line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok())
                 .unwrap_or(0.0)
         };
-        self.processes().into_iter().map(share).sum()
+        let of = |program: &Child| processes(program).into_iter().map(share).sum();
+        [0, 1].map(|end| self.programs.get(end).map_or(0.0, of))
+    }
+}
+
+/// A program, and what it started.
+fn processes(program: &Child) -> Vec<u32> {
+    let mut found = vec![program.id()];
+    let mut at = 0;
+    while at < found.len() {
+        let children = format!("/proc/{0}/task/{0}/children", found[at]);
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        let children = children.split_whitespace();
+        found.extend(children.filter_map(|pid| pid.parse::<u32>().ok()));
+        at += 1;
+    }
+    found
+}
+
+/// What protects rathole's link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Protection {
+    /// Nothing but a token.
+    Plain,
+    /// The Noise protocol, with the pattern that rathole chooses.
+    Noise,
+    /// TLS, as OpenSSL has it.
+    Tls,
+}
+
+impl Protection {
+    /// What a table says.
+    pub fn rathole(self) -> &'static str {
+        match self {
+            Self::Plain => "rathole",
+            Self::Noise => "rathole, Noise",
+            Self::Tls => "rathole, TLS",
+        }
     }
 
-    /// The programs, and what they started.
-    fn processes(&self) -> Vec<u32> {
-        let mut found: Vec<u32> = self.programs.iter().map(Child::id).collect();
-        let mut at = 0;
-        while at < found.len() {
-            let children = format!("/proc/{0}/task/{0}/children", found[at]);
-            let children = std::fs::read_to_string(children).unwrap_or_default();
-            let children = children.split_whitespace();
-            found.extend(children.filter_map(|pid| pid.parse::<u32>().ok()));
-            at += 1;
+    /// What the public and the private end's settings say of it.
+    fn settings(self, program: &Path, folder: &Path) -> [String; 2] {
+        match self {
+            Self::Plain => [String::new(), String::new()],
+            Self::Noise => {
+                let keys = Command::new(program).arg("--genkey").output().unwrap();
+                let keys = String::from_utf8(keys.stdout).unwrap();
+                let key = |name: &str| {
+                    let mut lines = keys.lines().skip_while(|line| !line.contains(name));
+                    lines.nth(1).unwrap().trim().to_owned()
+                };
+                let (private, public) = (key("Private"), key("Public"));
+                [
+                    format!(
+                        "[server.transport]\ntype = \"noise\"\n[server.transport.noise]\nlocal_private_key = \"{private}\"\n"
+                    ),
+                    format!(
+                        "[client.transport]\ntype = \"noise\"\n[client.transport.noise]\nremote_public_key = \"{public}\"\n"
+                    ),
+                ]
+            }
+            Self::Tls => {
+                let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
+                let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+                let (certificate, key, both) = (path("c.pem"), path("k.pem"), path("both.p12"));
+                std::fs::write(&certificate, made.cert.pem()).unwrap();
+                std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+                let mut openssl = Command::new("openssl");
+                openssl
+                    .args(["pkcs12", "-export", "-passout", "pass:t", "-out", &both])
+                    .args(["-in", &certificate, "-inkey", &key]);
+                assert!(openssl.status().unwrap().success(), "openssl failed");
+                [
+                    format!(
+                        "[server.transport]\ntype = \"tls\"\n[server.transport.tls]\npkcs12 = \"{both}\"\npkcs12_password = \"t\"\n"
+                    ),
+                    format!(
+                        "[client.transport]\ntype = \"tls\"\n[client.transport.tls]\ntrusted_root = \"{certificate}\"\nhostname = \"{NAME}\"\n"
+                    ),
+                ]
+            }
         }
-        found
     }
 }
 

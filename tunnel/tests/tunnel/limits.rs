@@ -62,9 +62,9 @@ async fn an_org_passes_no_more_bytes_than_it_may() {
 async fn silence_ends_a_connection_only_when_asked_to() {
     let identity = Identity::new();
     let server = echo_server(identity.server(&[&TLS13], &[])).await;
-    let (end, _dialer) = tunnel_with(server, "", &["--idle-seconds", "1"], &[]).await;
+    let (end, _dialer) = tunnel_with(server, "", &["--idle-seconds", "3"], &[]).await;
     let mut tls = identity.connect(end.at).await.unwrap();
-    for _ in 0..4 {
+    for _ in 0..8 {
         tokio::time::sleep(Duration::from_millis(400)).await;
         ping(&mut tls).await.unwrap();
     }
