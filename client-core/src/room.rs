@@ -50,6 +50,9 @@ pub(crate) struct RoomRecord {
     pub(crate) counter: u64,
     /// The last own counter that is durable at the server.
     pub(crate) sent: u64,
+    /// The last own counter that another device has named, or that this one
+    /// has spoken of since.
+    pub(crate) named: u64,
     /// Own counters that are in the history.
     pub(crate) landed: Seen,
     /// The epoch in which this device came in.
@@ -202,6 +205,7 @@ impl RoomRecord {
             read_position: 0,
             counter: 0,
             sent: 0,
+            named: 0,
             landed: Seen::default(),
             joined_epoch: 0,
             newcomers_epoch: 0,

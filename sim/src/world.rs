@@ -441,6 +441,19 @@ impl World {
     }
 
     fn give(&mut self, machine: usize, input: Input) {
+        if matches!(input, Input::Online { .. }) {
+            // What was asked on the connection before is not answered on this one.
+            let inbound = &mut self.machines[machine].inbound;
+            inbound.retain(|input| {
+                !matches!(
+                    input,
+                    Input::Fetched(_)
+                        | Input::FetchFailed
+                        | Input::Published { .. }
+                        | Input::PublishFailed { .. }
+                )
+            });
+        }
         self.machines[machine].handle(input, self.now, &mut self.rng);
         while let Some(output) = self.machines[machine].poll_output() {
             if !self.act(machine, output) {

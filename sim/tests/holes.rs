@@ -11,6 +11,9 @@ use sotto_sim::World;
 /// Ticks in which what can be repaired is.
 const REPAIR: u32 = 12;
 
+/// Ticks without a word after which the last that was said is spoken of.
+const QUIET: u32 = 64;
+
 struct Case {
     world: World,
     alice: usize,
@@ -121,6 +124,37 @@ fn the_last_that_was_said_is_missed_when_somebody_answers() {
     world.settle();
     world.tick(REPAIR);
     assert_eq!(texts(&world, bob, room), ["answer", "question"]);
+}
+
+#[test]
+fn the_last_that_was_said_is_spoken_of_until_somebody_has_read_it() {
+    let Case {
+        mut world,
+        alice,
+        bob,
+        carol,
+        room,
+    } = case(11);
+    for machine in [bob, carol] {
+        world.disconnect(machine);
+    }
+    say(&mut world, alice, room, "goodbye");
+    let lost = last(&world);
+    world.streams.lose(lost);
+    for machine in [bob, carol] {
+        world.connect(machine);
+    }
+    world.settle();
+    assert!(texts(&world, bob, room).is_empty());
+    world.tick(QUIET + REPAIR);
+    for machine in [alice, bob, carol] {
+        assert_eq!(texts(&world, machine, room), ["goodbye"]);
+    }
+    // Once somebody has said that it was read, nobody says anything.
+    world.tick(QUIET);
+    let stored = last(&world);
+    world.tick(10 * QUIET);
+    assert_eq!(last(&world), stored);
 }
 
 #[test]

@@ -55,6 +55,11 @@ const QUIET: u32 = 30;
 /// See [`QUIET`].
 const QUIET_SPREAD_MAX: u32 = 256;
 
+/// Ticks after which somebody would have named the last that this device has
+/// said, besides the spread. Then it says itself that there is something: who
+/// has not read it does not miss it.
+const UNNAMED: u32 = 2 * QUIET;
+
 /// Catch-ups without an acknowledged frame after which it counts as lost.
 const MISSED: u32 = 2;
 
@@ -83,7 +88,10 @@ pub(super) struct Repair {
     resent: BTreeMap<u64, u32>,
     /// Ticks until somebody says what was read here, if nobody says anything.
     quiet: Option<u32>,
-    /// The next frame says it, though there is nothing else to say.
+    /// Ticks until this device speaks of the last that it has said, if nobody
+    /// else does.
+    unnamed: Option<u32>,
+    /// The next frame says both, though there is nothing else to say.
     heads_due: bool,
     /// The epoch that was heard of.
     epoch: Option<(u64, Patience)>,
@@ -204,8 +212,12 @@ impl Engine {
             let Ok(device) = DeviceId::try_from(&head.device) else {
                 continue;
             };
-            let own = device == self.account.device || device == from;
-            if own || head.counter == 0 || head.epoch < room.record.joined_epoch {
+            if device == self.account.device {
+                let record = &mut room.record;
+                record.named = record.named.max(head.counter.min(record.sent));
+                continue;
+            }
+            if device == from || head.counter == 0 || head.epoch < room.record.joined_epoch {
                 continue;
             }
             if !room.record.heard.contains_key(&device) {
@@ -383,6 +395,14 @@ impl Engine {
             let quiet = repair.quiet.get_or_insert_with(drawn);
             *quiet = quiet.saturating_sub(1);
             repair.heads_due |= *quiet == 0;
+        }
+        if room.record.named >= room.record.sent || leaves < 2 {
+            repair.unnamed = None;
+        } else {
+            let wait = || pace.ticks(UNNAMED + spread.min(QUIET_SPREAD_MAX));
+            let unnamed = repair.unnamed.get_or_insert_with(wait);
+            *unnamed = unnamed.saturating_sub(1);
+            repair.heads_due |= *unnamed == 0;
         }
         if room.record.heard.values().all(Heard::is_whole) {
             repair.asking.clear();
@@ -775,6 +795,9 @@ impl Engine {
         }
         let gone = repair.gone.len().min(limits::FRAME_HEADS);
         frame.gone.extend(repair.gone.drain(..gone).map(span(own)));
+        // Its counter speaks of all that was said before.
+        room.record.named = room.record.sent;
+        repair.unnamed = None;
         repair.heads_due = false;
         repair.quiet = None;
         if std::mem::take(&mut repair.epoch_due) {
