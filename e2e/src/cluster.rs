@@ -62,16 +62,16 @@ impl Cluster {
         Self::alone(dir, org, project)?.grown(dir, nodes)
     }
 
-    /// The same with programs that can be replaced, and a gateway on each node.
+    /// One of the org `acme` with programs that can be replaced, and a gateway
+    /// on each node.
     ///
     /// # Errors
     /// When it does not serve in the end.
-    pub fn replaceable(
-        dir: &Path,
-        (org, project): (&str, &str),
-        nodes: usize,
-        programs: Programs,
-    ) -> anyhow::Result<Self> {
+    pub fn replaceable(dir: &Path, nodes: usize) -> anyhow::Result<Self> {
+        let (org, project) = ("acme", "field");
+        let programs = dir.join("programs");
+        fs::create_dir(&programs).context("making a folder for programs")?;
+        let programs = Programs::new(&programs, Duration::from_secs(30))?;
         let root = dir.join("n1");
         let addresses = Addresses::free()?;
         init(&root, org, project, &addresses)?;

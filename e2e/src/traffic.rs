@@ -53,6 +53,28 @@ pub struct Tally {
     pub closed: usize,
 }
 
+impl Tally {
+    /// Says what happened.
+    ///
+    /// # Errors
+    /// When something failed, or nothing was asked.
+    #[expect(clippy::print_stderr, reason = "what is measured")]
+    pub fn nothing_failed(&self) -> anyhow::Result<()> {
+        let Self {
+            answered,
+            again,
+            failed,
+            open,
+            closed,
+        } = self;
+        eprintln!("{answered} answered, {again} of them sent again; {open} held, {closed} closed");
+        let some: Vec<_> = failed.iter().take(5).collect();
+        ensure!(failed.is_empty(), "{} failed: {some:#?}", failed.len());
+        ensure!(*answered > 0, "nothing was asked");
+        Ok(())
+    }
+}
+
 impl Traffic {
     /// Begins: so many silent HTTPS connections to the gateways, so many
     /// clients of the nats-servers, and so many requests a second.

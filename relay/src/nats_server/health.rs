@@ -181,23 +181,43 @@ impl Health {
         }
     }
 
+    /// Whether a relay could serve with this server.
+    ///
+    /// # Errors
+    /// Which demand is not met, as far as it answers.
+    pub async fn suits(&self) -> Result<(), Unmet> {
+        match self.ask::<Varz>("VARZ").await {
+            Some(varz) => demands::check(&varz, &self.store, self.is_node),
+            None => Ok(()),
+        }
+    }
+
     /// What the streams may take, in bytes, as the server runs.
     pub async fn storage(&self) -> Option<u64> {
         self.ask::<Varz>("VARZ").await?.storage()
     }
 
-    /// Has the server read its configuration again.
-    ///
-    /// # Errors
-    /// Why it goes on with the old one: some things change by a restart alone.
-    pub async fn reload(&self) -> Result<(), String> {
-        let answer = self.request("RELOAD").await;
-        let answer = answer.ok_or("it does not answer")?;
-        let answer: Reloaded =
-            serde_json::from_slice(&answer).map_err(|_| "its answer does not read".to_owned())?;
-        match answer.error {
+    /// Has the server read its configuration again; why it goes on with the old
+    /// one, where it does: some things change by a restart alone. Nothing when
+    /// it does not answer.
+    pub async fn reload(&self) -> Option<Result<(), String>> {
+        let answer: Reloaded = serde_json::from_slice(&self.request("RELOAD").await?).ok()?;
+        Some(match answer.error {
             None => Ok(()),
             Some(error) => Err(error.description),
+        })
+    }
+
+    /// The same, as often as it takes until it answers.
+    ///
+    /// # Errors
+    /// Why it goes on with the old one.
+    pub async fn reloaded(&self) -> Result<(), String> {
+        loop {
+            if let Some(answer) = self.reload().await {
+                return answer;
+            }
+            tokio::time::sleep(STARTING_INTERVAL).await;
         }
     }
 
