@@ -559,9 +559,7 @@ fn is_ready(running: &mut Running, path: &Path) -> anyhow::Result<()> {
     let started = Instant::now();
     let pid = running.pid()?.as_raw_nonzero().get();
     loop {
-        let announced = private_files::read_text(path, 4_096).ok();
-        let ready = announced.and_then(|text| serde_json::from_str::<Ready>(&text).ok());
-        if ready.is_some_and(|ready| i64::from(ready.pid) == i64::from(pid)) {
+        if Ready::read(path).is_some_and(|ready| i64::from(ready.pid) == i64::from(pid)) {
             return Ok(());
         }
         running.still_runs()?;

@@ -40,10 +40,7 @@ impl Nats {
         let Given { layout, config, .. } = *given;
         let readiness = &given.watched.readiness;
         let inherited = match given.handover.part().is_successor() {
-            true => {
-                let cluster = cluster.as_ref();
-                takeover::nats_server(binary, layout, config, cluster, readiness).await?
-            }
+            true => takeover::nats_server(given, binary, cluster.as_ref()).await?,
             false => None,
         };
         let file = match &inherited {

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use sotto_service::cluster::Cluster;
-use sotto_service::watch::Readiness;
 use sotto_service::{Layout, ServerConfig};
 
 use crate::cluster::Turn;
 use crate::nats_server::{Adopted, ConfigFile, Health, NatsBinary, Supervisor};
+use crate::serve::Given;
 
 /// How long a nats-server that runs may take to say how it is.
 const ASKING: Duration = Duration::from_secs(20);
@@ -75,12 +75,11 @@ pub struct Inherited {
 /// # Errors
 /// When it cannot be looked after.
 pub async fn nats_server(
+    given: &Given<'_>,
     binary: &NatsBinary,
-    layout: &Layout,
-    config: &ServerConfig,
     cluster: Option<&Cluster>,
-    readiness: &Readiness,
 ) -> Result<Option<Inherited>> {
+    let Given { layout, config, .. } = *given;
     let adopted = Supervisor::adopt(binary, layout).await?;
     let Some(Adopted {
         supervisor,
@@ -117,8 +116,12 @@ pub async fn nats_server(
         Err(why) => why,
     };
     if has_others {
+        let readiness = &given.watched.readiness;
         readiness.waits_for("this node's turn to start nats-server anew");
-        let turn = Turn::new(layout, config, readiness).comes().await;
+        let turn = Turn::new(layout, config, readiness).comes();
+        let turn = given.stop.run_until_cancelled(turn).await;
+        let turn = turn.context("it was to stop before it was this node's turn")?;
+        readiness.notices(None);
         tracing::info!("nats-server is started anew: {why:#}");
         supervisor.hand_over_and_stop().await;
         // Until the other nodes see for themselves that this one is away.

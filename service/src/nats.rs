@@ -2,6 +2,7 @@
 //! server's own authority, with the credentials of one account.
 
 mod credentials;
+pub mod demands;
 
 use std::path::Path;
 use std::time::Duration;

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sotto_jwt_accounts::grants::SYSTEM_INBOX;
+use sotto_service::nats::demands::{self, Varz};
 use sotto_service::nats::{self, Login, NatsError};
 use sotto_service::{Layout, ServerConfig};
 
-use super::demands::{self, Unmet, Varz};
 use super::disk;
 
 /// How often the server is asked, and how long it may take to answer.
@@ -35,6 +35,11 @@ pub struct Health {
     store: PathBuf,
     is_node: bool,
 }
+
+/// A demand that is not met.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("nats-server reports {0}: nothing is served until it reports what nats.conf says")]
+pub struct Unmet(demands::Unmet);
 
 /// What is wrong.
 #[derive(Debug)]
@@ -187,7 +192,7 @@ impl Health {
     /// Which demand is not met, as far as it answers.
     pub async fn suits(&self) -> Result<(), Unmet> {
         match self.ask::<Varz>("VARZ").await {
-            Some(varz) => demands::check(&varz, &self.store, self.is_node),
+            Some(varz) => self.check(&varz),
             None => Ok(()),
         }
     }
@@ -221,11 +226,19 @@ impl Health {
         }
     }
 
+    fn check(&self, varz: &Varz) -> Result<(), Unmet> {
+        let unmet = varz.unmet(Some(&self.store), self.is_node);
+        unmet
+            .into_iter()
+            .next()
+            .map_or(Ok(()), |first| Err(Unmet(first)))
+    }
+
     async fn ask_all(&self) -> Answered {
         let Some(varz) = self.ask::<Varz>("VARZ").await else {
             return Answered::Nothing;
         };
-        if let Err(unmet) = demands::check(&varz, &self.store, self.is_node) {
+        if let Err(unmet) = self.check(&varz) {
             return Answered::Unsuitable(unmet);
         }
         match self.ask::<Healthz>("HEALTHZ").await {
