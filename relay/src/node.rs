@@ -142,7 +142,7 @@ impl Node {
         match others {
             true => {
                 let turn = Turn::new(&self.layout, &self.config, &self.readiness);
-                let _ = tokio::time::timeout(TELLING, turn.is_taken()).await;
+                let _ = tokio::time::timeout(TELLING, turn.take_in_passing()).await;
                 supervisor.hand_over_and_stop().await;
             }
             false => supervisor.stop().await,

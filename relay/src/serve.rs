@@ -69,7 +69,7 @@ pub async fn serve(
         handover: &handover,
         stop: &stop,
     };
-    let mut nats = Nats::start(&given, &binary, cluster).await?;
+    let mut nats = Box::pin(Nats::start(&given, &binary, cluster)).await?;
     let mut lock = Some(lock);
     let served = Box::pin(run(&given, gateway, &mut nats, &mut lock)).await;
     watched.readiness.drains();

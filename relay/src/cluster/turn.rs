@@ -60,7 +60,7 @@ impl Turn {
         let mut told = None;
         let mut led = Instant::now();
         loop {
-            let Waits { why, leaderless } = match self.look().await {
+            let Waits { why, leaderless } = match Box::pin(self.look()).await {
                 Ok(turn) => return turn,
                 Err(waits) => waits,
             };
@@ -82,8 +82,8 @@ impl Turn {
 
     /// Takes the lock if it is free: whoever waits for a turn is to know that
     /// this node stops, which does not wait. It is not given back: it runs out.
-    pub async fn is_taken(mut self) {
-        match self.take().await {
+    pub async fn take_in_passing(mut self) {
+        match Box::pin(self.take()).await {
             Ok(Attempt::Taken(_)) => {}
             Ok(_) => tracing::warn!("this node stops while another node is away"),
             Err(error) => tracing::warn!("other nodes do not hear that this one stops: {error:#}"),
