@@ -25,10 +25,13 @@ use sotto_e2e::server::free_address;
 use sotto_e2e::session::Saying;
 use sotto_e2e::traffic::Traffic;
 use sotto_jwt_accounts::grants::RELAY_INBOX;
-use sotto_service::ServerConfig;
 use sotto_service::nats::{self, Login};
 use sotto_service::readiness::Ready;
+use sotto_service::{Layout, ServerConfig};
 use tokio::runtime::Runtime;
+
+/// What nats-server logs then.
+const HANDS_OVER: &str = "Entering lame duck mode";
 
 /// When nats-server was of no use, by its own log.
 #[derive(Debug)]
@@ -53,7 +56,7 @@ fn absences(cluster: &Cluster) -> Vec<Absence> {
         };
         let mut began = None;
         for line in log.lines() {
-            if line.contains("Entering lame duck mode") {
+            if line.contains(HANDS_OVER) {
                 began = Some(at(line));
             } else if line.contains("Server is ready")
                 && let Some(from) = began.take()
@@ -188,4 +191,32 @@ fn another_nats_server_comes_to_one_node_at_a_time() {
         let connects = |s: &Statistics| s.connects.load(Ordering::Relaxed);
         assert!(connects(&client.statistics()) > 1, "it was sent away");
     }
+}
+
+#[test]
+#[ignore = "a lock lasts a minute"]
+fn the_turn_of_a_node_that_was_killed_passes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::replaceable(folder.path(), 3).unwrap();
+    cluster.programs().unwrap().replace_nats_server().unwrap();
+    let layouts = [0, 1].map(|number| cluster.nodes()[number].layout().clone());
+    let hands_over = |layout: &Layout| {
+        let log = fs::read_to_string(layout.nats_log());
+        log.is_ok_and(|log| log.contains(HANDS_OVER))
+    };
+    let [one, two] = &layouts;
+    let before = cluster.nodes()[1].nats_server().unwrap();
+    hand_over(&one.relay_ready()).unwrap();
+    until("the first node's turn", || hands_over(one)).unwrap();
+    cluster.kill(0).unwrap();
+    cluster.start(0).unwrap();
+    hand_over(&two.relay_ready()).unwrap();
+    until("the second node's turn", || hands_over(two)).unwrap();
+    let is_new = || {
+        cluster.nodes()[1]
+            .nats_server()
+            .is_ok_and(|now| now != before)
+    };
+    until("its other nats-server", is_new).unwrap();
+    cluster.is_settled().unwrap();
 }
