@@ -10,8 +10,8 @@ use procfs::process::{Process, all_processes};
 use sotto_service::readiness::Ready;
 use sotto_service::{Layout, private_files};
 
-/// Longest file that says which process it is, in bytes.
-const FILE_MAX: u64 = 4_096;
+/// Longest file with nats-server's process, in bytes.
+const PID_FILE_MAX: u64 = 64;
 /// So many characters of a process' name are kept by the kernel.
 const NAME_MAX: usize = 15;
 
@@ -70,9 +70,7 @@ impl Programs {
 }
 
 fn ours(layout: &Layout, name: &str, ready: &Path) -> Option<Program> {
-    let announced = private_files::read_text(ready, FILE_MAX).ok();
-    let announced = announced.and_then(|text| serde_json::from_str::<Ready>(&text).ok());
-    let pid = announced.and_then(|ready| i32::try_from(ready.pid).ok());
+    let pid = Ready::read(ready).and_then(|ready| i32::try_from(ready.pid).ok());
     // A file of one that was killed may name a process of somebody else by now.
     let serving =
         pid.filter(|&pid| Process::new(pid).is_ok_and(|process| is_called(&process, name)));
@@ -94,7 +92,7 @@ fn starting(layout: &Layout, name: &str) -> Option<Program> {
 }
 
 fn nats_server(layout: &Layout) -> Option<Program> {
-    let pid = private_files::read_text(&layout.nats_pid(), FILE_MAX).ok()?;
+    let pid = private_files::read_text(&layout.nats_pid(), PID_FILE_MAX).ok()?;
     let process = Process::new(pid.trim().parse().ok()?).ok()?;
     let config = layout.nats_config();
     let command = process.cmdline().ok()?;

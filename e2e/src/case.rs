@@ -1,5 +1,7 @@
 //! What most tests begin with: a server, and alice in a room of her own.
 
+use std::path::Path;
+
 use anyhow::Context;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -88,6 +90,17 @@ pub fn text(lines: &[Value], name: &str) -> anyhow::Result<String> {
     value
         .map(str::to_owned)
         .with_context(|| format!("no `{name}` in {lines:?}"))
+}
+
+/// Alice with a room of her own, and bob in it; the room's id.
+///
+/// # Errors
+/// When anything of it is refused.
+pub fn two_people(folder: &Path, first_invite: &str) -> anyhow::Result<([Person; 2], String)> {
+    let person = |name: &str| Person::new(folder.join(name), PASSWORD);
+    let (alice, bob) = (person("alice")?, person("bob")?);
+    let room = meet(&alice, &bob, first_invite)?;
+    Ok(([alice, bob], room))
 }
 
 /// Alice, who comes by the org's first invitation, makes the room `barn` and

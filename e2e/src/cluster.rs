@@ -62,16 +62,16 @@ impl Cluster {
         Self::alone(dir, org, project)?.grown(dir, nodes)
     }
 
-    /// The same with programs that can be replaced, and a gateway on each node.
+    /// One of the org `acme` with programs that can be replaced, and a gateway
+    /// on each node.
     ///
     /// # Errors
     /// When it does not serve in the end.
-    pub fn replaceable(
-        dir: &Path,
-        (org, project): (&str, &str),
-        nodes: usize,
-        programs: Programs,
-    ) -> anyhow::Result<Self> {
+    pub fn replaceable(dir: &Path, nodes: usize) -> anyhow::Result<Self> {
+        let (org, project) = ("acme", "field");
+        let programs = dir.join("programs");
+        fs::create_dir(&programs).context("making a folder for programs")?;
+        let programs = Programs::new(&programs, Duration::from_secs(30))?;
         let root = dir.join("n1");
         let addresses = Addresses::free()?;
         init(&root, org, project, &addresses)?;
@@ -559,9 +559,7 @@ fn is_ready(running: &mut Running, path: &Path) -> anyhow::Result<()> {
     let started = Instant::now();
     let pid = running.pid()?.as_raw_nonzero().get();
     loop {
-        let announced = private_files::read_text(path, 4_096).ok();
-        let ready = announced.and_then(|text| serde_json::from_str::<Ready>(&text).ok());
-        if ready.is_some_and(|ready| i64::from(ready.pid) == i64::from(pid)) {
+        if Ready::read(path).is_some_and(|ready| i64::from(ready.pid) == i64::from(pid)) {
             return Ok(());
         }
         running.still_runs()?;

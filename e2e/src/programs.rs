@@ -123,6 +123,19 @@ fn rebuild(program: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(File::options().append(true).open(to)?.write_all(b"2")?)
 }
 
+/// Waits until something is so.
+///
+/// # Errors
+/// When it is not in the end.
+pub fn until(what: &str, done: impl Fn() -> bool) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while !done() {
+        ensure!(began.elapsed() < PATIENCE, "{what}");
+        thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
 /// Has the process that a ready file names hand over, and waits until that is
 /// done.
 ///

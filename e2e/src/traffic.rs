@@ -53,6 +53,28 @@ pub struct Tally {
     pub closed: usize,
 }
 
+impl Tally {
+    /// Says what happened.
+    ///
+    /// # Errors
+    /// When something failed, or nothing was asked.
+    #[expect(clippy::print_stderr, reason = "what is measured")]
+    pub fn nothing_failed(&self) -> anyhow::Result<()> {
+        let Self {
+            answered,
+            again,
+            failed,
+            open,
+            closed,
+        } = self;
+        eprintln!("{answered} answered, {again} of them sent again; {open} held, {closed} closed");
+        let some: Vec<_> = failed.iter().take(5).collect();
+        ensure!(failed.is_empty(), "{} failed: {some:#?}", failed.len());
+        ensure!(*answered > 0, "nothing was asked");
+        Ok(())
+    }
+}
+
 impl Traffic {
     /// Begins: so many silent HTTPS connections to the gateways, so many
     /// clients of the nats-servers, and so many requests a second.
@@ -68,9 +90,7 @@ impl Traffic {
     ) -> anyhow::Result<Self> {
         tls::install_provider();
         let runtime = Runtime::new().context("starting tokio")?;
-        let mut config = tls::client_config(layout)?;
-        config.alpn_protocols = vec![HTTP_1.to_vec()];
-        let connector = TlsConnector::from(Arc::new(config));
+        let connector = connector(layout)?;
         let held = runtime.block_on(async {
             let mut held = Vec::new();
             for &gateway in gateways.iter().cycle().take(connections) {
@@ -197,7 +217,30 @@ async fn ask_once(http: reqwest::Client, url: String) -> anyhow::Result<bool> {
     Ok(again)
 }
 
-/// A connection over which something was asked, and that is silent then.
+fn connector(layout: &Layout) -> anyhow::Result<TlsConnector> {
+    let mut config = tls::client_config(layout)?;
+    config.alpn_protocols = vec![HTTP_1.to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// So many connections to a gateway over which something was asked, and that
+/// are silent then.
+///
+/// # Errors
+/// When one is refused.
+pub async fn silent(
+    layout: &Layout,
+    gateway: SocketAddr,
+    count: usize,
+) -> anyhow::Result<Vec<TlsStream<TcpStream>>> {
+    let connector = connector(layout)?;
+    let mut held = Vec::with_capacity(count);
+    while held.len() < count {
+        held.push(hold(&connector, gateway).await?);
+    }
+    Ok(held)
+}
+
 async fn hold(
     connector: &TlsConnector,
     gateway: SocketAddr,

@@ -17,15 +17,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sotto_e2e::case::{PASSWORD, meet};
+use sotto_e2e::case::two_people;
 use sotto_e2e::cluster::Cluster;
 use sotto_e2e::conversation::{difference, history};
-use sotto_e2e::person::Person;
-use sotto_e2e::process::{self, PATIENCE, Running};
-use sotto_e2e::programs::{self, Programs, hand_over, reload};
+use sotto_e2e::process::{self, Running};
+use sotto_e2e::programs::{self, Programs, hand_over, reload, until};
 use sotto_e2e::server::free_address;
 use sotto_e2e::session::Saying;
-use sotto_e2e::traffic::{Tally, Traffic};
+use sotto_e2e::traffic::Traffic;
 use sotto_service::readiness::Ready;
 use sotto_service::{Layout, ServerConfig};
 use tempfile::TempDir;
@@ -77,7 +76,8 @@ impl Tunnel {
         };
         until("the tunnel", || {
             tunnel.ready().iter().all(|file| file.is_file())
-        });
+        })
+        .unwrap();
         tunnel
     }
 
@@ -91,29 +91,6 @@ impl Drop for Tunnel {
     fn drop(&mut self) {
         process::kill_all("sotto-tunnel", self.folder.path()).ok();
     }
-}
-
-fn until(what: &str, done: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !done() {
-        assert!(began.elapsed() < PATIENCE, "{what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Alice with a room of her own, and bob in it.
-fn people(folder: &Path, invite: &str) -> ([Person; 2], String) {
-    let person = |name: &str| Person::new(folder.join(name), PASSWORD).unwrap();
-    let (alice, bob) = (person("alice"), person("bob"));
-    let room = meet(&alice, &bob, invite).unwrap();
-    ([alice, bob], room)
-}
-
-fn replaceable(folder: &Path, nodes: usize) -> Cluster {
-    let programs = folder.join("programs");
-    fs::create_dir(&programs).unwrap();
-    let programs = Programs::new(&programs, Duration::from_secs(30)).unwrap();
-    Cluster::replaceable(folder, ("acme", "field"), nodes, programs).unwrap()
 }
 
 /// Replaces one program of a place, and has it hand over.
@@ -133,30 +110,16 @@ fn succeeded(ready: &Path) {
     let old = reload(ready).unwrap();
     until("a successor", || {
         Ready::read(ready).is_some_and(|ready| ready.pid != old)
-    });
+    })
+    .unwrap();
     let (ready, took) = (ready.display(), began.elapsed());
     eprintln!("{ready}: ready after {took:.2?}");
-}
-
-#[expect(clippy::print_stderr, reason = "what is measured")]
-fn nothing_failed(tally: &Tally) {
-    let Tally {
-        answered,
-        again,
-        failed,
-        open,
-        closed,
-    } = tally;
-    eprintln!("{answered} answered, {again} of them sent again; {open} held, {closed} closed");
-    let some: Vec<_> = failed.iter().take(5).collect();
-    assert!(failed.is_empty(), "{} failed: {some:#?}", failed.len());
-    assert!(*answered > 0);
 }
 
 #[test]
 fn every_program_of_three_nodes_is_replaced_and_nobody_notices() {
     let folder = tempfile::tempdir().unwrap();
-    let cluster = replaceable(folder.path(), 3);
+    let cluster = Cluster::replaceable(folder.path(), 3).unwrap();
     let programs = cluster.programs().unwrap();
     let layouts: Vec<Layout> = cluster
         .nodes()
@@ -168,7 +131,7 @@ fn every_program_of_three_nodes_is_replaced_and_nobody_notices() {
         .map(|l| ServerConfig::load(l).unwrap())
         .collect();
     let tunnel = Tunnel::before(&configs[0], programs);
-    let ([alice, bob], room) = people(folder.path(), &cluster.first_invite().unwrap());
+    let ([alice, bob], room) = two_people(folder.path(), &cluster.first_invite().unwrap()).unwrap();
     let servers: Vec<_> = cluster
         .nodes()
         .iter()
@@ -199,7 +162,7 @@ fn every_program_of_three_nodes_is_replaced_and_nobody_notices() {
     }
 
     let said = saying.stop().unwrap();
-    nothing_failed(&traffic.stop().unwrap());
+    traffic.stop().unwrap().nothing_failed().unwrap();
     for (node, before) in cluster.nodes().iter().zip(servers) {
         assert_eq!(node.nats_server().unwrap(), before, "nats-server goes on");
     }
@@ -214,7 +177,7 @@ fn every_program_of_three_nodes_is_replaced_and_nobody_notices() {
 #[test]
 fn a_successor_that_is_of_no_use_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let cluster = replaceable(folder.path(), 1);
+    let cluster = Cluster::replaceable(folder.path(), 1).unwrap();
     let programs = cluster.programs().unwrap();
     let layout = cluster.nodes()[0].layout();
     let config = ServerConfig::load(layout).unwrap();
@@ -248,7 +211,7 @@ fn a_successor_that_is_of_no_use_changes_nothing() {
         let never = script(&format!("touch {}; exec sleep 600", started.display()));
         programs.put("n1", name, &never).unwrap();
         reload(ready).unwrap();
-        until("the successor's start", || started.is_file());
+        until("the successor's start", || started.is_file()).unwrap();
         fs::remove_file(&started).unwrap();
         assert_eq!(Ready::read(ready).unwrap().pid, before);
 
@@ -259,28 +222,30 @@ fn a_successor_that_is_of_no_use_changes_nothing() {
         reload(ready).unwrap();
         until("a successor", || {
             Ready::read(ready).is_some_and(|ready| ready.pid != before)
-        });
+        })
+        .unwrap();
         let successor = Ready::read(ready).unwrap().pid;
         process::kill(rustix::process::Pid::from_raw(successor as i32).unwrap()).unwrap();
         until("the predecessor", || {
             Ready::read(ready).is_some_and(|ready| ready.pid == before)
-        });
+        })
+        .unwrap();
 
         // And one that goes on.
         let handed = hand_over(ready).unwrap();
         assert!(programs::runs(handed.pid));
     }
-    nothing_failed(&traffic.stop().unwrap());
+    traffic.stop().unwrap().nothing_failed().unwrap();
     assert_eq!(cluster.nodes()[0].nats_server().unwrap(), server);
 }
 
 #[test]
 fn another_nats_server_is_started_by_the_successor() {
     let folder = tempfile::tempdir().unwrap();
-    let cluster = replaceable(folder.path(), 1);
+    let cluster = Cluster::replaceable(folder.path(), 1).unwrap();
     let programs = cluster.programs().unwrap();
     let node = &cluster.nodes()[0];
-    let ([alice, bob], room) = people(folder.path(), &cluster.first_invite().unwrap());
+    let ([alice, bob], room) = two_people(folder.path(), &cluster.first_invite().unwrap()).unwrap();
     let before = node.nats_server().unwrap();
     hand_over(&node.layout().relay_ready()).unwrap();
     assert_eq!(node.nats_server().unwrap(), before);

@@ -305,9 +305,8 @@ pub fn issue_credentials(layout: &Layout, keys: &KeyStore, org: &OrgName) -> any
 
 /// Whether the process that announced itself as the relay is still there.
 pub(crate) fn relay_runs(layout: &Layout) -> bool {
-    let text = private_files::read_text(&layout.relay_ready(), FILE_MAX).ok();
-    let ready = text.and_then(|text| serde_json::from_str::<Ready>(&text).ok());
-    ready.is_some_and(|ready| Path::new("/proc").join(ready.pid.to_string()).exists())
+    Ready::read(&layout.relay_ready())
+        .is_some_and(|ready| Path::new("/proc").join(ready.pid.to_string()).exists())
 }
 
 fn org_config((name, project): (&OrgName, &ProjectName)) -> OrgConfig {

@@ -10,7 +10,7 @@ use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use axum_server::{AddrListener, Address, Handle, Server};
 use hyper_util::rt::TokioTimer;
 use sotto_service::handover::{Ending, Handover, Listener};
-use sotto_service::watch::{Loopback, Readiness, Watch, WatchError, without_nats};
+use sotto_service::watch::{Connections, Loopback, Readiness, Watch, WatchError};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -73,12 +73,15 @@ impl Watched {
     /// The gateway serves whenever NATS and the directory of every org are there.
     pub fn serve(&self, gateway: Arc<Gateway>) {
         self.figures.serve(Arc::clone(&gateway));
-        self.readiness.serves(move || missing(&gateway));
+        let clients = gateway.orgs().map(|org| org.client().clone());
+        let connections = Connections::of(clients.collect());
+        self.readiness
+            .serves(move || missing(&gateway, &connections));
     }
 }
 
-fn missing(gateway: &Gateway) -> Vec<String> {
-    let mut missing = without_nats(gateway.orgs().map(|org| org.client()));
+fn missing(gateway: &Gateway, connections: &Connections) -> Vec<String> {
+    let mut missing = connections.missing();
     let orgs = gateway.orgs();
     let unread = orgs.filter(|org| org.directory().log().state().is_err());
     missing.extend(unread.map(|org| format!("the directory of {} cannot be read", org.name())));

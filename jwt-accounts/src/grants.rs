@@ -6,8 +6,8 @@
 //! subject, so with it a device could read every room of a stream.
 
 use sotto_proto::{
-    DIRECTORY_STREAM, DIRECTORY_SUBJECT, DeviceId, INBOX_STREAM, SUBMISSIONS, Shard, Subject,
-    Submission, blob_stream, limits, mail_stream, reply_prefix,
+    DIRECTORY_STREAM, DIRECTORY_SUBJECT, DeviceId, INBOX_STREAM, LOCK_STREAM, LOCK_STREAM_SUBJECTS,
+    SUBMISSIONS, Shard, Subject, Submission, blob_stream, limits, mail_stream, reply_prefix,
 };
 
 use crate::claims::{ConnectionType, Limit, Permissions, Rights, Subjects};
@@ -80,17 +80,19 @@ pub fn device(device: DeviceId, rooms: &[RoomAccess]) -> Rights {
 }
 
 /// What a relay may do in the org's account: keep and read its streams, the
-/// directory's among them, store in them what devices submit, and delete what
-/// every device of a room has. It cannot write to the directory.
+/// directory's among them, store in them what devices submit, delete what every
+/// device of a room has, and agree with other relays on locks. It cannot write
+/// to the directory.
 pub fn relay(shards: u8) -> Rights {
     let mut publish = vec!["$JS.API.INFO".to_owned()];
     publish.extend(STORED.map(str::to_owned));
+    publish.push(LOCK_STREAM_SUBJECTS.to_owned());
     let shards = (0..shards).map(Shard);
     // What every device of a room has is deleted there.
     let purged = shards.clone().map(mail_stream);
     publish.extend(purged.map(|stream| format!("$JS.API.STREAM.PURGE.{stream}")));
     let mail_and_blobs = shards.flat_map(|shard| [mail_stream(shard), blob_stream(shard)]);
-    let others = [INBOX_STREAM, DIRECTORY_STREAM].map(str::to_owned);
+    let others = [INBOX_STREAM, DIRECTORY_STREAM, LOCK_STREAM].map(str::to_owned);
     for stream in mail_and_blobs.chain(others) {
         publish.extend(keep_and_read(&stream));
     }

@@ -21,9 +21,9 @@ pub use ids::{
 };
 pub use links::{DeviceLink, GatewayAddress, InviteLink, LinkError};
 pub use subjects::{
-    DIRECTORY_STREAM, DIRECTORY_SUBJECT, INBOX_STREAM, INBOX_STREAM_SUBJECTS, RoomAddress,
-    SUBMISSIONS, Subject, SubjectError, Submission, blob_stream, blob_stream_subjects, mail_stream,
-    mail_stream_subjects, reply_prefix,
+    DIRECTORY_STREAM, DIRECTORY_SUBJECT, INBOX_STREAM, INBOX_STREAM_SUBJECTS, LOCK_STREAM,
+    LOCK_STREAM_SUBJECTS, NATS_SERVER_LOCK, RoomAddress, SUBMISSIONS, Subject, SubjectError,
+    Submission, blob_stream, blob_stream_subjects, mail_stream, mail_stream_subjects, reply_prefix,
 };
 pub use titles::{Title, TitleError, Unfit, skeleton};
 

@@ -14,6 +14,12 @@ pub const DIRECTORY_SUBJECT: &str = "directory";
 pub const INBOX_STREAM: &str = "INBOX";
 /// What [`INBOX_STREAM`] captures.
 pub const INBOX_STREAM_SUBJECTS: &str = "inbox.*";
+/// Keeps who of the relays has which lock.
+pub const LOCK_STREAM: &str = "LOCKS";
+/// What [`LOCK_STREAM`] captures.
+pub const LOCK_STREAM_SUBJECTS: &str = "lock.*";
+/// Who may stop its nats-server on purpose.
+pub const NATS_SERVER_LOCK: &str = "lock.nats-server";
 /// First token of what streams republish after storing.
 const LIVE: &str = "live";
 /// First token of what devices ask relays to store.

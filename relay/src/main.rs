@@ -18,6 +18,7 @@ mod nats_server;
 mod node;
 mod org;
 mod quota;
+mod renewal;
 mod serve;
 mod streams;
 mod takeover;

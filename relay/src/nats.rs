@@ -1,23 +1,29 @@
-//! nats-server, and this relay's part as a node: started, stopped, and left to
-//! another relay together.
+//! nats-server, and this relay's part as a node: started, looked after, stopped,
+//! and left to another relay together.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use sotto_service::cluster::Cluster;
-use sotto_service::watch::NO_NATS;
+use sotto_service::watch::{NO_NATS, Readiness};
 use sotto_service::{Layout, ServerConfig};
 
 use crate::cluster::adoption;
-use crate::nats_server::{ConfigFile, NatsBinary, Supervisor};
-use crate::node::Node;
+use crate::nats_server::{ConfigFile, Finding, Health, NatsBinary, Supervisor};
+use crate::node::{Node, Work};
+use crate::renewal::{Renewal, Step};
 use crate::serve::Given;
-use crate::takeover;
+use crate::takeover::{self, Inherited};
 
 /// What a relay looks after.
 pub struct Nats {
-    /// nats-server.
-    pub supervisor: Supervisor,
     /// This node, when the server is one.
     pub node: Option<Node>,
+    supervisor: Supervisor,
+    renewal: Renewal,
+    /// It is to read its configuration again.
+    reload: bool,
+    layout: Layout,
+    config: ServerConfig,
+    readiness: Readiness,
     file: ConfigFile,
 }
 
@@ -33,53 +39,143 @@ impl Nats {
     ) -> Result<Self> {
         let Given { layout, config, .. } = *given;
         let readiness = &given.watched.readiness;
-        let running = match given.handover.part().is_successor() {
-            true => takeover::nats_server(binary, layout, config, cluster.as_ref()).await?,
+        let inherited = match given.handover.part().is_successor() {
+            true => takeover::nats_server(given, binary, cluster.as_ref()).await?,
             false => None,
         };
-        let (running, file) = match running {
-            Some((supervisor, file)) => (Some(supervisor), file),
+        let file = match &inherited {
+            Some(inherited) => inherited.file,
             None => {
                 adoption::put_back(layout)?;
                 let file = ConfigFile::new(layout)?;
                 file.write(layout, config, cluster.as_ref())?;
-                (None, file)
+                file
             }
         };
         let mut node = match cluster {
             Some(cluster) => Some(Node::start(given, cluster, file, binary).await?),
             None => None,
         };
-        let supervisor = match running {
-            Some(supervisor) => supervisor,
+        let (supervisor, outdated) = match inherited {
+            Some(Inherited {
+                supervisor,
+                outdated,
+                ..
+            }) => (supervisor, outdated),
             None => {
                 if let Some(node) = &mut node {
                     readiness.waits_for("the other nodes have more");
                     node.hold_back(binary, given.stop).await?;
                 }
                 readiness.waits_for(NO_NATS);
-                Supervisor::start(binary, layout).await?
+                (Supervisor::start(binary, layout).await?, None)
             }
         };
         Ok(Self {
+            renewal: match outdated {
+                Some(_) => Renewal::at_turn(layout, config, readiness),
+                None => Renewal::Done,
+            },
+            reload: false,
+            layout: layout.clone(),
+            config: config.clone(),
+            readiness: readiness.clone(),
             supervisor,
             node,
             file,
         })
     }
 
+    /// Does what there is to do while a relay starts. May be dropped at any time
+    /// and called again.
+    ///
+    /// # Errors
+    /// Always: what failed without which nothing can be started.
+    pub async fn starts(&mut self) -> Result<()> {
+        loop {
+            // A node that starts may need others before it is healthy, and to be
+            // told of them.
+            let reloaded = reloaded_over_its_own(&self.layout, &self.config, self.node.is_some());
+            tokio::select! {
+                why = self.supervisor.ended() => bail!("nats-server does not start: {why}"),
+                work = work_of(&mut self.node) => self.reload |= work? == Work::Reload,
+                reloaded = reloaded, if self.reload => self.reloaded(reloaded?),
+            }
+        }
+    }
+
+    /// Does what there is to do next while a relay serves. May be dropped at any
+    /// time and called again.
+    ///
+    /// # Errors
+    /// When the relay must not go on.
+    pub async fn work(&mut self, health: &Health) -> Result<()> {
+        tokio::select! {
+            () = self.supervisor.restarted() => self.renewal.restarted()?,
+            work = work_of(&mut self.node) => self.reload |= work? == Work::Reload,
+            reloaded = health.reloaded(), if self.reload => self.reloaded(reloaded),
+            step = self.renewal.step(health) => match step? {
+                Step::HandOver => self.hand_over()?,
+                Step::Served => self.renewal.done(&self.readiness).await,
+            },
+            finding = health.watch() => match finding {
+                Finding::Sick(why) => {
+                    tracing::error!(why, "nats-server is sick: it is killed");
+                    self.supervisor.kill();
+                }
+                Finding::Unsuitable(unmet) => return Err(unmet.into()),
+            },
+        }
+        Ok(())
+    }
+
+    /// nats-server has read its configuration again, or says what it takes only
+    /// at a start.
+    fn reloaded(&mut self, reloaded: Result<(), String>) {
+        self.reload = false;
+        if let Err(why) = reloaded {
+            tracing::warn!(why, "nats-server goes on with the settings that it has");
+            self.is_outdated();
+        }
+    }
+
+    /// nats-server is to be started anew: at this node's turn. A server alone is
+    /// started anew by whoever runs it, when it suits them.
+    fn is_outdated(&mut self) {
+        if self.node.is_some() && matches!(self.renewal, Renewal::Done) {
+            self.renewal = Renewal::at_turn(&self.layout, &self.config, &self.readiness);
+        }
+    }
+
+    /// It is this node's turn. The next process has what room there is now.
+    fn hand_over(&mut self) -> Result<()> {
+        let cluster = Cluster::load(&self.layout)?;
+        self.file = ConfigFile::new(&self.layout)?;
+        self.file
+            .write(&self.layout, &self.config, cluster.as_ref())?;
+        if let Some(node) = &mut self.node {
+            node.writes(self.file);
+        }
+        tracing::info!("it is this node's turn: nats-server hands over");
+        self.supervisor.hand_over();
+        Ok(())
+    }
+
     /// Goes on after a successor that ended, whatever that one did.
     ///
     /// # Errors
     /// When nats-server does not start.
-    pub async fn resume(&mut self, layout: &Layout, config: &ServerConfig) -> Result<()> {
-        let cluster = Cluster::load(layout)?;
-        self.file.write(layout, config, cluster.as_ref())?;
+    pub async fn resume(&mut self) -> Result<()> {
+        let cluster = Cluster::load(&self.layout)?;
+        self.file
+            .write(&self.layout, &self.config, cluster.as_ref())?;
         if let Some(node) = &mut self.node {
             node.resume().await?;
         }
-        self.supervisor.resume().await?;
-        self.supervisor.reload();
+        if !self.supervisor.resume().await? {
+            self.is_outdated();
+        }
+        self.reload = true;
         Ok(())
     }
 
@@ -98,4 +194,22 @@ impl Nats {
             node.leave();
         }
     }
+}
+
+/// Waits for what there is to do as a node; for ever on a server alone.
+async fn work_of(node: &mut Option<Node>) -> Result<Work> {
+    match node {
+        Some(node) => node.work().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Over a connection that is made for it.
+async fn reloaded_over_its_own(
+    layout: &Layout,
+    config: &ServerConfig,
+    is_node: bool,
+) -> Result<Result<(), String>> {
+    let health = Health::connect(layout, config, is_node).await?;
+    Ok(health.reloaded().await)
 }

@@ -9,7 +9,6 @@ mod accounts;
 mod binary;
 mod carried;
 mod config;
-mod demands;
 mod disk;
 mod health;
 mod orphan;

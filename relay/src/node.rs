@@ -2,22 +2,29 @@
 //! nats-server's configuration anew when the nodes change, and keeps a node
 //! that is alone company.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use sotto_service::cluster::{Cluster, Members};
+use sotto_service::watch::Readiness;
 use sotto_service::{Layout, ServerConfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::hold_back;
-use crate::cluster::{Group, Growth, Membership};
+use crate::cluster::{Group, Growth, Membership, Turn};
 use crate::nats_server::{ConfigFile, NatsAccounts, NatsBinary, Supervisor};
 use crate::nats_server::{peer_state, write_witness};
 use crate::serve::Given;
+
+/// How long a node that stops tries to tell the others so.
+const TELLING: Duration = Duration::from_secs(3);
 
 /// This node.
 pub struct Node {
     layout: Layout,
     config: ServerConfig,
+    readiness: Readiness,
     file: ConfigFile,
     membership: Membership,
     members: watch::Receiver<Members>,
@@ -60,6 +67,7 @@ impl Node {
         Ok(Self {
             layout: layout.clone(),
             config: config.clone(),
+            readiness: given.watched.readiness.clone(),
             file,
             members: membership.members(),
             group: membership.group(),
@@ -117,7 +125,14 @@ impl Node {
         self.membership.growth()
     }
 
+    /// Writes the configuration of another run of nats-server from now on.
+    pub fn writes(&mut self, file: ConfigFile) {
+        self.file = file;
+    }
+
     /// Stops nats-server: with other nodes there, it hands over to them first.
+    /// Whose turn it is does not matter: who stops a machine is not kept
+    /// waiting. But they are told.
     pub async fn stop(self, supervisor: Supervisor) {
         let others = self
             .group
@@ -125,7 +140,11 @@ impl Node {
             .as_ref()
             .is_some_and(|group| group.size > 1);
         match others {
-            true => supervisor.hand_over_and_stop().await,
+            true => {
+                let turn = Turn::new(&self.layout, &self.config, &self.readiness);
+                let _ = tokio::time::timeout(TELLING, turn.take_in_passing()).await;
+                supervisor.hand_over_and_stop().await;
+            }
             false => supervisor.stop().await,
         }
         if let Some(witness) = self.witness {
@@ -143,10 +162,10 @@ impl Node {
     /// # Errors
     /// When the witness does not start.
     pub async fn resume(&mut self) -> Result<()> {
-        match &mut self.witness {
-            Some(witness) => Ok(witness.resume().await?),
-            None => Ok(()),
+        if let Some(witness) = &mut self.witness {
+            witness.resume().await?;
         }
+        Ok(())
     }
 
     /// Leaves what runs to another relay. The node was not stopped by that.
@@ -162,16 +181,6 @@ impl Node {
         self.file
             .write(&self.layout, &self.config, cluster.as_ref())?;
         Ok(Work::Reload)
-    }
-}
-
-impl Work {
-    /// Does it.
-    pub fn apply(self, supervisor: &Supervisor) {
-        match self {
-            Self::Nothing => {}
-            Self::Reload => supervisor.reload(),
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use ed25519_dalek::VerifyingKey;
 use sotto_proto::signed::public_key;
@@ -14,15 +14,14 @@ use sotto_service::handover::{Ending, Handover, Phase};
 use sotto_service::logging::LogFilter;
 use sotto_service::private_files;
 use sotto_service::readiness::Announcement;
-use sotto_service::watch::{Readiness, Watch, without_nats};
+use sotto_service::watch::{Connections, Readiness, Watch};
 use sotto_service::{Layout, ServerConfig, awaiting_leaders, tls};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{Metrics, RelayFigures};
 use crate::nats::Nats;
-use crate::nats_server::{Finding, Health, NatsBinary};
-use crate::node::{Node, Work};
+use crate::nats_server::{Health, NatsBinary};
 use crate::org;
 use crate::takeover::Lock;
 
@@ -70,7 +69,7 @@ pub async fn serve(
         handover: &handover,
         stop: &stop,
     };
-    let mut nats = Nats::start(&given, &binary, cluster).await?;
+    let mut nats = Box::pin(Nats::start(&given, &binary, cluster)).await?;
     let mut lock = Some(lock);
     let served = Box::pin(run(&given, gateway, &mut nats, &mut lock)).await;
     watched.readiness.drains();
@@ -119,15 +118,14 @@ async fn run(
     nats: &mut Nats,
     lock: &mut Option<Lock>,
 ) -> Result<()> {
-    let Given { layout, config, .. } = *given;
+    let config = given.config;
     let starting = start(given, gateway, nats.node.is_some());
     tokio::pin!(starting);
     let serving = loop {
         tokio::select! {
             serving = &mut starting => break serving?,
-            why = nats.supervisor.ended() => bail!("nats-server does not start: {why}"),
+            failed = nats.starts() => failed?,
             () = given.stop.cancelled() => return Ok(()),
-            work = work_of(&mut nats.node) => work?.apply(&nats.supervisor),
         }
     };
     tracing::info!(orgs = config.orgs.len(), "serving");
@@ -156,21 +154,12 @@ async fn run(
         tokio::select! {
             ending = &mut ends => break Ok(ending),
             phase = part.changed() => if phase == Phase::Alone
-                && let Err(error) = nats.resume(layout, config).await
+                && let Err(error) = nats.resume().await
             {
                 break Err(error);
             },
-            () = nats.supervisor.restarted(), if is_alone => {}
-            work = work_of(&mut nats.node), if is_alone => match work {
-                Ok(work) => work.apply(&nats.supervisor),
-                Err(error) => break Err(error),
-            },
-            finding = health.watch(), if is_alone => match finding {
-                Finding::Sick(why) => {
-                    tracing::error!(why, "nats-server is sick: it is killed");
-                    nats.supervisor.kill();
-                }
-                Finding::Unsuitable(unmet) => break Err(unmet.into()),
+            worked = nats.work(&health), if is_alone => if let Err(error) = worked {
+                break Err(error);
             },
             Some(ended) = services.join_next() => break Err(why(ended)),
         }
@@ -197,14 +186,6 @@ fn why(ended: Result<Result<(), org::Ended>, JoinError>) -> anyhow::Error {
         Ok(Ok(())) => anyhow!("serving an org ended"),
         Ok(Err(ended)) => ended.into(),
         Err(error) => anyhow!(error).context("serving an org failed"),
-    }
-}
-
-/// Waits for what there is to do as a node; for ever on a server alone.
-async fn work_of(node: &mut Option<Node>) -> Result<Work> {
-    match node {
-        Some(node) => node.work().await,
-        None => std::future::pending().await,
     }
 }
 
@@ -240,7 +221,8 @@ impl Watched {
         self.figures.serve(directories.collect());
         let mut clients = vec![health.client().clone()];
         clients.extend(orgs.iter().map(|org| org.client.clone()));
-        self.readiness.serves(move || without_nats(&clients));
+        let connections = Connections::of(clients);
+        self.readiness.serves(move || connections.missing());
     }
 }
 

@@ -11,15 +11,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use sotto_service::cluster::Cluster;
-use sotto_service::private_files;
 use sotto_service::{Layout, ServerConfig};
 
+use crate::cluster::Turn;
 use crate::nats_server::{Adopted, ConfigFile, Health, NatsBinary, Supervisor};
+use crate::serve::Given;
 
 /// How long a nats-server that runs may take to say how it is.
 const ASKING: Duration = Duration::from_secs(20);
-/// Longest `nats.conf`, in bytes.
-const FILE_MAX: u64 = 16 * 1024 * 1024;
 
 /// The lock.
 #[derive(Debug)]
@@ -57,18 +56,30 @@ impl Lock {
     }
 }
 
-/// The nats-server of the predecessor, if its program and its settings are
-/// those that this relay would give it, and what its configuration is written
-/// with. Otherwise it is stopped: a node hands over to the others first.
+/// The nats-server of a predecessor.
+pub struct Inherited {
+    /// Looks after it.
+    pub supervisor: Supervisor,
+    /// What its configuration is written with.
+    pub file: ConfigFile,
+    /// Why it is to be started anew when it is this node's turn; nothing when
+    /// its program and its settings are those that this relay gives it.
+    pub outdated: Option<String>,
+}
+
+/// The nats-server of the predecessor, when this relay can go on with it. One
+/// that it cannot go on with is stopped, as one of a server alone is that has
+/// another program or other settings: a node waits for its turn first, while
+/// its predecessor serves.
 ///
 /// # Errors
 /// When it cannot be looked after.
 pub async fn nats_server(
+    given: &Given<'_>,
     binary: &NatsBinary,
-    layout: &Layout,
-    config: &ServerConfig,
     cluster: Option<&Cluster>,
-) -> Result<Option<(Supervisor, ConfigFile)>> {
+) -> Result<Option<Inherited>> {
+    let Given { layout, config, .. } = *given;
     let adopted = Supervisor::adopt(binary, layout).await?;
     let Some(Adopted {
         supervisor,
@@ -77,49 +88,74 @@ pub async fn nats_server(
     else {
         return Ok(None);
     };
-    let suits = match is_current {
-        true => {
-            let asked = tokio::time::timeout(ASKING, configure(layout, config, cluster)).await;
-            asked.unwrap_or_else(|_| Err(anyhow!("it does not answer")))
-        }
-        false => Err(anyhow!("its program is another one")),
-    };
-    match suits {
-        Ok(file) => {
-            tracing::info!("nats-server goes on as it is");
-            Ok(Some((supervisor, file)))
-        }
-        Err(why) => {
-            tracing::info!("nats-server is started anew: {why:#}");
-            match cluster.is_some_and(|cluster| cluster.others().next().is_some()) {
-                true => supervisor.hand_over_and_stop().await,
-                false => supervisor.stop().await,
+    let has_others = cluster.is_some_and(|cluster| cluster.others().next().is_some());
+    let asked = tokio::time::timeout(ASKING, configure(layout, config, cluster)).await;
+    let asked = asked.unwrap_or_else(|_| Err(anyhow!("it does not answer")));
+    let why = match asked {
+        Ok((file, refused)) => {
+            let outdated = match is_current {
+                true => refused,
+                false => Some("its program is another one".to_owned()),
+            };
+            match outdated {
+                Some(why) if !has_others => anyhow!(why),
+                outdated => {
+                    let until = match outdated {
+                        Some(_) => " until it is this node's turn",
+                        None => "",
+                    };
+                    tracing::info!(outdated, "nats-server goes on as it is{until}");
+                    return Ok(Some(Inherited {
+                        supervisor,
+                        file,
+                        outdated,
+                    }));
+                }
             }
-            Ok(None)
         }
+        Err(why) => why,
+    };
+    if has_others {
+        let readiness = &given.watched.readiness;
+        readiness.waits_for("this node's turn to start nats-server anew");
+        let turn = Turn::new(layout, config, readiness).comes();
+        let turn = given.stop.run_until_cancelled(turn).await;
+        let turn = turn.context("it was to stop before it was this node's turn")?;
+        readiness.notices(None);
+        tracing::info!("nats-server is started anew: {why:#}");
+        supervisor.hand_over_and_stop().await;
+        // Until the other nodes see for themselves that this one is away.
+        drop(turn);
+    } else {
+        tracing::info!("nats-server is started anew: {why:#}");
+        supervisor.stop().await;
     }
+    Ok(None)
 }
 
-/// Has a nats-server that runs take the configuration that this relay gives it.
+/// Has a nats-server that runs take the configuration that this relay gives it;
+/// also why it goes on with another one.
+///
+/// # Errors
+/// When it is not one with which this relay could serve.
 async fn configure(
     layout: &Layout,
     config: &ServerConfig,
     cluster: Option<&Cluster>,
-) -> Result<ConfigFile> {
+) -> Result<(ConfigFile, Option<String>)> {
     let health = Health::connect(layout, config, cluster.is_some()).await?;
+    health.suits().await?;
     let storage = health.storage().await;
     let file = ConfigFile::of_running(storage.context("it does not say how much it may store")?);
-    let read = || private_files::read_text(&layout.nats_config(), FILE_MAX);
-    let before = read()?;
     file.write(layout, config, cluster)?;
-    if read()? != before {
-        health.reload().await.map_err(anyhow::Error::msg)?;
-    }
-    Ok(file)
+    // Also when the file is as it was: an earlier relay may have been refused.
+    Ok((file, health.reloaded().await.err()))
 }
 
 #[cfg(test)]
 mod tests {
+    use sotto_service::private_files;
+
     use super::*;
 
     #[test]

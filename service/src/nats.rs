@@ -2,10 +2,12 @@
 //! server's own authority, with the credentials of one account.
 
 mod credentials;
+pub mod demands;
 
 use std::path::Path;
 use std::time::Duration;
 
+use async_nats::client::SetServerPoolErrorKind;
 use async_nats::{Client, ConnectOptions, Event};
 
 use crate::cluster::{Cluster, ClusterError};
@@ -16,6 +18,8 @@ use credentials::CredentialsFile;
 
 /// How long the first connection is tried for.
 const FIRST_CONNECTION: Duration = Duration::from_secs(30);
+/// How often it is looked who the nodes are.
+const NODES: Duration = Duration::from_secs(2);
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
@@ -102,7 +106,7 @@ pub async fn connect_bounded(
 }
 
 /// As [`connect`], to this machine or, while it does not answer, to any other
-/// node of the cluster as it is known now.
+/// node of the cluster, whoever is one by then.
 ///
 /// # Errors
 /// As [`connect`].
@@ -111,11 +115,38 @@ pub async fn connect_to_any(
     config: &ServerConfig,
     login: Login<'_>,
 ) -> Result<Client, NatsError> {
+    let urls = urls(layout, config)?;
+    let client = connect_to(layout, urls.clone(), login, Queues::default()).await?;
+    tokio::spawn(follow(client.clone(), layout.clone(), config.clone(), urls));
+    Ok(client)
+}
+
+fn urls(layout: &Layout, config: &ServerConfig) -> Result<Vec<String>, ClusterError> {
     let mut urls = vec![config.local_nats_url()];
     if let Some(cluster) = Cluster::load(layout)? {
         urls.extend(cluster.others().map(|node| node.nats_url.clone()));
     }
-    connect_to(layout, urls, login, Queues::default()).await
+    Ok(urls)
+}
+
+/// Tells a client of the nodes as they change, until it is closed for good.
+async fn follow(client: Client, layout: Layout, config: ServerConfig, mut known: Vec<String>) {
+    loop {
+        tokio::time::sleep(NODES).await;
+        let now = match urls(&layout, &config) {
+            Ok(now) if now != known => now,
+            Ok(_) => continue,
+            Err(error) => {
+                tracing::debug!(%error, "the nodes are not known");
+                continue;
+            }
+        };
+        match client.set_server_pool(now.as_slice()).await {
+            Ok(()) => known = now,
+            Err(error) if error.kind() == SetServerPoolErrorKind::Send => return,
+            Err(error) => tracing::warn!(%error, "a connection does not learn of other nodes"),
+        }
+    }
 }
 
 async fn connect_to(

@@ -4,6 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use sotto_e2e::tap::Crowd;
+use sotto_e2e::traffic;
+use sotto_service::ServerConfig;
 use tokio::time::sleep;
 
 use super::Load;
@@ -23,8 +25,10 @@ pub(super) async fn measure(
     stage.cpu()?.note(before, WATCH, "idle server", figures);
 
     let org = "acme".parse()?;
-    let crowd = Crowd::new(stage.layout()?, &org)?;
+    let layout = stage.layout()?.clone();
+    let crowd = Crowd::new(&layout, &org)?;
     let nats = stage.nats()?.as_raw_nonzero().to_string();
+    note_memory(stage, "without clients", figures)?;
     let memory = || anyhow::Ok((memory_mib(&nats, "VmRSS")?, memory_mib("self", "VmRSS")?));
     let (server_before, client_before) = memory()?;
     let mut connections = Vec::new();
@@ -39,6 +43,12 @@ pub(super) async fn measure(
     }
     sleep(Duration::from_secs(2)).await;
     let (server, client) = memory()?;
+    // A device has one to its gateway, too, for a while after it has asked.
+    let gateway = ServerConfig::load(&layout)?.gateway.listen;
+    let held = traffic::silent(&layout, gateway, connections.len()).await?;
+    let when = format!("with {} clients", held.len());
+    note_memory(stage, &when, figures)?;
+    drop(held);
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     let each = |mib: f64| mib * 1_024.0 / connections.len() as f64;
     let what = format!("of {} idle connections, each", connections.len());
@@ -62,5 +72,15 @@ pub(super) async fn measure(
         "",
         None,
     );
+    Ok(())
+}
+
+/// Notes what each of the server's programs takes.
+fn note_memory(stage: &Stage, when: &str, figures: &mut Figures) -> anyhow::Result<()> {
+    for name in ["sotto-relay", "sotto-gateway", "nats-server"] {
+        let pid = stage.process(name)?.as_raw_nonzero().to_string();
+        let memory = memory_mib(&pid, "VmRSS")?;
+        figures.note(format!("memory {when}: {name}"), memory, "MiB", None);
+    }
     Ok(())
 }

@@ -130,8 +130,14 @@ impl Stage {
 
     /// The process of nats-server; of several nodes, the first's.
     pub(super) fn nats(&self) -> anyhow::Result<Pid> {
-        let found = process::find("nats-server", self.layout()?.root())?;
-        found.context("nats-server is gone")
+        self.process("nats-server")
+    }
+
+    /// The process of one of the server's programs; of several nodes, the
+    /// first's.
+    pub(super) fn process(&self, name: &str) -> anyhow::Result<Pid> {
+        let found = process::find(name, self.layout()?.root())?;
+        found.with_context(|| format!("{name} is gone"))
     }
 }
 

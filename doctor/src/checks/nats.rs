@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future;
-use serde::Deserialize;
 use sotto_service::ServerConfig;
+use sotto_service::nats::demands::{OLDEST, Unmet, Varz};
 
 use super::streams::{self, Jsz};
 use super::{accounts, clock, peers};
@@ -15,41 +15,7 @@ use crate::finding::{Check, Finding};
 use crate::server::{Server, without_settings};
 use crate::system::{Reply, System};
 
-/// The oldest version that has all that Sotto uses of it.
-const OLDEST: (u32, u32) = (2, 14);
 const JSZ_QUESTION: &str = r#"{"accounts":true,"streams":true,"config":true}"#;
-
-/// The part of nats-server's `VARZ` that is looked at.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Varz {
-    version: String,
-    auth_required: bool,
-    tls_required: bool,
-    cluster: Routes,
-    jetstream: Jetstream,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Routes {
-    name: String,
-    tls_required: bool,
-    tls_verify: bool,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Jetstream {
-    config: Option<JetstreamConfig>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct JetstreamConfig {
-    store_dir: PathBuf,
-    sync_always: bool,
-}
 
 /// Asks the servers about everything that only they know: themselves, their
 /// streams, the accounts and the time.
@@ -169,134 +135,55 @@ fn others(server: &Server, replies: &[Reply<Varz>]) -> Vec<clock::Reading> {
 }
 
 fn judge(name: &str, varz: &Varz, own_store: Option<&Path>, is_node: bool) -> Vec<Finding> {
-    let mut unmet = Vec::new();
-    if !is_new_enough(&varz.version) {
-        let (major, minor) = OLDEST;
-        unmet.push((
-            format!("is version {}, which is too old", varz.version),
-            format!("update sotto-relay, or have it run nats-server {major}.{minor} or newer, and start it again"),
-        ));
-    }
-    let mut demand = |holds: bool, otherwise: &str| {
-        if !holds {
-            let advice = "stop the server and start it again: sotto-relay writes nats.conf anew; something else than sotto-relay has started this nats-server if that does not help";
-            unmet.push((otherwise.to_owned(), advice.to_owned()));
-        }
-    };
-    let jetstream = varz.jetstream.config.as_ref();
-    demand(
-        jetstream.is_some(),
-        "has JetStream off, so that it keeps nothing",
-    );
-    if let Some(jetstream) = jetstream {
-        demand(
-            jetstream.sync_always,
-            "has a sync_interval other than `always`, so that a power cut could lose acknowledged messages",
-        );
-        demand(
-            own_store.is_none_or(|store| jetstream.store_dir.starts_with(store)),
-            "keeps its streams somewhere else than in the server's directory",
-        );
-    }
-    demand(varz.auth_required, "lets anyone connect");
-    demand(varz.tls_required, "takes connections without TLS");
-    let routes = &varz.cluster;
-    if is_node {
-        demand(!routes.name.is_empty(), "is no node of a cluster");
-        demand(
-            routes.tls_required && routes.tls_verify,
-            "takes routes without a certificate, so that any server could be a node",
-        );
-    } else {
-        demand(routes.name.is_empty(), "takes routes of other servers");
-    }
+    let unmet = varz.unmet(own_store, is_node);
     if unmet.is_empty() {
-        let version = &varz.version;
+        let version = varz.version();
         let what = format!(
             "nats-server {version} ({name}) keeps to the settings: JetStream is on, every write is synced, TLS and credentials are demanded"
         );
         return vec![Finding::ok(Check::Nats, what)];
     }
-    let findings = unmet.into_iter().map(|(what, advice)| {
-        let what = format!("nats-server ({name}) {what}");
+    let findings = unmet.into_iter().map(|unmet| {
+        let advice = match unmet {
+            Unmet::Version(_) => {
+                let (major, minor) = OLDEST;
+                format!("update sotto-relay, or have it run nats-server {major}.{minor} or newer, and start it again")
+            }
+            Unmet::Setting(_) => "stop the server and start it again: sotto-relay writes nats.conf anew; something else than sotto-relay has started this nats-server if that does not help".to_owned(),
+        };
+        let what = format!("nats-server ({name}) reports {unmet}");
         Finding::problem(Check::Nats, what, advice)
     });
     findings.collect()
 }
 
-/// Whether a version like `2.15.1` is one that can be used.
-fn is_new_enough(version: &str) -> bool {
-    let mut numbers = version.split('.').map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= OLDEST,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use sotto_service::nats::demands::{MAX_CONTROL_LINE, MAX_PAYLOAD};
 
     use super::*;
     use crate::finding::Level;
 
-    fn good() -> Value {
-        json!({
-            "version": "2.15.1", "auth_required": true, "tls_required": true,
+    #[test]
+    fn what_is_not_met_is_named_with_what_to_do() {
+        let judged = |varz: Value| {
+            let varz = serde_json::from_value(varz).unwrap();
+            judge("n1", &varz, Some(Path::new("/d/nats/jetstream")), false)
+        };
+        let mut varz = json!({
+            "version": "2.15.1", "max_payload": MAX_PAYLOAD, "max_control_line": MAX_CONTROL_LINE,
+            "auth_required": true, "tls_required": true,
             "jetstream": {"config": {"store_dir": "/d/nats/jetstream/jetstream", "sync_always": true}},
-        })
-    }
-
-    fn judged(varz: Value, is_node: bool) -> Vec<Finding> {
-        let varz = serde_json::from_value(varz).unwrap();
-        judge("n1", &varz, Some(Path::new("/d/nats/jetstream")), is_node)
-    }
-
-    #[test]
-    fn a_server_as_configured_is_fine() {
-        assert_eq!(judged(good(), false)[0].level, Level::Ok);
-        let mut node = good();
-        node["cluster"] = json!({"name": "sotto", "tls_required": true, "tls_verify": true});
-        assert_eq!(judged(node.clone(), true)[0].level, Level::Ok);
-        assert_eq!(judged(node, false)[0].level, Level::Problem);
-    }
-
-    #[test]
-    fn each_demand_that_is_not_met_is_named() {
-        let cases = [
-            ("/version", json!("2.13.0"), "too old"),
-            ("/jetstream", json!({}), "JetStream off"),
-            (
-                "/jetstream/config/sync_always",
-                json!(false),
-                "sync_interval",
-            ),
-            (
-                "/jetstream/config/store_dir",
-                json!("/tmp/nats"),
-                "somewhere else",
-            ),
-            ("/auth_required", json!(false), "anyone"),
-            ("/tls_required", json!(false), "without TLS"),
-        ];
-        for (pointer, value, word) in cases {
-            let mut varz = good();
-            *varz.pointer_mut(pointer).unwrap() = value;
-            let [finding] = &judged(varz, false)[..] else {
-                panic!("{pointer}")
-            };
-            assert_eq!(finding.level, Level::Problem);
-            assert!(finding.what.contains(word), "{pointer}: {}", finding.what);
-            assert!(finding.advice.is_some());
-        }
-        let mut open = good();
-        open["cluster"] = json!({"name": "sotto", "tls_required": true});
-        assert!(judged(open, true)[0].what.contains("certificate"));
-    }
-
-    #[test]
-    fn where_another_machine_keeps_its_streams_is_its_own_business() {
-        let varz = serde_json::from_value(good()).unwrap();
-        assert_eq!(judge("n2", &varz, None, false)[0].level, Level::Ok);
+        });
+        assert_eq!(judged(varz.clone())[0].level, Level::Ok);
+        varz["version"] = json!("2.13.0");
+        varz["tls_required"] = json!(false);
+        let [old, open] = &judged(varz)[..] else {
+            panic!("two demands are not met")
+        };
+        assert_eq!((old.level, open.level), (Level::Problem, Level::Problem));
+        assert!(old.advice.as_ref().unwrap().contains("2.14 or newer"));
+        assert!(open.what.contains("need no TLS"), "{}", open.what);
     }
 }

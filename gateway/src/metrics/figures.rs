@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use sotto_service::watch::{Figures, OfOrg, without_nats};
+use sotto_service::watch::{Figures, OfOrg, is_connected};
 
 use super::counters::Metrics;
 use crate::gateway::Gateway;
@@ -58,8 +58,8 @@ fn register_orgs(gateway: &Gateway, all: &mut Registry) {
     let entries: Family<OfOrg, Gauge> = Family::default();
     for org in gateway.orgs() {
         let label = OfOrg::from(org.name());
-        let is_connected = without_nats([org.client()]).is_empty();
-        connected.get_or_create(&label).set(is_connected.into());
+        let is_there = is_connected(org.client());
+        connected.get_or_create(&label).set(is_there.into());
         let made = org.client().statistics().connects.load(Ordering::Relaxed);
         connects.get_or_create(&label).inc_by(made);
         let length = org.directory().log().state();

@@ -106,8 +106,8 @@ async fn run_serves_until_its_parent_is_gone() {
     let path = layout.gateway_ready();
     let ready = async {
         loop {
-            if let Ok(text) = private_files::read_text(&path, 4_096) {
-                return serde_json::from_str::<Ready>(&text).unwrap();
+            if let Some(ready) = Ready::read(&path) {
+                return ready;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

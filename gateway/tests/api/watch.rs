@@ -9,7 +9,6 @@ use reqwest::{Body, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use sotto_proto::api::{self, Call};
 use sotto_proto::wire::{ApiErrorCode, JoinRule, LoginFinish, MeRequest, ServerInfoRequest};
-use sotto_service::private_files;
 use sotto_service::readiness::Ready;
 
 use super::look;
@@ -150,9 +149,8 @@ async fn the_program_waits_for_nats_serves_and_drains() {
     // A request that does not end keeps the gateway from ending at once.
     let announced = async {
         loop {
-            let file = directory.layout.gateway_ready();
-            if let Ok(text) = private_files::read_text(&file, 4_096) {
-                return serde_json::from_str::<Ready>(&text).unwrap();
+            if let Some(ready) = Ready::read(&directory.layout.gateway_ready()) {
+                return ready;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use async_nats::Client;
 use serde::Serialize;
-use sotto_service::cluster::Cluster;
+use sotto_service::cluster::{Cluster, Members};
 
 use super::group::{self, Group};
 use super::streams::{self, Stream};
@@ -16,6 +16,8 @@ pub struct Status {
     leader: Option<String>,
     nodes: Vec<NodeStatus>,
     streams: Vec<Stream>,
+    /// Who is away, or what is behind, so that no node should be stopped now.
+    unsettled: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,11 +63,25 @@ impl Status {
                 lag,
             }
         });
+        let nodes = nodes.collect();
+        let streams = streams::all(system).await?;
         Ok(Self {
-            nodes: nodes.collect(),
-            streams: streams::all(system).await?,
+            nodes,
+            unsettled: unsettled(&cluster.members, group.as_ref(), &streams),
+            streams,
             leader: group.map(|group| group.leader),
         })
+    }
+
+    /// Why no node should be stopped now; nothing when every node is there and
+    /// has everything.
+    pub fn unsettled(&self) -> Option<&str> {
+        self.unsettled.as_deref()
+    }
+
+    /// Whether a majority of the nodes is there.
+    pub fn is_led(&self) -> bool {
+        self.leader.is_some()
     }
 
     /// For people.
@@ -101,7 +117,23 @@ impl Status {
                 stream.behind.join(", ")
             );
         }
+        match &self.unsettled {
+            None => println!("\nevery node is there and has everything"),
+            Some(why) => println!("\nstop no node now: {why}"),
+        }
     }
+}
+
+/// What is waited for before a node is stopped on purpose.
+fn unsettled(members: &Members, group: Option<&Group>, streams: &[Stream]) -> Option<String> {
+    let Some(group) = group else {
+        return Some("no majority of the nodes is there".to_owned());
+    };
+    let nodes = group.unsettled(members.nodes.len());
+    nodes.or_else(|| {
+        let copies = members.replicas();
+        streams.iter().find_map(|stream| stream.unsettled(copies))
+    })
 }
 
 fn state(group: Option<&Group>, name: &str) -> (NodeState, u64) {

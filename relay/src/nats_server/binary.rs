@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sotto_service::Layout;
+use sotto_service::nats::demands::{OLDEST, is_new_enough};
 
 use super::carried::{CARRIED, Carried, CarriedError};
 
-/// The oldest version that has all that we use of it.
-const OLDEST: (u32, u32) = (2, 14);
 const NAME: &str = "nats-server";
 
 /// A nats-server that is new enough.
@@ -115,15 +114,6 @@ fn ask(path: &Path) -> io::Result<String> {
     version.ok_or_else(|| io::Error::other("it does not say its version"))
 }
 
-/// Whether a version like `2.15.1` is one that we can use.
-pub(super) fn is_new_enough(version: &str) -> bool {
-    let mut numbers = version.split('.').map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= OLDEST,
-        _ => false,
-    }
-}
-
 /// The version in `nats-server: v2.15.1`.
 fn version(said: &str) -> Option<&str> {
     said.trim().strip_prefix("nats-server: v")
@@ -145,13 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_compared_as_numbers() {
-        for new in ["2.14.0", "2.15.1", "2.100.0", "3.0.0", "2.15.0-RC.1"] {
-            assert!(is_new_enough(new), "{new}");
-        }
-        for old in ["2.9.10", "2.13.99", "1.99.0", "", "2", "dev", "2.x"] {
-            assert!(!is_new_enough(old), "{old}");
-        }
+    fn a_version_is_read_from_what_nats_server_says() {
         assert_eq!(version("nats-server: v2.15.1\n"), Some("2.15.1"));
         assert_eq!(version("GNU coreutils 9"), None);
     }

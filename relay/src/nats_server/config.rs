@@ -6,17 +6,13 @@ use std::path::Path;
 
 use data_encoding::HEXLOWER;
 use sotto_service::cluster::{Cluster, Member};
+use sotto_service::nats::demands::{MAX_CONTROL_LINE, MAX_PAYLOAD};
 use sotto_service::private_files::{self, FileError};
 use sotto_service::{Layout, ServerConfig};
 
 use super::accounts::{AccountsError, NatsAccounts};
 use super::disk;
 
-/// Bytes of a message that nats-server takes at most.
-pub(super) const MAX_PAYLOAD: usize = 1024 * 1024;
-/// Bytes of a protocol line. A device's JWT with one grant per room travels in
-/// one, and over the limit the server just hangs up.
-pub(super) const MAX_CONTROL_LINE: usize = 1024 * 1024;
 /// Seconds that a client may take for the TLS handshake, and as many for its
 /// CONNECT: 2 KB each way at 2 kbit/s, and again for what is lost. NATS's own 2
 /// seconds are too few for any poor network.

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sotto_jwt_accounts::grants::SYSTEM_INBOX;
+use sotto_service::nats::demands::{self, Varz};
 use sotto_service::nats::{self, Login, NatsError};
 use sotto_service::{Layout, ServerConfig};
 
-use super::demands::{self, Unmet, Varz};
 use super::disk;
 
 /// How often the server is asked, and how long it may take to answer.
@@ -35,6 +35,11 @@ pub struct Health {
     store: PathBuf,
     is_node: bool,
 }
+
+/// A demand that is not met.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("nats-server reports {0}: nothing is served until it reports what nats.conf says")]
+pub struct Unmet(demands::Unmet);
 
 /// What is wrong.
 #[derive(Debug)]
@@ -181,31 +186,59 @@ impl Health {
         }
     }
 
+    /// Whether a relay could serve with this server.
+    ///
+    /// # Errors
+    /// Which demand is not met, as far as it answers.
+    pub async fn suits(&self) -> Result<(), Unmet> {
+        match self.ask::<Varz>("VARZ").await {
+            Some(varz) => self.check(&varz),
+            None => Ok(()),
+        }
+    }
+
     /// What the streams may take, in bytes, as the server runs.
     pub async fn storage(&self) -> Option<u64> {
         self.ask::<Varz>("VARZ").await?.storage()
     }
 
-    /// Has the server read its configuration again.
-    ///
-    /// # Errors
-    /// Why it goes on with the old one: some things change by a restart alone.
-    pub async fn reload(&self) -> Result<(), String> {
-        let answer = self.request("RELOAD").await;
-        let answer = answer.ok_or("it does not answer")?;
-        let answer: Reloaded =
-            serde_json::from_slice(&answer).map_err(|_| "its answer does not read".to_owned())?;
-        match answer.error {
+    /// Has the server read its configuration again; why it goes on with the old
+    /// one, where it does: some things change by a restart alone. Nothing when
+    /// it does not answer.
+    pub async fn reload(&self) -> Option<Result<(), String>> {
+        let answer: Reloaded = serde_json::from_slice(&self.request("RELOAD").await?).ok()?;
+        Some(match answer.error {
             None => Ok(()),
             Some(error) => Err(error.description),
+        })
+    }
+
+    /// The same, as often as it takes until it answers.
+    ///
+    /// # Errors
+    /// Why it goes on with the old one.
+    pub async fn reloaded(&self) -> Result<(), String> {
+        loop {
+            if let Some(answer) = self.reload().await {
+                return answer;
+            }
+            tokio::time::sleep(STARTING_INTERVAL).await;
         }
+    }
+
+    fn check(&self, varz: &Varz) -> Result<(), Unmet> {
+        let unmet = varz.unmet(Some(&self.store), self.is_node);
+        unmet
+            .into_iter()
+            .next()
+            .map_or(Ok(()), |first| Err(Unmet(first)))
     }
 
     async fn ask_all(&self) -> Answered {
         let Some(varz) = self.ask::<Varz>("VARZ").await else {
             return Answered::Nothing;
         };
-        if let Err(unmet) = demands::check(&varz, &self.store, self.is_node) {
+        if let Err(unmet) = self.check(&varz) {
             return Answered::Unsuitable(unmet);
         }
         match self.ask::<Healthz>("HEALTHZ").await {

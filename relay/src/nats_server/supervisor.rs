@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -40,6 +41,8 @@ pub struct Supervisor {
     process: Process,
     started: Instant,
     pause: Duration,
+    /// By when a process must have ended that hands over.
+    leaves_by: Option<tokio::time::Instant>,
 }
 
 /// A server that another relay started.
@@ -100,6 +103,7 @@ impl Supervisor {
             command,
             started: Instant::now(),
             pause: PAUSE_MIN,
+            leaves_by: None,
         })
     }
 
@@ -127,9 +131,7 @@ impl Supervisor {
     }
 
     async fn adopt_with(command: NatsCommand) -> Result<Option<Adopted>, SupervisorError> {
-        let (config, program) = (command.config.clone(), command.binary.path.clone());
-        let running = of_orphans(move || orphan::running(&config, &program)).await?;
-        let Some((running, is_current)) = running else {
+        let Some((running, is_current)) = command.running().await? else {
             return Ok(None);
         };
         let supervisor = Self {
@@ -137,6 +139,7 @@ impl Supervisor {
             command,
             started: Instant::now(),
             pause: PAUSE_MIN,
+            leaves_by: None,
         };
         Ok(Some(Adopted {
             supervisor,
@@ -145,18 +148,23 @@ impl Supervisor {
     }
 
     /// Goes on after somebody else has looked after the server, and may have
-    /// started another one in its place.
+    /// started another one in its place; whether what runs is the program that
+    /// this relay would start.
     ///
     /// # Errors
     /// [`SupervisorError`].
-    pub async fn resume(&mut self) -> Result<(), SupervisorError> {
+    pub async fn resume(&mut self) -> Result<bool, SupervisorError> {
         if self.process.runs() {
-            return Ok(());
+            return Ok(true);
+        }
+        if let Some((running, is_current)) = self.command.running().await? {
+            self.process = Process::adopted(running);
+            return Ok(is_current);
         }
         self.command.stop_orphans().await?;
         self.process = self.command.spawn()?;
         self.started = Instant::now();
-        Ok(())
+        Ok(true)
     }
 
     /// Leaves the process to somebody else.
@@ -180,33 +188,39 @@ impl Supervisor {
     /// Waits until the process ends, and has started another one when it
     /// returns. May be dropped at any time and called again.
     pub async fn restarted(&mut self) {
-        let why = self.ended().await;
-        if self.started.elapsed() >= STABLE {
-            self.pause = PAUSE_MIN;
+        match self.leaves_by {
+            Some(deadline) => {
+                self.has_ended_by(deadline).await;
+                tracing::info!("nats-server has handed over; it is started anew");
+            }
+            None => {
+                let why = self.ended().await;
+                if self.started.elapsed() >= STABLE {
+                    self.pause = PAUSE_MIN;
+                }
+                tracing::error!(why, pause = ?self.pause, "nats-server ended; it is started again");
+                tokio::time::sleep(self.pause).await;
+                self.pause = (self.pause * 2).min(PAUSE_MAX);
+            }
         }
-        tracing::error!(why, pause = ?self.pause, "nats-server ended; it is started again");
         loop {
-            tokio::time::sleep(self.pause).await;
-            self.pause = (self.pause * 2).min(PAUSE_MAX);
             match self.command.spawn() {
                 Ok(process) => {
                     self.process = process;
                     self.started = Instant::now();
+                    self.leaves_by = None;
                     return;
                 }
                 Err(error) => tracing::error!(%error, "nats-server does not start"),
             }
+            tokio::time::sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(PAUSE_MAX);
         }
     }
 
     /// Ends a process that does not answer, for [`Self::restarted`] to replace.
     pub fn kill(&mut self) {
         self.process.signal(Signal::KILL);
-    }
-
-    /// Has the process read its configuration again.
-    pub fn reload(&self) {
-        self.process.signal(Signal::HUP);
     }
 
     /// Stops the process.
@@ -220,12 +234,22 @@ impl Supervisor {
         self.stop_by(LAME_DUCK, LAME_DUCK_TIMEOUT).await;
     }
 
+    /// Has the process of a node with others hand over and end, for
+    /// [`Self::restarted`] to replace.
+    pub fn hand_over(&mut self) {
+        self.process.signal(LAME_DUCK);
+        self.leaves_by = Some(tokio::time::Instant::now() + LAME_DUCK_TIMEOUT);
+    }
+
     async fn stop_by(mut self, signal: Signal, timeout: Duration) {
         self.process.signal(signal);
-        if tokio::time::timeout(timeout, self.process.ended())
-            .await
-            .is_err()
-        {
+        self.has_ended_by(tokio::time::Instant::now() + timeout)
+            .await;
+    }
+
+    async fn has_ended_by(&mut self, deadline: tokio::time::Instant) {
+        let ended = tokio::time::timeout_at(deadline, self.process.ended()).await;
+        if ended.is_err() {
             tracing::warn!("nats-server does not stop when asked: it is killed");
             self.process.signal(Signal::KILL);
             self.process.ended().await;
@@ -260,6 +284,12 @@ impl NatsCommand {
             config: layout.witness_config(),
             log: layout.witness_log(),
         }
+    }
+
+    /// The one that runs, and whether its program is this one.
+    async fn running(&self) -> Result<Option<(OwnedFd, bool)>, SupervisorError> {
+        let (config, program) = (self.config.clone(), self.binary.path.clone());
+        of_orphans(move || orphan::running(&config, &program)).await
     }
 
     async fn stop_orphans(&self) -> Result<(), SupervisorError> {

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use async_nats::Client;
-use async_nats::connection::State as Connection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +20,7 @@ const DRAINING: &str = "draining";
 pub struct Readiness {
     stop: CancellationToken,
     state: Arc<watch::Sender<State>>,
+    notice: Arc<watch::Sender<Option<String>>>,
 }
 
 #[derive(Clone)]
@@ -38,6 +37,7 @@ impl Readiness {
         Self {
             stop,
             state: Arc::new(watch::Sender::new(State::Starting(None))),
+            notice: Arc::default(),
         }
     }
 
@@ -58,6 +58,17 @@ impl Readiness {
         self.state.send_replace(State::Draining);
     }
 
+    /// Something that whoever runs it should know though it serves: a few
+    /// words, without data of users; nothing, once it is over.
+    pub fn notices(&self, what: Option<String>) {
+        self.notice.send_replace(what);
+    }
+
+    /// The same, for who asks.
+    pub fn notice(&self) -> Option<String> {
+        self.notice.borrow().clone()
+    }
+
     /// Why it does not serve at this moment; nothing when it does.
     pub fn reasons(&self) -> Vec<String> {
         if self.stop.is_cancelled() {
@@ -73,15 +84,6 @@ impl Readiness {
             State::Serving(missing) => missing(),
             State::Draining => vec![DRAINING.to_owned()],
         }
-    }
-}
-
-/// [`NO_NATS`] while one of these connections is not there.
-pub fn without_nats<'a>(clients: impl IntoIterator<Item = &'a Client>) -> Vec<String> {
-    let mut states = clients.into_iter().map(Client::connection_state);
-    match states.all(|state| state == Connection::Connected) {
-        true => Vec::new(),
-        false => vec![NO_NATS.to_owned()],
     }
 }
 

@@ -37,10 +37,16 @@ async fn only_get(request: Request, next: Next) -> Response {
 }
 
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
-    match readiness.reasons().as_slice() {
-        [] => (StatusCode::OK, "ready\n".to_owned()),
-        reasons => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
+    let mut lines = readiness.reasons();
+    let status = match lines.as_slice() {
+        [] => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    if status == StatusCode::OK {
+        lines.push("ready".to_owned());
     }
+    lines.extend(readiness.notice());
+    (status, lines.join("\n") + "\n")
 }
 
 async fn show<F: Figures>(State(figures): State<Arc<F>>) -> Response {

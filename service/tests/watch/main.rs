@@ -18,7 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use sotto_service::handover::{Handover, HandoverArgs, Inherited};
-use sotto_service::watch::{Figures, Loopback, Readiness, Watch, without_nats};
+use sotto_service::watch::{Connections, Figures, Loopback, Readiness, Watch};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -94,8 +94,12 @@ async fn health_readiness_and_metrics_are_answered() {
     let at = watched.at;
     assert_eq!(look::get(at, "/healthz").await.unwrap().body, "ok\n");
     assert_eq!(look::ready(at, 503).await, "starting\n");
-    watched.readiness.serves(|| without_nats([]));
+    let connections = Connections::of(Vec::new());
+    watched.readiness.serves(move || connections.missing());
     assert_eq!(look::ready(at, 200).await, "ready\n");
+    watched.readiness.notices(Some("three".to_owned()));
+    assert_eq!(look::ready(at, 200).await, "ready\nthree\n");
+    watched.readiness.notices(None);
     watched
         .readiness
         .serves(|| vec!["one".to_owned(), "two".to_owned()]);
