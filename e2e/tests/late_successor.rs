@@ -5,22 +5,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sotto_e2e::process::{PATIENCE, Running};
-use sotto_e2e::programs::{Programs, hand_over, reload, runs};
+use sotto_e2e::process::{self, Running};
+use sotto_e2e::programs::{Programs, hand_over, reload, runs, until};
 use sotto_e2e::releases::script;
 use sotto_e2e::server::free_address;
 use sotto_service::readiness::Ready;
-
-fn until(what: &str, done: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !done() {
-        assert!(began.elapsed() < PATIENCE, "{what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
 
 /// The process that a script says it runs as.
 fn told(file: &Path) -> Option<u32> {
@@ -40,7 +31,7 @@ fn a_successor_that_does_not_serve_in_time_is_ended() {
     serve.args(["--successor-ready-seconds", "2"]);
     let mut serve = Running::start(serve, None).unwrap();
     let ready = dir.join("serve.json");
-    until("the program", || Ready::read(&ready).is_some());
+    until("the program", || Ready::read(&ready).is_some()).unwrap();
     let before = Ready::read(&ready).unwrap().pid;
 
     let (never, started) = (folder.path().join("never"), folder.path().join("started"));
@@ -48,9 +39,9 @@ fn a_successor_that_does_not_serve_in_time_is_ended() {
     script("sotto-tunnel", "9.0.0", &does, &never).unwrap();
     programs.put("tunnel", "sotto-tunnel", &never).unwrap();
     reload(&ready).unwrap();
-    until("the successor's start", || told(&started).is_some());
+    until("the successor's start", || told(&started).is_some()).unwrap();
     let successor = told(&started).unwrap();
-    until("the successor's end", || !runs(successor));
+    until("the successor's end", || !runs(successor)).unwrap();
     assert_eq!(Ready::read(&ready).unwrap().pid, before);
     serve.still_runs().unwrap();
 
@@ -60,5 +51,5 @@ fn a_successor_that_does_not_serve_in_time_is_ended() {
     let handed = hand_over(&ready).unwrap();
     assert!(runs(handed.pid));
     drop(serve);
-    sotto_e2e::process::kill_all("sotto-tunnel", folder.path()).unwrap();
+    process::kill_all("sotto-tunnel", folder.path()).unwrap();
 }
