@@ -175,7 +175,9 @@ impl Refusal {
             | STORAGE_RESOURCES_EXCEEDED
             | STREAM_STORE_FAILED => Self::DiskFull,
             MESSAGE_EXCEEDS_MAXIMUM => Self::TooLarge,
-            CLUSTER_NOT_AVAILABLE | STREAM_OFFLINE | TOO_MANY_REQUESTS => Self::Busy,
+            CLUSTER_NOT_AVAILABLE | STREAM_OFFLINE | DUPLICATE_IN_PROCESS | TOO_MANY_REQUESTS => {
+                Self::Busy
+            }
             _ => match code.checked_sub(OURS) {
                 Some(1) => Self::OrgFull(Measure::Messages),
                 Some(2) => Self::OrgFull(Measure::Bytes),
@@ -210,6 +212,9 @@ const MESSAGE_EXCEEDS_MAXIMUM: u64 = 10_054;
 const WRONG_LAST_SEQUENCE: u64 = 10_071;
 const STREAM_STORE_FAILED: u64 = 10_077;
 const STREAM_OFFLINE: u64 = 10_118;
+/// The same message id came before, and a majority has not said yet whether
+/// it is stored.
+const DUPLICATE_IN_PROCESS: u64 = 10_158;
 const WRONG_LAST_SEQUENCE_CONSTANT: u64 = 10_164;
 const TOO_MANY_REQUESTS: u64 = 10_167;
 
@@ -389,6 +394,7 @@ mod tests {
         };
         assert_eq!(error(10_071), Refusal::WrongLastSequence);
         assert_eq!(error(10_077), Refusal::DiskFull);
+        assert_eq!(error(10_158), Refusal::Busy);
         let unknown = Refusal::Other {
             code: 29_999,
             description: "ab".to_owned(),
