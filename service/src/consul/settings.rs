@@ -8,7 +8,7 @@ use std::str::FromStr;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-/// Longest prefix of keys, in characters.
+/// Longest prefix of keys, in characters, without the slash at its end.
 const PREFIX_MAX: usize = 128;
 
 /// Where Consul is and how it is used.
@@ -159,7 +159,7 @@ impl FromStr for Prefix {
             let fits = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
             !name.trim_matches('.').is_empty() && name.bytes().all(fits)
         };
-        match text.len() <= PREFIX_MAX && path.split('/').all(is_name) {
+        match path.len() <= PREFIX_MAX && path.split('/').all(is_name) {
             true => Ok(Self(format!("{path}/"))),
             false => Err(SettingError::Prefix),
         }
@@ -220,6 +220,14 @@ mod tests {
                 "{wrong}"
             );
         }
+    }
+
+    #[test]
+    fn the_longest_prefix_is_read_again_as_it_is_written() {
+        let longest = "a".repeat(PREFIX_MAX).parse::<Prefix>().unwrap();
+        assert_eq!(String::from(longest.clone()).parse(), Ok(longest));
+        let longer = "a".repeat(PREFIX_MAX + 1).parse::<Prefix>();
+        assert_eq!(longer, Err(SettingError::Prefix));
     }
 
     #[test]
