@@ -12,9 +12,8 @@ use sotto_proto::wire::{self, Signed};
 use sotto_proto::{DeviceId, GatewayAddress, OrgName, UserName, limits};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::wiped::Wiped;
-
 use crate::io::Timestamp;
+use crate::wiped::Wiped;
 
 /// Why an account could not be made or read. Each says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -290,15 +290,18 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordsErro
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use super::*;
     use crate::store::MemoryStore;
     use rand::SeedableRng;
     use rand_chacha::ChaCha20Rng;
 
-    fn vault() -> Vault {
-        Vault::create("p", &mut ChaCha20Rng::seed_from_u64(3))
-            .unwrap()
-            .0
+    /// One for all: Argon2 takes its time.
+    pub(super) fn vault() -> Vault {
+        static VAULT: OnceLock<Vault> = OnceLock::new();
+        let make = || Vault::create("p", &mut ChaCha20Rng::seed_from_u64(3)).unwrap();
+        VAULT.get_or_init(|| make().0).clone()
     }
 
     #[test]

@@ -152,14 +152,18 @@ pub fn hand_over(ready_file: &Path) -> anyhow::Result<HandedOver> {
         }
         Ok(began.elapsed())
     };
-    let serves = || Ready::read(ready_file).is_some_and(|ready| ready.pid != old);
-    let ready = until("no successor serves", &serves)?;
+    let ready = until("no successor serves", &|| is_succeeded(old, ready_file))?;
     let gone = until("the predecessor stays", &|| !runs(old))?;
     let pid = Ready::read(ready_file)
         .context("the successor is gone")?
         .pid;
     ensure!(runs(pid), "the successor does not run");
     Ok(HandedOver { pid, ready, gone })
+}
+
+/// Whether another process than this one serves.
+pub fn is_succeeded(old: u32, ready_file: &Path) -> bool {
+    Ready::read(ready_file).is_some_and(|ready| ready.pid != old)
 }
 
 /// Asks the process that a ready file names to hand over; which that is.

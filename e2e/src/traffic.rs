@@ -90,14 +90,7 @@ impl Traffic {
     ) -> anyhow::Result<Self> {
         tls::install_provider();
         let runtime = Runtime::new().context("starting tokio")?;
-        let connector = connector(layout)?;
-        let held = runtime.block_on(async {
-            let mut held = Vec::new();
-            for &gateway in gateways.iter().cycle().take(connections) {
-                held.push(hold(&connector, gateway).await?);
-            }
-            anyhow::Ok(held)
-        })?;
+        let held = runtime.block_on(silent(layout, gateways, connections))?;
         let clients = runtime.block_on(async {
             let mut connected = Vec::new();
             for &server in nats.iter().cycle().take(clients) {
@@ -217,25 +210,21 @@ async fn ask_once(http: reqwest::Client, url: String) -> anyhow::Result<bool> {
     Ok(again)
 }
 
-fn connector(layout: &Layout) -> anyhow::Result<TlsConnector> {
-    let mut config = tls::client_config(layout)?;
-    config.alpn_protocols = vec![HTTP_1.to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// So many connections to a gateway over which something was asked, and that
-/// are silent then.
+/// So many connections to these gateways over which something was asked, and
+/// that are silent then.
 ///
 /// # Errors
 /// When one is refused.
 pub async fn silent(
     layout: &Layout,
-    gateway: SocketAddr,
+    gateways: &[SocketAddr],
     count: usize,
 ) -> anyhow::Result<Vec<TlsStream<TcpStream>>> {
-    let connector = connector(layout)?;
+    let mut config = tls::client_config(layout)?;
+    config.alpn_protocols = vec![HTTP_1.to_vec()];
+    let connector = TlsConnector::from(Arc::new(config));
     let mut held = Vec::with_capacity(count);
-    while held.len() < count {
+    for &gateway in gateways.iter().cycle().take(count) {
         held.push(hold(&connector, gateway).await?);
     }
     Ok(held)

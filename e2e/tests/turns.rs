@@ -20,13 +20,12 @@ use async_nats::{Client, Statistics};
 use sotto_e2e::case::two_people;
 use sotto_e2e::cluster::{Cluster, Node};
 use sotto_e2e::conversation::{difference, history};
-use sotto_e2e::programs::{Programs, hand_over, reload, until};
+use sotto_e2e::programs::{Programs, hand_over, is_succeeded, reload, until};
 use sotto_e2e::server::free_address;
 use sotto_e2e::session::Saying;
 use sotto_e2e::traffic::Traffic;
 use sotto_jwt_accounts::grants::RELAY_INBOX;
 use sotto_service::nats::{self, Login};
-use sotto_service::readiness::Ready;
 use sotto_service::{Layout, ServerConfig};
 use tokio::runtime::Runtime;
 
@@ -148,8 +147,7 @@ fn another_nats_server_comes_to_one_node_at_a_time() {
     let ready = nodes.iter().map(|node| node.layout().relay_ready());
     let replaced: Vec<_> = ready.map(|file| (reload(&file).unwrap(), file)).collect();
     for (old, file) in &replaced {
-        let is_new = || Ready::read(file).is_some_and(|ready| ready.pid != *old);
-        until("a successor", is_new).unwrap();
+        until("a successor", || is_succeeded(*old, file)).unwrap();
     }
     eprintln!("every relay is another one after {:.1?}", began.elapsed());
     let all_new = || {

@@ -21,7 +21,7 @@ use sotto_e2e::case::two_people;
 use sotto_e2e::cluster::Cluster;
 use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::process::{self, Running};
-use sotto_e2e::programs::{self, Programs, hand_over, reload, until};
+use sotto_e2e::programs::{self, Programs, hand_over, is_succeeded, reload, until};
 use sotto_e2e::server::free_address;
 use sotto_e2e::session::Saying;
 use sotto_e2e::traffic::Traffic;
@@ -108,10 +108,7 @@ fn replace(programs: &Programs, place: &str, name: &str, ready: &Path) {
 fn succeeded(ready: &Path) {
     let began = Instant::now();
     let old = reload(ready).unwrap();
-    until("a successor", || {
-        Ready::read(ready).is_some_and(|ready| ready.pid != old)
-    })
-    .unwrap();
+    until("a successor", || is_succeeded(old, ready)).unwrap();
     let (ready, took) = (ready.display(), began.elapsed());
     eprintln!("{ready}: ready after {took:.2?}");
 }
@@ -220,10 +217,7 @@ fn a_successor_that_is_of_no_use_changes_nothing() {
             .put("n1", name, &process::binary(name).unwrap())
             .unwrap();
         reload(ready).unwrap();
-        until("a successor", || {
-            Ready::read(ready).is_some_and(|ready| ready.pid != before)
-        })
-        .unwrap();
+        until("a successor", || is_succeeded(before, ready)).unwrap();
         let successor = Ready::read(ready).unwrap().pid;
         process::kill(rustix::process::Pid::from_raw(successor as i32).unwrap()).unwrap();
         until("the predecessor", || {

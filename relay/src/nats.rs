@@ -71,11 +71,8 @@ impl Nats {
                 (Supervisor::start(binary, layout).await?, None)
             }
         };
-        Ok(Self {
-            renewal: match outdated {
-                Some(_) => Renewal::at_turn(layout, config, readiness),
-                None => Renewal::Done,
-            },
+        let mut nats = Self {
+            renewal: Renewal::Done,
             reload: false,
             layout: layout.clone(),
             config: config.clone(),
@@ -83,7 +80,11 @@ impl Nats {
             supervisor,
             node,
             file,
-        })
+        };
+        if outdated.is_some() {
+            nats.is_outdated();
+        }
+        Ok(nats)
     }
 
     /// Does what there is to do while a relay starts. May be dropped at any time

@@ -9,12 +9,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use async_nats::jetstream;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use sotto_e2e::person::Person;
-use sotto_e2e::process;
 use tokio::task::block_in_place;
 
 use super::raw::Raw;
@@ -46,7 +44,7 @@ pub(super) async fn measure(
     let mib = load.file_mib as f64;
     let (mut up, mut down) = (Turns::default(), Turns::default());
     let mut peaks = Peaks::default();
-    let [relay, nats] = ["sotto-relay", "nats-server"].map(|name| server_pid(stage, name));
+    let [relay, nats] = ["sotto-relay", "nats-server"].map(|name| stage.process(name));
     let servers = [("relay", relay?), ("nats-server", nats?)];
     for run in 0..load.runs {
         let file = folder.join(format!("file{run}"));
@@ -107,12 +105,6 @@ impl Peaks {
         }
         Ok(())
     }
-}
-
-fn server_pid(stage: &Stage, name: &str) -> anyhow::Result<String> {
-    let root = stage.layout()?.root();
-    let pid = process::find(name, root)?.with_context(|| format!("{name} is gone"))?;
-    Ok(pid.as_raw_nonzero().to_string())
 }
 
 /// From now on the peak is of what comes (proc(5), `clear_refs`).

@@ -27,7 +27,7 @@ pub(super) async fn measure(
     let org = "acme".parse()?;
     let layout = stage.layout()?.clone();
     let crowd = Crowd::new(&layout, &org)?;
-    let nats = stage.nats()?.as_raw_nonzero().to_string();
+    let nats = stage.process("nats-server")?;
     note_memory(stage, "without clients", figures)?;
     let memory = || anyhow::Ok((memory_mib(&nats, "VmRSS")?, memory_mib("self", "VmRSS")?));
     let (server_before, client_before) = memory()?;
@@ -45,7 +45,7 @@ pub(super) async fn measure(
     let (server, client) = memory()?;
     // A device has one to its gateway, too, for a while after it has asked.
     let gateway = ServerConfig::load(&layout)?.gateway.listen;
-    let held = traffic::silent(&layout, gateway, connections.len()).await?;
+    let held = traffic::silent(&layout, &[gateway], connections.len()).await?;
     let when = format!("with {} clients", held.len());
     note_memory(stage, &when, figures)?;
     drop(held);
@@ -78,8 +78,7 @@ pub(super) async fn measure(
 /// Notes what each of the server's programs takes.
 fn note_memory(stage: &Stage, when: &str, figures: &mut Figures) -> anyhow::Result<()> {
     for name in ["sotto-relay", "sotto-gateway", "nats-server"] {
-        let pid = stage.process(name)?.as_raw_nonzero().to_string();
-        let memory = memory_mib(&pid, "VmRSS")?;
+        let memory = memory_mib(&stage.process(name)?, "VmRSS")?;
         figures.note(format!("memory {when}: {name}"), memory, "MiB", None);
     }
     Ok(())

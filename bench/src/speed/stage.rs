@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use rustix::process::Pid;
 use sotto_client_core::io::{Command, Event};
 use sotto_client_native::clock::Clock;
 use sotto_client_native::home::Home;
@@ -120,9 +119,7 @@ impl Stage {
         let of = |name: &str| {
             let mut seconds = 0.0;
             for layout in self.layouts() {
-                let pid = process::find(name, layout.root())?;
-                let pid = pid.with_context(|| format!("{name} is gone"))?;
-                seconds += cpu_seconds(&pid.as_raw_nonzero().to_string())?;
+                seconds += cpu_seconds(&process_of(layout, name)?)?;
             }
             anyhow::Ok(seconds)
         };
@@ -133,17 +130,17 @@ impl Stage {
         })
     }
 
-    /// The process of nats-server; of several nodes, the first's.
-    pub(super) fn nats(&self) -> anyhow::Result<Pid> {
-        self.process("nats-server")
-    }
-
     /// The process of one of the server's programs; of several nodes, the
     /// first's.
-    pub(super) fn process(&self, name: &str) -> anyhow::Result<Pid> {
-        let found = process::find(name, self.layout()?.root())?;
-        found.with_context(|| format!("{name} is gone"))
+    pub(super) fn process(&self, name: &str) -> anyhow::Result<String> {
+        process_of(self.layout()?, name)
     }
+}
+
+fn process_of(layout: &Layout, name: &str) -> anyhow::Result<String> {
+    let pid = process::find(name, layout.root())?;
+    let pid = pid.with_context(|| format!("{name} is gone"))?;
+    Ok(pid.as_raw_nonzero().to_string())
 }
 
 fn sign_up(person: &Person, invite: &str, name: &str) -> anyhow::Result<()> {

@@ -388,22 +388,13 @@ impl Engine {
         }
         let leaves = room.group().map_or(0, |group| group.members().count());
         let spread = u32::try_from(leaves).unwrap_or(u32::MAX);
-        if room.record.heard.values().all(|heard| heard.named) {
-            repair.quiet = None;
-        } else {
-            let drawn = || pace.ticks(QUIET + rng.gen_range(0..=spread.min(QUIET_SPREAD_MAX)));
-            let quiet = repair.quiet.get_or_insert_with(drawn);
-            *quiet = quiet.saturating_sub(1);
-            repair.heads_due |= *quiet == 0;
-        }
-        if room.record.named >= room.record.sent || leaves < 2 {
-            repair.unnamed = None;
-        } else {
-            let wait = || pace.ticks(UNNAMED + spread.min(QUIET_SPREAD_MAX));
-            let unnamed = repair.unnamed.get_or_insert_with(wait);
-            *unnamed = unnamed.saturating_sub(1);
-            repair.heads_due |= *unnamed == 0;
-        }
+        let spread_max = spread.min(QUIET_SPREAD_MAX);
+        let reads = room.record.heard.values().any(|heard| !heard.named);
+        let drawn = || pace.ticks(QUIET + rng.gen_range(0..=spread_max));
+        repair.heads_due |= count_down(&mut repair.quiet, reads, drawn);
+        let speaks = room.record.named < room.record.sent && leaves > 1;
+        let wait = || pace.ticks(UNNAMED + spread_max);
+        repair.heads_due |= count_down(&mut repair.unnamed, speaks, wait);
         if room.record.heard.values().all(Heard::is_whole) {
             repair.asking.clear();
             repair.due.clear();
@@ -848,6 +839,18 @@ impl Engine {
     fn epoch_keys(&self, room: RoomId) -> EpochKeys {
         EpochKeys::load(self.provider.records(), room)
     }
+}
+
+/// A tick goes by, of so many while there is something to say; whether that was
+/// the last.
+fn count_down(ticks: &mut Option<u32>, is_due: bool, from: impl FnOnce() -> u32) -> bool {
+    if !is_due {
+        *ticks = None;
+        return false;
+    }
+    let left = ticks.get_or_insert_with(from);
+    *left = left.saturating_sub(1);
+    *left == 0
 }
 
 /// Names the newest that was read of others since the frame before.

@@ -51,22 +51,15 @@ fn with_room(value: &[u8]) -> Wiped {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::tests::vault;
     use crate::records::{Records, neighbours_of};
     use crate::store::{MemoryStore, Store};
-    use crate::vault::Vault;
     use proptest::prelude::*;
     use rand::SeedableRng;
     use rand_chacha::ChaCha20Rng;
     use sotto_proto::RoomId;
 
     const ROOM: RoomId = RoomId::FIRST;
-
-    /// One vault for all: Argon2 takes its time.
-    fn vault() -> Vault {
-        static VAULT: std::sync::OnceLock<Vault> = std::sync::OnceLock::new();
-        let make = || Vault::create("p", &mut ChaCha20Rng::seed_from_u64(3)).unwrap();
-        VAULT.get_or_init(|| make().0).clone()
-    }
 
     /// Appends texts of these lengths, of which a batch is written after each
     /// `true`; how many records are on the disk then.
