@@ -103,7 +103,7 @@ pub(super) async fn keep(
         return;
     }
     if let Err(error) = leaving.deregister(&id).await {
-        tracing::debug!(%error, "this program was not taken out of Consul");
+        sotto_log::debug!(error, "this program was not taken out of Consul");
     }
 }
 
@@ -134,7 +134,7 @@ impl Keeper {
                     told = Some((Instant::now(), reasons));
                     self.backoff.succeeded();
                     if std::mem::take(&mut self.lost) {
-                        tracing::info!("Consul knows this program again");
+                        sotto_log::info!("Consul knows this program again");
                     }
                     sleep(LOOK).await;
                 }
@@ -142,7 +142,10 @@ impl Keeper {
                     // Whatever it is, Consul may not know the program any more.
                     (told, self.registered) = (None, false);
                     if !std::mem::replace(&mut self.lost, true) {
-                        tracing::warn!(%error, "Consul does not list this program, which goes on without");
+                        sotto_log::warn!(
+                            error,
+                            "Consul does not list this program, which goes on without"
+                        );
                     }
                     let pause = self.backoff.failed(&mut rand::thread_rng());
                     sleep(pause).await;
