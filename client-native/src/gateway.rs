@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use data_encoding::BASE64URL_NOPAD;
 use prost::Message;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use rustls::CertificateError;
 use sotto_client_core::io::FactorNeeded;
 use sotto_proto::api::{self, Call};
 use sotto_proto::{GatewayAddress, limits, wire};
@@ -59,6 +60,16 @@ pub enum GatewayError {
         "the server at {server} is not the one that the link was made for ({reason}): ask your administrator for a new link, and do not go on if this is unexpected"
     )]
     Impostor {
+        /// Host and port.
+        server: String,
+        /// From the certificate check.
+        reason: String,
+    },
+    /// Its certificate is not good now, by the clock of this device.
+    #[error(
+        "the certificate of the server at {server} is not good at this time ({reason}): set the clock of this device right; if it is, tell your administrator"
+    )]
+    Untimely {
         /// Host and port.
         server: String,
         /// From the certificate check.
@@ -257,7 +268,13 @@ impl Gateway {
     fn failed(&self, error: &reqwest::Error) -> GatewayError {
         let server = server(&self.address);
         match certificate_error(error) {
-            Some(reason) => GatewayError::Impostor { server, reason },
+            Some(problem) => {
+                let reason = problem.to_string();
+                match is_of_time(problem) {
+                    true => GatewayError::Untimely { server, reason },
+                    false => GatewayError::Impostor { server, reason },
+                }
+            }
             None => GatewayError::Unreachable {
                 server,
                 reason: root_cause(error).to_string(),
@@ -267,9 +284,9 @@ impl Gateway {
 }
 
 /// Why the server's certificate was refused, if that is behind an error.
-fn certificate_error(error: &(dyn Error + 'static)) -> Option<String> {
-    if let Some(rustls::Error::InvalidCertificate(reason)) = error.downcast_ref() {
-        return Some(reason.to_string());
+fn certificate_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CertificateError> {
+    if let Some(rustls::Error::InvalidCertificate(problem)) = error.downcast_ref() {
+        return Some(problem);
     }
     // An `io::Error` around another error skips it in `source`.
     let inside = error.downcast_ref().and_then(io::Error::get_ref);
@@ -277,6 +294,14 @@ fn certificate_error(error: &(dyn Error + 'static)) -> Option<String> {
         Some(inside) => certificate_error(inside),
         None => certificate_error(error.source()?),
     }
+}
+
+fn is_of_time(problem: &CertificateError) -> bool {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    matches!(
+        problem,
+        Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
+    )
 }
 
 fn root_cause<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {

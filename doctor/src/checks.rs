@@ -14,3 +14,4 @@ pub(crate) mod ports;
 pub(crate) mod programs;
 pub(crate) mod speed;
 pub(crate) mod streams;
+pub(crate) mod updates;

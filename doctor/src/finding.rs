@@ -28,6 +28,8 @@ pub enum Check {
     Accounts,
     /// Memory and open files.
     Memory,
+    /// Whether the programs update themselves.
+    Updates,
 }
 
 /// How bad it is.
@@ -106,6 +108,7 @@ impl fmt::Display for Check {
             Self::Nats => "nats",
             Self::Accounts => "accounts",
             Self::Memory => "memory",
+            Self::Updates => "updates",
         })
     }
 }

@@ -23,7 +23,7 @@ use sotto_service::config::Sources;
 
 pub use finding::{Check, Finding, Level};
 
-use checks::{certificates, directory, disk, dns, gateway, limits, nats, ports};
+use checks::{certificates, directory, disk, dns, gateway, limits, nats, ports, updates};
 use server::Server;
 
 /// How long one check may take.
@@ -50,6 +50,7 @@ pub async fn examine(sources: Sources) -> Vec<Finding> {
         bounded(Check::Tls, gateway::check(Arc::clone(&server))),
         bounded(Check::Nats, nats::check(Arc::clone(&server))),
         blocking(Check::Memory, &server, limits::check),
+        bounded(Check::Updates, updates::check(Arc::clone(&server))),
     ]);
     findings.extend(found.await.into_iter().flatten());
     // Stable: within a subject they stay in the order in which they came.

@@ -133,6 +133,7 @@ mod tests {
         let ready = Ready {
             pid: std::process::id(),
             url: String::new(),
+            is_partial: false,
         };
         let json = serde_json::to_vec(&ready).unwrap();
         private_files::write(&layout.relay_ready(), &json).unwrap();

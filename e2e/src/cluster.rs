@@ -28,6 +28,7 @@ use crate::case::text;
 use crate::links::{Addresses, Links};
 use crate::process::{self, Outcome, PATIENCE, Running, binary};
 use crate::programs::Programs;
+use crate::server::free_address;
 
 /// How long nothing is looked at again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -68,10 +69,22 @@ impl Cluster {
     /// # Errors
     /// When it does not serve in the end.
     pub fn replaceable(dir: &Path, nodes: usize) -> anyhow::Result<Self> {
+        Self::replaceable_told(dir, nodes, &[])
+    }
+
+    /// The same, with programs that are also told this by the environment.
+    ///
+    /// # Errors
+    /// When it does not serve in the end.
+    pub fn replaceable_told(
+        dir: &Path,
+        nodes: usize,
+        told: &[(&'static str, &str)],
+    ) -> anyhow::Result<Self> {
         let (org, project) = ("acme", "field");
         let programs = dir.join("programs");
         fs::create_dir(&programs).context("making a folder for programs")?;
-        let programs = Programs::new(&programs, Duration::from_secs(30))?;
+        let programs = Programs::new(&programs, Duration::from_secs(30))?.told(told);
         let root = dir.join("n1");
         let addresses = Addresses::free()?;
         init(&root, org, project, &addresses)?;
@@ -485,6 +498,18 @@ impl Node {
     pub fn relay(&self) -> anyhow::Result<Pid> {
         let relay = self.relay.as_ref().context("the node does not run")?;
         relay.pid()
+    }
+
+    /// Has its relay, once it has a successor, say at an address how it is.
+    ///
+    /// # Errors
+    /// When its configuration does not read or write.
+    pub fn is_watched(&self) -> anyhow::Result<SocketAddr> {
+        let at: SocketAddr = free_address()?.parse()?;
+        let mut config = ServerConfig::load(&self.layout)?;
+        config.relay.metrics = Some(at.try_into()?);
+        config.save(&self.layout)?;
+        Ok(at)
     }
 
     /// Where clients reach its nats-server.

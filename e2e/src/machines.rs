@@ -2,6 +2,8 @@
 //! this one: what `sotto bootstrap` is for. They are made of the Debian that
 //! `cargo xtask setup` puts together, and only root can have them.
 
+pub mod updating;
+
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
@@ -71,9 +73,7 @@ impl Machines {
             base: base()?,
             folder,
         };
-        let groups = machines.folder.path().join("groups");
-        fs::create_dir(&groups)?;
-        tool("mount", &["-t", "cgroup2", "groups"], Some(&groups))?;
+        machines.make_groups()?;
         tool("ip", &["link", "set", "lo", "up"], None)?;
         tool("ip", &["link", "add", "machines", "type", "bridge"], None)?;
         let desk = ["address", "add", "10.77.0.1/24", "dev", "machines"];
@@ -87,6 +87,24 @@ impl Machines {
             machines.answers(number)?;
         }
         Ok(machines)
+    }
+
+    /// The hierarchies of control groups that machines have: one with everything
+    /// that the kernel has in it, and those of the older kind, when that is how
+    /// it limits memory.
+    fn make_groups(&self) -> anyhow::Result<()> {
+        let groups = self.folder.path().join("groups");
+        let hierarchy = |name: &str, options: &[&str]| {
+            let path = groups.join(name);
+            fs::create_dir_all(&path)?;
+            tool("mount", &[options, &[name]].concat(), Some(&path))
+        };
+        hierarchy("unified", &["-t", "cgroup2"])?;
+        if limits_memory_the_older_way()? {
+            hierarchy("systemd", &["-t", "cgroup", "-o", "none,name=systemd"])?;
+            hierarchy("memory", &["-t", "cgroup", "-o", "memory"])?;
+        }
+        Ok(())
     }
 
     /// The address of a machine.
@@ -281,7 +299,7 @@ impl Drop for Machines {
         // Control groups outlive the namespace; they are empty in a moment.
         let groups = self.folder.path().join("groups");
         let own = self.folder.path().file_name().unwrap_or_default();
-        let own = groups.join(format!("{}-*", own.to_string_lossy()));
+        let own = groups.join(format!("*/{}-*", own.to_string_lossy()));
         let deadline = Instant::now() + Duration::from_secs(5);
         let removed = || {
             let mut find = Command::new("find");
@@ -306,8 +324,19 @@ impl Drop for Machines {
                 .status()
                 .ok();
         }
-        Command::new("umount").arg(groups).status().ok();
+        let hierarchies = fs::read_dir(groups).into_iter().flatten().flatten();
+        for hierarchy in hierarchies {
+            Command::new("umount").arg(hierarchy.path()).status().ok();
+        }
     }
+}
+
+/// Whether the kernel has its controller of memory in a hierarchy of its own.
+fn limits_memory_the_older_way() -> anyhow::Result<bool> {
+    let controllers = fs::read_to_string("/proc/cgroups").context("reading /proc/cgroups")?;
+    let memory = controllers.lines().find(|line| line.starts_with("memory"));
+    let hierarchy = memory.and_then(|line| line.split_whitespace().nth(1));
+    Ok(hierarchy.is_some_and(|hierarchy| hierarchy != "0"))
 }
 
 fn tool(program: &str, arguments: &[&str], path: Option<&Path>) -> anyhow::Result<()> {

@@ -358,6 +358,28 @@ pub fn find(name: &str, folder: &Path) -> anyhow::Result<Option<Pid>> {
     Ok(None)
 }
 
+/// Has a program see a clock that is so many days fast; slow, when negative.
+///
+/// # Errors
+/// When what does it is not there.
+pub fn with_clock_off(command: &mut Command, days: i32) -> anyhow::Result<()> {
+    let here = std::env::current_exe().context("finding this program")?;
+    let tools = here.ancestors().map(|folder| folder.join("tools/faketime"));
+    let roots = tools.chain([PathBuf::from("/")]);
+    let machines = ["x86_64-linux-gnu", "aarch64-linux-gnu"];
+    let mut libraries = roots.flat_map(|root| {
+        machines.map(|machine| root.join(format!("usr/lib/{machine}/faketime/libfaketimeMT.so.1")))
+    });
+    let library = libraries.find(|library| library.is_file());
+    let library = library.context("libfaketime is not there: run `cargo xtask setup` first")?;
+    command
+        .env("LD_PRELOAD", library)
+        .env("FAKETIME", format!("{days:+}d"))
+        // What it waits for is as long as ever.
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    Ok(())
+}
+
 /// Ends all processes of this name whose command line mentions `folder`, as a
 /// power cut would.
 ///

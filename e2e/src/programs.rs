@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -57,6 +58,14 @@ impl Programs {
                 ),
             ],
         })
+    }
+
+    /// Tells all of them this, too, by the environment.
+    pub fn told(mut self, variables: &[(&'static str, &str)]) -> Self {
+        let variables = variables.iter();
+        self.variables
+            .extend(variables.map(|(name, value)| (*name, (*value).to_owned())));
+        self
     }
 
     /// Runs a program of a place, such as a node.
@@ -159,6 +168,19 @@ pub fn hand_over(ready_file: &Path) -> anyhow::Result<HandedOver> {
         .pid;
     ensure!(runs(pid), "the successor does not run");
     Ok(HandedOver { pid, ready, gone })
+}
+
+/// What a relay that is watched at an address says of how it is, when it serves.
+pub fn said(at: SocketAddr) -> Option<String> {
+    let runtime = tokio::runtime::Runtime::new().ok()?;
+    let http = reqwest::Client::builder().no_proxy().build().ok()?;
+    runtime.block_on(async {
+        let answer = http.get(format!("http://{at}/readyz")).send().await.ok()?;
+        match answer.status().is_success() {
+            true => answer.text().await.ok(),
+            false => None,
+        }
+    })
 }
 
 /// Whether another process than this one serves.

@@ -17,7 +17,9 @@ use sotto_e2e::case::{Case, text};
 use sotto_e2e::conversation::{self, difference, history};
 use sotto_e2e::garbage::{Garbage, Nonsense};
 use sotto_e2e::mounts;
-use sotto_e2e::process::Outcome;
+use sotto_e2e::process::{Outcome, binary};
+use sotto_e2e::releases::Releases;
+use sotto_e2e::server::Server;
 use sotto_proto::{GatewayAddress, InviteLink};
 
 /// It failed with one sentence that holds these words.
@@ -289,6 +291,94 @@ fn a_clock_an_hour_off() {
         let said = history(person, &case.room).unwrap();
         assert_eq!(difference(&said, "clock", &expected), None);
     }
+}
+
+#[test]
+fn a_clock_a_year_off() {
+    const YEAR: i64 = 365 * 24 * 3_600;
+    let case = Case::new().unwrap();
+    let bob = case.member(case.device("bob").unwrap(), "bob").unwrap();
+    let mut expected = Vec::new();
+    for (number, year) in [-YEAR, YEAR].into_iter().enumerate() {
+        let elsewhen = case.device(&format!("new{number}")).unwrap();
+        let elsewhen = elsewhen.with_clock_off_by(year);
+        let login = ["login", "bob", "--gateway", case.server.gateway()];
+        let refused = elsewhen.run(&login).unwrap();
+        one_sentence(&refused, &["clock of this device", "right"]);
+
+        // A device that was set up before.
+        let elsewhen = bob.clone().with_clock_off_by(year);
+        let words = format!("year {number}");
+        let outcome = elsewhen.run(&["send", &case.room, &words]).unwrap();
+        if outcome.status.success() {
+            expected.push(words);
+        } else {
+            one_sentence(&outcome, &["clock"]);
+        }
+    }
+    bob.does(&["send", &case.room, "year now"]).unwrap();
+    expected.push("year now".to_owned());
+    for person in [&bob, &case.alice] {
+        person.does(&["sync"]).unwrap();
+        let said = history(person, &case.room).unwrap();
+        assert_eq!(difference(&said, "year", &expected), None);
+    }
+}
+
+/// Of the server: it starts again when the disk is as it was, with all it had.
+#[test]
+fn a_disk_that_can_only_be_read() {
+    if !mounts::are_own("a_disk_that_can_only_be_read").unwrap() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("disk");
+    fs::create_dir(&dir).unwrap();
+    mount(&["-t", "tmpfs", "tmpfs"], &dir);
+    let server = dir.join("server");
+    let mut running = Server::create(&server, "acme", "field").unwrap();
+    running.stop().unwrap();
+    mount(&["-o", "remount,ro"], &dir);
+
+    let says = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(binary(program).unwrap());
+        let output = command.args(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status, text(&output.stderr), text(&output.stdout))
+    };
+    let (path, other) = (server.to_str().unwrap(), dir.join("other"));
+    let releases = Releases::create(&folder.path().join("keys"), &folder.path().join("releases"));
+    let root = releases.unwrap().root();
+    let (other, root) = (other.to_str().unwrap(), root.to_str().unwrap());
+    let commands: [(&str, &[&str]); 3] = [
+        ("sotto-relay", &["run", "--dir", path]),
+        ("sotto-relay", &["update", "--state", other, "trust", root]),
+        (
+            "sotto-gateway",
+            &[
+                "init",
+                "--dir",
+                other,
+                "--org",
+                "acme",
+                "--project",
+                "field",
+            ],
+        ),
+    ];
+    for (program, arguments) in commands {
+        let (status, said, _) = says(program, arguments);
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(said.matches("Read-only file system").count(), 1, "{said}");
+        assert!(said.contains("mount its file system"), "{said}");
+    }
+    let (status, _, said) = says("sotto", &["doctor", "--dir", path]);
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("can only be read"), "{said}");
+
+    mount(&["-o", "remount,rw"], &dir);
+    running.start().unwrap();
 }
 
 fn mount(options: &[&str], target: &Path) {

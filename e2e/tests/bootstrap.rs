@@ -5,6 +5,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
     reason = "a test"
@@ -13,15 +14,19 @@
 use std::cell::Cell;
 use std::fs;
 use std::net::TcpStream;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sotto_e2e::case::{PASSWORD, meet};
 use sotto_e2e::conversation::{difference, history};
+use sotto_e2e::machines::updating::SOURCE;
 use sotto_e2e::machines::{self, Machines};
 use sotto_e2e::person::Person;
 use sotto_e2e::process::PATIENCE;
+use sotto_e2e::releases::Releases;
+use sotto_update::Digest;
 
 const THREE: [&str; 7] = [
     "root@m1",
@@ -32,6 +37,8 @@ const THREE: [&str; 7] = [
     "--project",
     "field",
 ];
+
+const UPDATED: [&str; 2] = ["sotto-relay", "sotto-gateway"];
 
 /// How many steps a run took.
 fn steps(lines: &[Value]) -> usize {
@@ -60,6 +67,9 @@ fn three_bare_machines_become_a_cluster_that_people_use() {
         return;
     }
     let machines = Machines::start(3).unwrap();
+    for number in [1, 2, 3] {
+        machines.hurry(number).unwrap();
+    }
 
     let shown = machines.bootstrap(&[&THREE[..], &["--dry-run"]].concat());
     let shown = shown.unwrap().success().unwrap();
@@ -115,7 +125,60 @@ fn three_bare_machines_become_a_cluster_that_people_use() {
         let gateway = format!("{}:8443", Machines::address(number));
         TcpStream::connect(gateway).unwrap();
     }
+    they_update_themselves_in_the_same_minute(&machines);
     people_write_to_each_other(&machines, ready["invite"].as_str().unwrap());
+}
+
+/// Told where releases are when they serve already.
+fn they_update_themselves_in_the_same_minute(machines: &Machines) {
+    let (keys, first) = (machines.folder().join("keys"), machines.source(1));
+    let releases = Releases::create(&keys, &first).unwrap();
+    // A mirror each.
+    let mirror = || {
+        for number in [2, 3] {
+            let to = machines.source(number);
+            fs::create_dir_all(&to).unwrap();
+            let mut copy = Command::new("cp");
+            copy.arg("-a").arg(first.join(".")).arg(&to);
+            assert!(copy.status().unwrap().success());
+        }
+    };
+    machines.release(&releases, "0.1.0", &UPDATED).unwrap();
+    mirror();
+    let root = releases.root();
+    let fingerprint = Digest::of_file(&root).unwrap().0.to_string();
+    let root = root.to_str().unwrap();
+    let trusting = ["--root-of-trust", root, "--fingerprint", &fingerprint];
+    let told = [&THREE[..], &["--updates", SOURCE], &trusting[..]].concat();
+    let done = machines.bootstrap(&told).unwrap().success().unwrap();
+    assert_eq!(steps(&done), 3 * 5, "{done:?}");
+    assert_eq!(done.last().unwrap()["without_updates"], json!([]));
+    let again = machines.bootstrap(&told).unwrap().success().unwrap();
+    assert_eq!(steps(&again), 0, "{again:?}");
+
+    let numbers = [1, 2, 3];
+    for number in numbers {
+        let [finding] = &machines.doctor_of_updates(number).unwrap()[..] else {
+            panic!("the doctor says more than one thing of m{number}")
+        };
+        assert_eq!(finding["level"], "ok", "{finding}");
+    }
+    machines.release(&releases, "0.2.0", &UPDATED).unwrap();
+    mirror();
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for number in numbers {
+            scope.spawn(move || assert!(machines.updates(number, &UPDATED), "m{number}"));
+        }
+    });
+    eprintln!("three machines are updated after {:.1?}", began.elapsed());
+    for number in numbers {
+        for name in UPDATED {
+            assert_eq!(machines.runs(number, name).unwrap(), "0.2.0");
+            let status = machines.update_status(number, name).unwrap();
+            assert_eq!(status["confirmed"], "0.2.0", "{status}");
+        }
+    }
 }
 
 /// What the units promise holds for the processes.
@@ -133,6 +196,27 @@ fn confined(machines: &Machines, number: u8) {
         seen.starts_with("drwx------") && seen.contains("sotto sotto"),
         "{seen}"
     );
+}
+
+/// What takes more than the unit says is ended by the kernel, and nothing else.
+fn memory_is_limited(machines: &Machines, number: u8) {
+    let group = "/sys/fs/cgroup/memory/system.slice/sotto-relay.service";
+    let read = format!("cat {group}/memory.limit_in_bytes");
+    let Ok(limit) = machines.on(number, &read) else {
+        eprintln!("skipped: no controller of memory that can be had here");
+        return;
+    };
+    assert_eq!(limit.trim(), (2_u64 << 30).to_string());
+    let show = "systemctl show -p MainPID -p NRestarts sotto-relay; cat /srv/sotto/nats/*.pid";
+    let before = machines.on(number, show).unwrap();
+    let hog = format!(
+        "echo $$ > {group}/cgroup.procs && \
+         exec perl -e '$size = shift; $taken = \"x\" x $size; sleep 600' 3000000000"
+    );
+    machines.on(number, &hog).unwrap_err();
+    let failures = format!("cat {group}/memory.failcnt");
+    assert_ne!(machines.on(number, &failures).unwrap().trim(), "0");
+    assert_eq!(machines.on(number, show).unwrap(), before);
 }
 
 #[test]
@@ -204,6 +288,7 @@ fn systemd_looks_after_whoever_serves_after_a_reload() {
         }
     }
     confined(&machines, 1);
+    memory_is_limited(&machines, 1);
     let ready = done.last().unwrap();
     people_write_to_each_other(&machines, ready["invite"].as_str().unwrap());
 }

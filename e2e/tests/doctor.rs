@@ -20,12 +20,12 @@ use std::time::{Duration, Instant, SystemTime};
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use serde_json::Value;
 use sotto_e2e::cluster::Cluster;
-use sotto_e2e::process::{PATIENCE, binary};
+use sotto_e2e::process::{PATIENCE, binary, with_clock_off};
 use sotto_e2e::server::{Server, free_address};
 use sotto_service::{Layout, ServerConfig};
 use tempfile::TempDir;
 
-const CHECKS: [&str; 10] = [
+const CHECKS: [&str; 11] = [
     "accounts",
     "clock",
     "directory",
@@ -36,6 +36,7 @@ const CHECKS: [&str; 10] = [
     "ports",
     "programs",
     "tls",
+    "updates",
 ];
 
 /// What the doctor said.
@@ -61,17 +62,24 @@ impl Examined {
     }
 }
 
-fn run(dir: &Path, more: &[&str]) -> Output {
+fn doctor(dir: &Path, more: &[&str]) -> Command {
     let mut doctor = Command::new(binary("sotto").unwrap());
     doctor.args(["doctor", "--dir"]).arg(dir).args(more);
     // The folder of a device is another thing.
     doctor.env("SOTTO_DIR", "/nowhere/alice");
-    doctor.output().unwrap()
+    doctor
+}
+
+fn run(dir: &Path, more: &[&str]) -> Output {
+    doctor(dir, more).output().unwrap()
 }
 
 fn examine(dir: &Path) -> Examined {
-    let output = run(dir, &["--json"]);
-    let text = String::from_utf8(output.stdout).unwrap();
+    examined(&run(dir, &["--json"]))
+}
+
+fn examined(output: &Output) -> Examined {
+    let text = std::str::from_utf8(&output.stdout).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
     let lines: Vec<Value> = lines.collect();
     let findings = lines.iter().filter(|line| line["event"] == "finding");
@@ -311,6 +319,26 @@ fn a_folder_without_a_server_is_one_problem() {
     assert_eq!(examined.findings.len(), 1);
 }
 
+/// Fast, it is not that of the others; slow, nothing is good yet.
+fn a_clock_a_year_off_is_named(dir: &Path) {
+    let at = |days: i32| {
+        let mut doctor = doctor(dir, &["--json"]);
+        with_clock_off(&mut doctor, days).unwrap();
+        examined(&doctor.output().unwrap())
+    };
+    let fast = at(365);
+    let clocks = fast.of("problem");
+    let clocks = clocks.iter().filter(|found| found["check"] == "clock");
+    assert_eq!(clocks.clone().count(), 2, "{:#?}", fast.findings);
+    for clock in clocks {
+        says(clock, "behind", "NTP");
+    }
+    let slow = at(-365);
+    let problems = slow.of("problem");
+    let named = |found: &&&Value| found["advice"].as_str().unwrap().contains("clock");
+    assert!(problems.iter().any(|found| named(&found)), "{problems:#?}");
+}
+
 #[test]
 fn a_node_that_is_gone_is_named_on_the_others() {
     let folder = tempfile::tempdir().unwrap();
@@ -329,6 +357,8 @@ fn a_node_that_is_gone_is_named_on_the_others() {
         .into_iter()
         .filter(|finding| finding["check"] == "clock");
     assert_eq!(clocks.count(), 2, "{:#?}", well.findings);
+
+    a_clock_a_year_off_is_named(&dir);
 
     let name = cluster.nodes()[2].layout().cluster_node();
     let name: Value = serde_json::from_slice(&fs::read(name).unwrap()).unwrap();

@@ -4,13 +4,14 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "a test"
 )]
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use sotto_e2e::process::{binary, systemd_analyze};
@@ -119,6 +120,30 @@ fn secrets_are_not_shown_and_missing_files_are_named() {
             "{}",
             errors(&wrong)
         );
+    }
+}
+
+#[test]
+fn a_log_can_be_lines_of_json() {
+    let server = server();
+    for program in PROGRAMS {
+        let mut command = Command::new(binary(program).unwrap());
+        command
+            .args(["run", "--exit-with-parent", "--log-format", "json", "--dir"])
+            .arg(server.path());
+        // Nothing is written to it, and so it is asked to stop at once.
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let lines = errors(&output);
+        let logged = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        let logged: Vec<Value> = logged.collect();
+        let is_said = |line: &Value| line["message"] == "the parent process is gone";
+        let line = logged.iter().find(|line| is_said(line));
+        let line = line.unwrap_or_else(|| panic!("{program}: {lines}"));
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["target"], "sotto_service::shutdown");
+        assert!(line["timestamp"].is_string(), "{line}");
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use sotto_e2e::process::binary;
+use sotto_e2e::process::{binary, with_clock_off};
 use sotto_e2e::releases::Releases;
 use sotto_e2e::server::Server;
 use sotto_service::ServerConfig;
@@ -102,19 +102,23 @@ fn people_update_their_program_and_only_to_what_says_its_version() {
     };
     let own = folder.join("sotto");
     fs::copy(binary("sotto").unwrap(), &own).unwrap();
-    let update = |command: &str| {
-        let output = Command::new(&own)
+    let update_at = |days: Option<i32>, command: &str| {
+        let mut update = Command::new(&own);
+        update
             .args(["--json", "update", "--state", "seen"])
             .args(command.split_whitespace())
-            .current_dir(folder)
-            .output()
-            .unwrap();
+            .current_dir(folder);
+        if let Some(days) = days {
+            with_clock_off(&mut update, days).unwrap();
+        }
+        let output = update.output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match output.status.success() {
             true => Ok(text(&output.stdout)),
             false => Err(text(&output.stderr)),
         }
     };
+    let update = |command: &str| update_at(None, command);
     let runs = || {
         let output = Command::new(&own).arg("--version").output().unwrap();
         String::from_utf8(output.stdout).unwrap()
@@ -133,6 +137,12 @@ fn people_update_their_program_and_only_to_what_says_its_version() {
     assert_eq!(runs(), before);
 
     release("9.0.1", "sotto 9.0.1");
+    for (days, wrong) in [(365, "fast"), (-365, "slow")] {
+        let error = update_at(Some(days), "apply --source releases").unwrap_err();
+        let clock = format!("the clock of this machine is {wrong}");
+        assert!(error.contains(&clock), "{error}");
+        assert_eq!(runs(), before);
+    }
     let said: Value = serde_json::from_str(&update("apply --source releases").unwrap()).unwrap();
     assert_eq!(said["outcome"], "confirmed");
     assert_eq!(runs(), "sotto 9.0.1\n");

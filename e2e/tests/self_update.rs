@@ -2,9 +2,13 @@
 //! updated by the units that it leaves, under a real systemd, while people
 //! write to each other.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
 
-use std::fs;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,19 +16,16 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sotto_e2e::case::two_people;
 use sotto_e2e::conversation::{difference, history};
+use sotto_e2e::machines::updating::SOURCE;
 use sotto_e2e::machines::{self, Machines};
 use sotto_e2e::process::PATIENCE;
-use sotto_e2e::releases::{Releases, script, with_version};
+use sotto_e2e::releases::{Releases, script};
 use sotto_e2e::session::Saying;
 use sotto_e2e::traffic::Traffic;
 use sotto_service::Layout;
-use sotto_service::readiness::Ready;
 use sotto_update::Digest;
 
 const PROGRAMS: [&str; 2] = ["sotto-relay", "sotto-gateway"];
-/// Where releases are on the machine.
-const SOURCE: &str = "/srv/releases";
-
 /// The last steps of `sotto bootstrap` where both come to be updated.
 const UPDATED: [&str; 4] = [
     "write-updater",
@@ -48,25 +49,10 @@ impl Case {
     fn new() -> Self {
         let machines = Machines::start(1).unwrap();
         let keys = machines.folder().join("keys");
-        let source = machines.disk(1).join(SOURCE.trim_start_matches('/'));
-        let releases = Releases::create(&keys, &source).unwrap();
+        let releases = Releases::create(&keys, &machines.source(1)).unwrap();
         let case = Self { machines, releases };
-        for name in PROGRAMS {
-            let hurry = "SOTTO_STAND_BY_SECONDS=1 SOTTO_SUCCESSOR_READY_SECONDS=20";
-            case.sets(&format!("{name}.service"), hurry);
-            let hurry = "SOTTO_UPDATE_PROBATION_SECONDS=3 SOTTO_UPDATE_READY_SECONDS=30";
-            case.sets(&format!("{name}-update.service"), hurry);
-        }
+        case.machines.hurry(1).unwrap();
         case
-    }
-
-    /// As with `systemctl edit`.
-    fn sets(&self, unit: &str, variables: &str) {
-        let own = format!("etc/systemd/system/{unit}.d");
-        let own = self.machines.disk(1).join(own);
-        fs::create_dir_all(&own).unwrap();
-        let text = format!("[Service]\nEnvironment={variables}\n");
-        fs::write(own.join("hurry.conf"), text).unwrap();
     }
 
     fn bootstrap(&self, arguments: &[&str]) -> Result<Vec<Value>, String> {
@@ -86,66 +72,40 @@ impl Case {
         steps.map(action).collect()
     }
 
-    /// Releases the programs of this build under another version.
     fn release(&self, version: &str, names: &[&str]) {
-        let made = |name: &str| {
-            let to = self.machines.folder().join(format!("{name}-{version}"));
-            with_version(&self.machines.programs().join(name), version, &to).unwrap();
-            to
-        };
-        let files: Vec<_> = names.iter().map(|name| made(name)).collect();
-        let programs = names.iter().copied().zip(files.iter().map(|f| f.as_path()));
-        let programs: Vec<_> = programs.collect();
-        self.releases.publish(version, &programs).unwrap();
+        let released = self.machines.release(&self.releases, version, names);
+        released.unwrap();
     }
 
     fn on(&self, command: &str) -> String {
         self.machines.on(1, command).unwrap().trim().to_owned()
     }
 
-    /// What a timer does; both at a time when both are named.
     fn update(&self, names: &[&str]) -> bool {
-        let units = names.iter().map(|name| format!("{name}-update.service"));
-        let units: Vec<String> = units.collect();
-        let start = format!("systemctl start {}", units.join(" "));
-        self.machines.on(1, &start).is_ok()
+        self.machines.updates(1, names)
     }
 
     fn status(&self, name: &str) -> Value {
-        let status = format!("{name} update --state /var/lib/sotto-update --json status");
-        serde_json::from_str(&self.on(&status)).unwrap()
+        self.machines.update_status(1, name).unwrap()
     }
 
     fn layout(&self) -> Layout {
-        Layout::new(self.machines.disk(1).join("srv/sotto"))
+        self.machines.layout(1)
     }
 
-    /// The main process of a unit, once that is the one that serves: a
-    /// predecessor stands by for a moment.
     fn process(&self, name: &str) -> String {
-        let began = Instant::now();
-        loop {
-            let ready = match name {
-                "sotto-relay" => self.layout().relay_ready(),
-                _ => self.layout().gateway_ready(),
-            };
-            let main = self.on(&format!("systemctl show -p MainPID --value {name}"));
-            if Ready::read(&ready).is_some_and(|ready| ready.pid.to_string() == main) {
-                return main;
-            }
-            assert!(began.elapsed() < PATIENCE, "{name} does not serve");
-            thread::sleep(Duration::from_millis(200));
-        }
+        self.machines.serving(1, name).unwrap()
     }
 
-    /// The version that the process of a unit was started from, which is also
-    /// what the next start would take.
     fn runs(&self, name: &str) -> String {
-        let pid = self.process(name);
-        let file = self.on(&format!("readlink /proc/{pid}/exe"));
-        assert_eq!(file, format!("/usr/local/bin/{name}"));
-        let said = self.on(&format!("/proc/{pid}/exe --version"));
-        said.rsplit(' ').next().unwrap().to_owned()
+        self.machines.runs(1, name).unwrap()
+    }
+
+    /// The one thing that the doctor says of updates, or the first of this level.
+    fn doctor(&self, level: &str) -> String {
+        let found = self.machines.doctor_of_updates(1).unwrap();
+        let of_level = found.iter().find(|finding| finding["level"] == level);
+        of_level.unwrap_or_else(|| panic!("{found:#?}")).to_string()
     }
 }
 
@@ -182,6 +142,7 @@ fn a_server_updates_itself_and_keeps_what_serves() {
     whoever_is_trusted_stays(&case);
     assert_eq!(case.machines.state(1).unwrap(), before);
     units_are_sound(&case);
+    the_doctor_knows_what_keeps_updates_away(&case);
 
     let invite = ready["invite"].as_str().unwrap();
     let ([alice, bob], room) = two_people(case.machines.folder(), invite).unwrap();
@@ -194,6 +155,7 @@ fn a_server_updates_itself_and_keeps_what_serves() {
 
     newer_programs_take_over(&case);
     programs_of_no_use_are_taken_back(&case);
+    what_serves_for_a_while_alone_is_taken_back(&case);
     updates_come_from_the_own_gateway(&case, &trusting);
 
     let said = saying.stop().unwrap();
@@ -263,6 +225,24 @@ fn units_are_sound(case: &Case) {
     }
 }
 
+fn the_doctor_knows_what_keeps_updates_away(case: &Case) {
+    let well = case.doctor("ok");
+    assert!(well.contains("update themselves"), "{well}");
+    case.on("systemctl disable --now sotto-relay-update.timer");
+    let disabled = case.doctor("warning");
+    assert!(
+        disabled.contains("sotto-relay-update.timer is not enabled"),
+        "{disabled}"
+    );
+    // What it says is to be done is what helps.
+    case.on("systemctl enable --now sotto-relay-update.timer");
+    case.on("mv /var/lib/sotto-update/trust.json /root/trust.json");
+    let nobody = case.doctor("problem");
+    assert!(nobody.contains("no root of trust is pinned"), "{nobody}");
+    case.on("mv /root/trust.json /var/lib/sotto-update/trust.json");
+    case.doctor("ok");
+}
+
 fn newer_programs_take_over(case: &Case) {
     let before = PROGRAMS.map(|name| case.process(name));
     case.release("0.2.0", &PROGRAMS);
@@ -314,6 +294,32 @@ fn programs_of_no_use_are_taken_back(case: &Case) {
         assert_eq!(case.status(name)["failures"].as_array().unwrap().len(), 1);
     }
     assert_eq!(PROGRAMS.map(|name| case.process(name)), processes);
+    let told = case.doctor("problem");
+    assert!(told.contains("sotto-relay 0.3.0 was taken back"), "{told}");
+}
+
+/// It is healthy for a moment, and then it ends.
+fn what_serves_for_a_while_alone_is_taken_back(case: &Case) {
+    case.release("0.3.1", &PROGRAMS[..1]);
+    let before = case.process("sotto-relay");
+    case.on("systemctl start --no-block sotto-relay-update.service");
+    let began = Instant::now();
+    // Once it is the main process, nobody stands by for it any more.
+    while case.process("sotto-relay") == before {
+        assert!(began.elapsed() < PATIENCE, "it has no successor");
+        thread::sleep(Duration::from_millis(50));
+    }
+    case.on("systemctl kill --kill-whom=main --signal=KILL sotto-relay");
+    while case.on("systemctl is-active sotto-relay-update; true") == "activating" {
+        assert!(began.elapsed() < PATIENCE, "it does not end");
+        thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(case.runs("sotto-relay"), "0.2.0");
+    let failures = case.status("sotto-relay")["failures"].clone();
+    let last = failures.as_array().unwrap().last().unwrap();
+    assert_eq!(last["version"], "0.3.1", "{failures}");
+    let why = last["why"].as_str().unwrap();
+    assert!(why.starts_with("it was ready, and then"), "{why}");
 }
 
 /// The machine's own gateway hands releases out, with the certificate of the

@@ -11,7 +11,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -20,12 +19,12 @@ use async_nats::{Client, Statistics};
 use sotto_e2e::case::two_people;
 use sotto_e2e::cluster::{Cluster, Node};
 use sotto_e2e::conversation::{difference, history};
-use sotto_e2e::programs::{Programs, hand_over, is_succeeded, reload, until};
-use sotto_e2e::server::free_address;
+use sotto_e2e::programs::{Programs, hand_over, is_succeeded, reload, said, until};
 use sotto_e2e::session::Saying;
 use sotto_e2e::traffic::Traffic;
 use sotto_jwt_accounts::grants::RELAY_INBOX;
 use sotto_service::nats::{self, Login};
+use sotto_service::readiness::Ready;
 use sotto_service::{Layout, ServerConfig};
 use tokio::runtime::Runtime;
 
@@ -94,29 +93,19 @@ fn clients(cluster: &Cluster, runtime: &Runtime) -> Vec<Client> {
     })
 }
 
-/// A relay that brings another nats-server serves, and says what it waits for.
+/// A relay that brings another nats-server serves, and says what it waits for,
+/// also to an update, which is not over before.
 fn a_node_that_is_away_is_waited_for(node: &Node, programs: &Programs) {
-    let layout = node.layout();
-    let at: SocketAddr = free_address().unwrap().parse().unwrap();
-    let mut config = ServerConfig::load(layout).unwrap();
-    config.relay.metrics = Some(at.try_into().unwrap());
-    config.save(layout).unwrap();
+    let ready = node.layout().relay_ready();
+    let at = node.is_watched().unwrap();
     let before = node.nats_server().unwrap();
     programs.replace_nats_server().unwrap();
-    hand_over(&layout.relay_ready()).unwrap();
-    let runtime = Runtime::new().unwrap();
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let says_so = || {
-        let answer = runtime.block_on(async {
-            let answer = http.get(format!("http://{at}/readyz")).send().await?;
-            Ok::<_, reqwest::Error>((answer.status(), answer.text().await?))
-        });
-        answer.is_ok_and(|(status, said)| {
-            status.is_success() && said.starts_with("ready\n") && said.contains("n3")
-        })
-    };
+    hand_over(&ready).unwrap();
+    let says_so =
+        || said(at).is_some_and(|said| said.starts_with("ready\n") && said.contains("n3"));
     until("a relay that waits for n3", says_so).unwrap();
     assert_eq!(node.nats_server().unwrap(), before);
+    assert!(Ready::read(&ready).unwrap().is_partial);
 }
 
 #[test]
@@ -157,6 +146,10 @@ fn another_nats_server_comes_to_one_node_at_a_time() {
     };
     until("another nats-server on every node", all_new).unwrap();
     cluster.is_settled().unwrap();
+    let is_whole = |node: &Node| {
+        Ready::read(&node.layout().relay_ready()).is_some_and(|ready| !ready.is_partial)
+    };
+    until("relays that are whole", || nodes.iter().all(is_whole)).unwrap();
     eprintln!(
         "every nats-server is another one after {:.1?}",
         began.elapsed()

@@ -102,7 +102,7 @@ async fn step_in(org: &OrgName, what: Intervention, args: &StepIn) -> anyhow::Re
         !done.changes.is_empty(),
         "there is nothing to do: the user has no factor, or the level no policy of its own"
     );
-    tracing::warn!(index = done.first, "stepped in; every member is told");
+    sotto_log::warn!(index = done.first, "stepped in; every member is told");
     Ok(())
 }
 

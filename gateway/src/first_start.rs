@@ -111,7 +111,7 @@ impl FirstInvite {
         if owned.await.is_ok()
             && let Err(error) = private_files::remove(&self.path)
         {
-            tracing::warn!(%error, "the used first invite stays behind");
+            sotto_log::warn!(error, "the used first invite stays behind");
         }
     }
 

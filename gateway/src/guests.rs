@@ -26,7 +26,8 @@ pub async fn sweep(org: Arc<Org>, clock: Arc<dyn Clock>, mut turn: Turn) {
             continue;
         }
         if let Err(error) = revoke_those_over(&org, clock.now_ms()).await {
-            tracing::warn!(%error, "a guest whose time is over was not revoked");
+            let status = error.status().as_u16();
+            sotto_log::warn!(status, "a guest whose time is over was not revoked");
         }
     }
 }

@@ -97,7 +97,11 @@ async fn handle<C: Serve>(
     match answer::<C>(&gateway, peer, request).await {
         Ok(answer) => protobuf(StatusCode::OK, &answer),
         Err(refusal) => {
-            tracing::debug!(path = C::PATH, status = %refusal.status(), "refused");
+            sotto_log::debug!(
+                path = C::PATH,
+                status = refusal.status().as_u16(),
+                "refused"
+            );
             refused(&refusal)
         }
     }

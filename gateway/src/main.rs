@@ -65,19 +65,19 @@ fn start(command: Command, inherited: Inherited) -> anyhow::Result<()> {
     match command {
         Command::Init(args) => provision::init(&args),
         Command::Org(OrgCommand::Add(args)) => {
-            logging::start("warn")?;
+            logging::start_quietly()?;
             runtime.block_on(provision::add_org(&args))
         }
         Command::Org(OrgCommand::Admit(args)) => {
-            logging::start("warn")?;
+            logging::start_quietly()?;
             runtime.block_on(break_glass::admit(&args))
         }
         Command::Org(OrgCommand::Lift(args)) => {
-            logging::start("warn")?;
+            logging::start_quietly()?;
             runtime.block_on(break_glass::lift(&args))
         }
         Command::Accounts(args) => {
-            logging::start("warn")?;
+            logging::start_quietly()?;
             runtime.block_on(accounts_cli::run(&args))
         }
         Command::Run(args) => {
@@ -86,7 +86,7 @@ fn start(command: Command, inherited: Inherited) -> anyhow::Result<()> {
         }
         Command::Config(args) => Ok(command::run(&args)?),
         Command::Update(args) => {
-            logging::start("warn")?;
+            logging::start_quietly()?;
             let version = env!("CARGO_PKG_VERSION");
             runtime.block_on(sotto_update::command::run(args, NAME, version))
         }

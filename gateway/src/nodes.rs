@@ -26,7 +26,7 @@ pub(crate) fn nats_urls(layout: &Layout, config: &ServerConfig) -> Vec<String> {
         }
         Ok(None) => vec![config.nats_url()],
         Err(error) => {
-            tracing::error!(%error, "clients are told of no other node");
+            sotto_log::error!(error, "clients are told of no other node");
             vec![config.nats_url()]
         }
     }
@@ -54,7 +54,11 @@ pub(crate) async fn keep_buckets(org: Arc<Org>, mut turn: Turn) {
             continue;
         }
         if let Err(error) = keep_once(&org).await {
-            tracing::warn!(%error, org = %org.name(), "buckets are not kept on enough nodes yet");
+            sotto_log::warn!(
+                error,
+                org = org.name(),
+                "buckets are not kept on enough nodes yet"
+            );
         }
     }
 }

@@ -177,7 +177,7 @@ impl Passwords {
         let sealed = self
             .tickets
             .encrypt(Nonce::from_slice(&nonce), payload)
-            .map_err(Refusal::unavailable)?;
+            .map_err(|_| Refusal::unavailable("a ticket cannot be sealed"))?;
         Ok([&nonce[..], &sealed].concat().into())
     }
 

@@ -4,6 +4,7 @@
 use axum::http::StatusCode;
 use sotto_jwt_accounts::directory::{self, Malformed, Rule};
 use sotto_jwt_accounts::policy::Denied;
+use sotto_log::LogSafe;
 use sotto_proto::wire::{ApiError, ApiErrorCode, MissingFactor};
 use sotto_proto::{IdError, NameError};
 
@@ -76,8 +77,8 @@ impl Refusal {
     }
 
     /// Something behind the gateway failed: logged here, not told.
-    pub fn unavailable(error: impl std::fmt::Display) -> Self {
-        tracing::error!(%error, "a call could not be answered");
+    pub fn unavailable(error: impl LogSafe) -> Self {
+        sotto_log::error!(error, "a call could not be answered");
         Self::Unavailable
     }
 

@@ -60,6 +60,8 @@ pub enum RevocationError {
     Stopped,
 }
 
+sotto_log::log_safe!(RevocationError);
+
 impl Revocations {
     /// `system` is a client of the system account.
     pub fn new(keys: Arc<KeyStore>, system: async_nats::Client) -> Self {
@@ -82,7 +84,7 @@ impl Revocations {
             drop(state);
             if adds(&nats_keys, &in_force) {
                 if let Err(error) = self.enforce(org.name(), &nats_keys, now_ms).await {
-                    tracing::error!(%error, "revoked devices may still be connected");
+                    sotto_log::error!(error, "revoked devices may still be connected");
                     tokio::time::sleep(AGAIN).await;
                     continue;
                 }

@@ -9,6 +9,7 @@ use anyhow::Context;
 use ed25519_dalek::SigningKey;
 use sotto_jwt_accounts::grants::{GATEWAY_INBOX, SYSTEM_INBOX};
 use sotto_jwt_accounts::keystore::KeyStore;
+use sotto_log::Known;
 use sotto_proto::{GatewayAddress, OrgName};
 use sotto_service::consul::{Consul, Program, Service};
 use sotto_service::handover::{Handover, Inherited};
@@ -69,7 +70,7 @@ pub async fn run(args: &ServerArgs, log: LogFilter, inherited: Inherited) -> any
     let Opened { gateway, _tasks } = opened?;
 
     let url = format!("https://{}:{port}", host(&config));
-    tracing::info!(%url, orgs = config.orgs.len(), "serving");
+    sotto_log::info!(url = Known(&url), orgs = config.orgs.len(), "serving");
     let _announcement = handover.announce(&layout.gateway_ready(), url)?;
     let serving = Arc::clone(&gateway);
     server::serve(listener, tls, serving, watched, &handover, stop).await?;
@@ -77,7 +78,7 @@ pub async fn run(args: &ServerArgs, log: LogFilter, inherited: Inherited) -> any
     for org in gateway.orgs() {
         org.directory().log().keep().await;
     }
-    tracing::info!("stopped");
+    sotto_log::info!("stopped");
     Ok(())
 }
 
@@ -130,7 +131,7 @@ pub async fn open(
             let services = provision::services(config);
             let refreshed = signing::refresh(&keys, &system, name, services, clock.now_ms());
             if let Err(error) = refreshed.await {
-                tracing::warn!("relays and gateways may do what they could before: {error:#}");
+                sotto_log::warn!(error, "relays and gateways may do what they could before");
             }
             let org = open_org(layout, config, &keys, &key, name).await?;
             let now_ms = clock.now_ms();

@@ -108,7 +108,8 @@ impl Token {
         let record = record
             .filter(|record| record.expires_ms >= now_ms)
             .ok_or(Refusal::SessionExpired)?;
-        let user = record.user.parse().map_err(Refusal::unavailable)?;
+        let user = record.user.parse();
+        let user = user.map_err(|_| Refusal::unavailable("a stored name is none"))?;
         let opened = match record.device.as_ref() {
             [] => Opened::Password {
                 at_ms: record.password_ms,

@@ -35,7 +35,7 @@ pub async fn follow(org: Arc<Org>, keys: Arc<KeyStore>, system: async_nats::Clie
         });
         match read.await {
             Ok(Ok(signer)) => org.set_signer(signer),
-            Ok(Err(error)) => tracing::warn!(%error, "the signing keys do not read"),
+            Ok(Err(error)) => sotto_log::warn!(error, "the signing keys do not read"),
             Err(_) => return,
         }
     }

@@ -40,6 +40,8 @@ pub trait Provider: Send + Sync {
 #[error("{0}")]
 pub struct NotSent(pub String);
 
+sotto_log::log_safe!(NotSent);
+
 /// Sends codes and checks them.
 pub struct Sms {
     codes: Codes,
@@ -149,7 +151,7 @@ impl Sms {
             org.name()
         ));
         self.provider.send(&number, &text).await.map_err(|error| {
-            tracing::warn!(%error, "a text message was not sent");
+            sotto_log::warn!(error, "a text message was not sent");
             Refusal::NotYet(
                 "the text message could not be sent: try again in a minute, and tell your admin if that does not help"
                     .to_owned(),

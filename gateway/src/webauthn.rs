@@ -17,6 +17,7 @@ use ed25519_dalek::SigningKey;
 use hkdf::Hkdf;
 use sha2::Sha256;
 use sotto_jwt_accounts::policy::Factor;
+use sotto_log::Known;
 use sotto_proto::{FactorId, OrgName, UserName};
 use url::{Host, Url};
 use webauthn_rs_core::WebauthnCore;
@@ -129,7 +130,7 @@ impl RelyingParty {
         let builder = self
             .core
             .new_challenge_register_builder(&self.handle(org, user), &account, &account)
-            .map_err(Refusal::unavailable)?
+            .map_err(broken)?
             .attestation(AttestationConveyancePreference::None)
             .user_verification_policy(UserVerificationPolicy::Required)
             .authenticator_attachment(attachment)
@@ -138,7 +139,7 @@ impl RelyingParty {
         let (options, state) = self
             .core
             .generate_challenge_register(builder)
-            .map_err(Refusal::unavailable)?;
+            .map_err(broken)?;
         Challenge::of(&options, &state)
     }
 
@@ -201,11 +202,11 @@ impl RelyingParty {
         let builder = self
             .core
             .new_challenge_authenticate_builder(usable, Some(UserVerificationPolicy::Required))
-            .map_err(Refusal::unavailable)?;
+            .map_err(broken)?;
         let (options, state) = self
             .core
             .generate_challenge_authenticate(builder)
-            .map_err(Refusal::unavailable)?;
+            .map_err(broken)?;
         Challenge::of(&options, &state)
     }
 
@@ -306,8 +307,18 @@ fn stored_form(credential: &Credential) -> Result<Bytes, Refusal> {
     Ok(json.into())
 }
 
+/// Which error it is: what it holds may be somebody's answer.
+fn kind(error: &WebauthnError) -> Known<String> {
+    let text = format!("{error:?}");
+    Known(text.chars().take_while(|c| c.is_alphanumeric()).collect())
+}
+
+fn broken(error: WebauthnError) -> Refusal {
+    Refusal::unavailable(kind(&error))
+}
+
 fn refused(error: WebauthnError) -> Refusal {
-    tracing::debug!(%error, "an answer of a key was refused");
+    sotto_log::debug!(kind = kind(&error), "an answer of a key was refused");
     let why = match error {
         WebauthnError::UserNotVerified | WebauthnError::UserNotPresent => {
             "the key did not check who you are: set a PIN or fingerprint for it and try again"

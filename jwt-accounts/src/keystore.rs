@@ -140,6 +140,8 @@ pub enum KeyStoreError {
     Claims(#[from] ClaimsError),
 }
 
+sotto_log::log_safe!(KeyStoreError);
+
 impl KeyStore {
     /// Draws the operator's and the system account's keys and stores them in
     /// `dir`, which must not exist.

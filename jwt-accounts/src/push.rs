@@ -23,6 +23,8 @@ pub enum PushError {
     Refused(String),
 }
 
+sotto_log::log_safe!(PushError);
+
 /// Stores an account's JWT in the resolver of the server that `system`, a
 /// client of the system account, is connected to. Returns when it is in force.
 /// The resolver does not check who signed it, and an account of ours replaced

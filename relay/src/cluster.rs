@@ -28,9 +28,8 @@ mod turn;
 
 pub use bootstrap::{BootstrapArgs, bootstrap};
 pub use commands::{ClusterArgs, run};
-pub use group::Group;
 pub use growth::Growth;
 pub use join::{JoinArgs, join};
 pub use lock::Held;
 pub use membership::Membership;
-pub use turn::Turn;
+pub use turn::{Turn, TurnArgs};

@@ -26,7 +26,7 @@ mod takeover;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cluster::{BootstrapArgs, ClusterArgs, JoinArgs};
+use crate::cluster::{BootstrapArgs, ClusterArgs, JoinArgs, TurnArgs};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use sotto_service::config::command::{self, ConfigArgs};
@@ -74,6 +74,9 @@ struct Run {
     /// else of the first that is found beside it or on PATH.
     #[arg(long, env = "SOTTO_NATS_SERVER", value_name = "FILE")]
     nats_server: Option<PathBuf>,
+
+    #[command(flatten)]
+    turns: TurnArgs,
 }
 
 fn main() -> ExitCode {
@@ -93,23 +96,28 @@ async fn start(command: Command, inherited: Inherited) -> Result<()> {
             let (layout, config) = run.server.load()?;
             let stop = shutdown::watch(run.server.exit_with_parent)?;
             let nats_server = run.nats_server.as_deref();
-            serve::serve(&layout, &config, nats_server, log, handover, stop).await
+            let given = serve::Start {
+                nats_server,
+                turns: run.turns,
+                log,
+            };
+            Box::pin(serve::serve(&layout, &config, given, handover, stop)).await
         }
         Command::Bootstrap(args) => {
-            logging::start("warn")?;
+            logging::start_quietly()?;
             cluster::bootstrap(&args).await
         }
         Command::Join(args) => {
-            logging::start("warn")?;
+            logging::start_quietly()?;
             cluster::join(&args).await
         }
         Command::Cluster(args) => {
-            logging::start("warn")?;
+            logging::start_quietly()?;
             cluster::run(&args).await
         }
         Command::Config(args) => Ok(command::run(&args)?),
         Command::Update(args) => {
-            logging::start("warn")?;
+            logging::start_quietly()?;
             sotto_update::command::run(args, NAME, env!("CARGO_PKG_VERSION")).await
         }
         Command::Unit(args) => Ok(unit::print(&args, NAME, "relay")?),

@@ -1,12 +1,15 @@
 //! nats-server, and this relay's part as a node: started, looked after, stopped,
 //! and left to another relay together.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail};
+use sotto_log::Known;
 use sotto_service::cluster::Cluster;
 use sotto_service::watch::{NO_NATS, Readiness};
 use sotto_service::{Layout, ServerConfig};
 
-use crate::cluster::adoption;
+use crate::cluster::{Held, TurnArgs, adoption};
 use crate::nats_server::{ConfigFile, Finding, Health, NatsBinary, Supervisor};
 use crate::node::{Node, Work};
 use crate::renewal::{Renewal, Step};
@@ -25,7 +28,12 @@ pub struct Nats {
     config: ServerConfig,
     readiness: Readiness,
     file: ConfigFile,
+    turns: TurnArgs,
 }
+
+/// How long the nats-server that a successor left behind may take to say that
+/// it is healthy.
+const LEFT_BEHIND: Duration = Duration::from_secs(10);
 
 impl Nats {
     /// Starts it, or takes it over from a predecessor.
@@ -37,7 +45,12 @@ impl Nats {
         binary: &NatsBinary,
         cluster: Option<Cluster>,
     ) -> Result<Self> {
-        let Given { layout, config, .. } = *given;
+        let Given {
+            layout,
+            config,
+            turns,
+            ..
+        } = *given;
         let readiness = &given.watched.readiness;
         let inherited = match given.handover.part().is_successor() {
             true => takeover::nats_server(given, binary, cluster.as_ref()).await?,
@@ -80,9 +93,10 @@ impl Nats {
             supervisor,
             node,
             file,
+            turns,
         };
         if outdated.is_some() {
-            nats.is_outdated();
+            nats.renew();
         }
         Ok(nats)
     }
@@ -112,22 +126,30 @@ impl Nats {
     /// When the relay must not go on.
     pub async fn work(&mut self, health: &Health) -> Result<()> {
         tokio::select! {
-            () = self.supervisor.restarted() => self.renewal.restarted()?,
+            () = self.supervisor.restarted() => self.renewal.restarted(self.turns.ready_within())?,
             work = work_of(&mut self.node) => self.reload |= work? == Work::Reload,
             reloaded = health.reloaded(), if self.reload => self.reloaded(reloaded),
             step = self.renewal.step(health) => match step? {
-                Step::HandOver => self.hand_over()?,
+                Step::HandOver { to_others } => self.hand_over(to_others)?,
                 Step::Served => self.renewal.done(&self.readiness).await,
             },
             finding = health.watch() => match finding {
                 Finding::Sick(why) => {
-                    tracing::error!(why, "nats-server is sick: it is killed");
+                    sotto_log::error!(why = Known(why), "nats-server is sick: it is killed");
                     self.supervisor.kill();
                 }
-                Finding::Unsuitable(unmet) => return Err(unmet.into()),
+                Finding::Unsuitable(unmet) => {
+                    self.renewal.fails();
+                    return Err(unmet.into());
+                }
             },
         }
         Ok(())
+    }
+
+    /// Whether nats-server has yet to be started anew.
+    pub fn is_outdated(&self) -> bool {
+        !self.renewal.is_done()
     }
 
     /// nats-server has read its configuration again, or says what it takes only
@@ -135,21 +157,25 @@ impl Nats {
     fn reloaded(&mut self, reloaded: Result<(), String>) {
         self.reload = false;
         if let Err(why) = reloaded {
-            tracing::warn!(why, "nats-server goes on with the settings that it has");
-            self.is_outdated();
+            sotto_log::warn!(
+                why = Known(why),
+                "nats-server goes on with the settings that it has"
+            );
+            self.renew();
         }
     }
 
     /// nats-server is to be started anew: at this node's turn. A server alone is
     /// started anew by whoever runs it, when it suits them.
-    fn is_outdated(&mut self) {
-        if self.node.is_some() && matches!(self.renewal, Renewal::Done) {
-            self.renewal = Renewal::at_turn(&self.layout, &self.config, &self.readiness);
+    fn renew(&mut self) {
+        if self.node.is_some() && self.renewal.is_done() {
+            let (layout, config) = (&self.layout, &self.config);
+            self.renewal = Renewal::at_turn(layout, config, &self.readiness, self.turns);
         }
     }
 
     /// It is this node's turn. The next process has what room there is now.
-    fn hand_over(&mut self) -> Result<()> {
+    fn hand_over(&mut self, to_others: bool) -> Result<()> {
         let cluster = Cluster::load(&self.layout)?;
         self.file = ConfigFile::new(&self.layout)?;
         self.file
@@ -157,16 +183,17 @@ impl Nats {
         if let Some(node) = &mut self.node {
             node.writes(self.file);
         }
-        tracing::info!("it is this node's turn: nats-server hands over");
-        self.supervisor.hand_over();
+        sotto_log::info!("it is this node's turn: nats-server hands over");
+        self.supervisor.hand_over(to_others);
         Ok(())
     }
 
-    /// Goes on after a successor that ended, whatever that one did.
+    /// Goes on after a successor that ended, whatever that one did. Another
+    /// nats-server that it left behind is kept only when it is healthy.
     ///
     /// # Errors
     /// When nats-server does not start.
-    pub async fn resume(&mut self) -> Result<()> {
+    pub async fn resume(&mut self, health: &Health) -> Result<()> {
         let cluster = Cluster::load(&self.layout)?;
         self.file
             .write(&self.layout, &self.config, cluster.as_ref())?;
@@ -174,7 +201,13 @@ impl Nats {
             node.resume().await?;
         }
         if !self.supervisor.resume().await? {
-            self.is_outdated();
+            match tokio::time::timeout(LEFT_BEHIND, health.ready()).await {
+                Ok(Ok(())) => self.renew(),
+                _ => {
+                    sotto_log::error!("the nats-server of a successor is of no use: it is killed");
+                    self.supervisor.kill();
+                }
+            }
         }
         self.reload = true;
         Ok(())
@@ -182,18 +215,37 @@ impl Nats {
 
     /// Stops it.
     pub async fn stop(self) {
-        match self.node {
-            Some(node) => node.stop(self.supervisor).await,
-            None => self.supervisor.stop().await,
+        let kept = match self.renewal {
+            Renewal::Failed(turn) => {
+                discard(self.supervisor, turn).await;
+                None
+            }
+            _ => Some(self.supervisor),
+        };
+        match (self.node, kept) {
+            (Some(node), kept) => node.stop(kept).await,
+            (None, Some(supervisor)) => supervisor.stop().await,
+            (None, None) => {}
         }
     }
 
     /// Leaves it to another relay.
-    pub fn leave(self) {
-        self.supervisor.leave();
+    pub async fn leave(self) {
+        match self.renewal {
+            Renewal::Failed(turn) => discard(self.supervisor, turn).await,
+            _ => self.supervisor.leave(),
+        }
         if let Some(node) = self.node {
             node.leave();
         }
+    }
+}
+
+/// Ends a nats-server that is of no use, and gives the turn back.
+async fn discard(supervisor: Supervisor, turn: Option<Held>) {
+    supervisor.discard().await;
+    if let Some(turn) = turn {
+        turn.release().await;
     }
 }
 

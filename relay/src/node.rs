@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use sotto_service::cluster::{Cluster, Members};
+use sotto_service::nats::jetstream::Group;
 use sotto_service::watch::Readiness;
 use sotto_service::{Layout, ServerConfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::hold_back;
-use crate::cluster::{Group, Growth, Membership, Turn};
+use crate::cluster::{Growth, Membership, Turn, TurnArgs};
 use crate::nats_server::{ConfigFile, NatsAccounts, NatsBinary, Supervisor};
 use crate::nats_server::{peer_state, write_witness};
 use crate::serve::Given;
@@ -25,6 +26,7 @@ pub struct Node {
     layout: Layout,
     config: ServerConfig,
     readiness: Readiness,
+    turns: TurnArgs,
     file: ConfigFile,
     membership: Membership,
     members: watch::Receiver<Members>,
@@ -68,6 +70,7 @@ impl Node {
             layout: layout.clone(),
             config: config.clone(),
             readiness: given.watched.readiness.clone(),
+            turns: given.turns,
             file,
             members: membership.members(),
             group: membership.group(),
@@ -111,7 +114,7 @@ impl Node {
             Ok(()) = self.group.changed() => {
                 let size = self.group.borrow_and_update().as_ref().map_or(0, |group| group.size);
                 if size > 1 && let Some(witness) = self.witness.take() {
-                    tracing::info!("this node is not alone any more");
+                    sotto_log::info!("this node is not alone any more");
                     witness.stop().await;
                 }
                 Ok(Work::Nothing)
@@ -130,22 +133,23 @@ impl Node {
         self.file = file;
     }
 
-    /// Stops nats-server: with other nodes there, it hands over to them first.
-    /// Whose turn it is does not matter: who stops a machine is not kept
-    /// waiting. But they are told.
-    pub async fn stop(self, supervisor: Supervisor) {
+    /// Stops nats-server, if it has not ended: with other nodes there, it hands
+    /// over to them first. Whose turn it is does not matter: who stops a machine
+    /// is not kept waiting. But they are told.
+    pub async fn stop(self, supervisor: Option<Supervisor>) {
         let others = self
             .group
             .borrow()
             .as_ref()
             .is_some_and(|group| group.size > 1);
-        match others {
-            true => {
-                let turn = Turn::new(&self.layout, &self.config, &self.readiness);
+        match supervisor {
+            Some(supervisor) if others => {
+                let turn = Turn::new(&self.layout, &self.config, &self.readiness, self.turns);
                 let _ = tokio::time::timeout(TELLING, turn.take_in_passing()).await;
                 supervisor.hand_over_and_stop().await;
             }
-            false => supervisor.stop().await,
+            Some(supervisor) => supervisor.stop().await,
+            None => {}
         }
         if let Some(witness) = self.witness {
             witness.stop().await;
@@ -153,7 +157,7 @@ impl Node {
         if !self.held
             && let Err(error) = hold_back::end(&self.layout)
         {
-            tracing::warn!("that this node was stopped is not noted: {error:#}");
+            sotto_log::warn!(error, "that this node was stopped is not noted");
         }
     }
 

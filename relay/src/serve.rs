@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use ed25519_dalek::VerifyingKey;
+use sotto_log::Known;
 use sotto_proto::signed::public_key;
 use sotto_service::cluster::Cluster;
 use sotto_service::consul::{ADMISSION, Consul, Program, Service};
@@ -19,6 +20,7 @@ use sotto_service::{Layout, ServerConfig, awaiting_leaders, tls};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::TurnArgs;
 use crate::metrics::{Metrics, RelayFigures};
 use crate::nats::Nats;
 use crate::nats_server::{Health, NatsBinary};
@@ -27,6 +29,16 @@ use crate::takeover::Lock;
 
 /// What an operator calls the address at which the relay is watched.
 const METRICS: &str = "`[relay] metrics` in server.toml";
+
+/// What else it is started with.
+pub struct Start<'a> {
+    /// The nats-server that is named.
+    pub nats_server: Option<&'a Path>,
+    /// How long is waited when that is started anew.
+    pub turns: TurnArgs,
+    /// What is logged.
+    pub log: LogFilter,
+}
 
 /// Runs until `stop`, or until it has handed over. Whatever happens,
 /// nats-server is stopped before this returns, unless another relay looks
@@ -37,8 +49,7 @@ const METRICS: &str = "`[relay] metrics` in server.toml";
 pub async fn serve(
     layout: &Layout,
     config: &ServerConfig,
-    nats_server: Option<&Path>,
-    log: LogFilter,
+    start: Start<'_>,
     handover: Handover,
     stop: CancellationToken,
 ) -> Result<()> {
@@ -51,13 +62,17 @@ pub async fn serve(
     // Until nothing of this server is left.
     let _watch = watch.await?;
     let gateway = gateway_key(layout)?;
-    let binary = NatsBinary::find(nats_server, layout)?;
-    tracing::info!(version = binary.version, path = %binary.path.display(), "found nats-server");
+    let binary = NatsBinary::find(start.nats_server, layout)?;
+    sotto_log::info!(
+        version = Known(&binary.version),
+        path = binary.path,
+        "found nats-server"
+    );
     let cluster = Cluster::load(layout)?;
     let program = Program {
         service: service(config, cluster.as_ref()),
         readiness: watched.readiness.clone(),
-        log,
+        log: start.log,
         handover: handover.part(),
         authority: tls::authority_fingerprint(layout)?,
     };
@@ -67,6 +82,7 @@ pub async fn serve(
         config,
         watched: &watched,
         handover: &handover,
+        turns: start.turns,
         stop: &stop,
     };
     let mut nats = Box::pin(Nats::start(&given, &binary, cluster)).await?;
@@ -77,7 +93,7 @@ pub async fn serve(
     // While a predecessor stands by, or once a successor serves, it is theirs.
     match lock.is_some_and(|lock| lock.is_alone()) {
         true => nats.stop().await,
-        false => nats.leave(),
+        false => nats.leave().await,
     }
     served
 }
@@ -93,6 +109,8 @@ pub struct Given<'a> {
     pub watched: &'a Watched,
     /// Its part in handing over.
     pub handover: &'a Handover,
+    /// How long is waited when nats-server is started anew.
+    pub turns: TurnArgs,
     /// It is asked to stop.
     pub stop: &'a CancellationToken,
 }
@@ -128,7 +146,7 @@ async fn run(
             () = given.stop.cancelled() => return Ok(()),
         }
     };
-    tracing::info!(orgs = config.orgs.len(), "serving");
+    sotto_log::info!(orgs = config.orgs.len(), "serving");
     let Serving {
         health,
         orgs,
@@ -149,12 +167,15 @@ async fn run(
     tokio::pin!(ends);
     let mut part = given.handover.part();
     let ended = loop {
+        if let Err(error) = announcement.is_partial(nats.is_outdated()) {
+            sotto_log::error!(error, "an update does not hear how far this relay is");
+        }
         // Otherwise a successor looks after nats-server.
         let is_alone = part.phase() == Phase::Alone;
         tokio::select! {
             ending = &mut ends => break Ok(ending),
             phase = part.changed() => if phase == Phase::Alone
-                && let Err(error) = nats.resume().await
+                && let Err(error) = nats.resume(&health).await
             {
                 break Err(error);
             },

@@ -10,7 +10,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use sotto_log::Known;
 use sotto_service::cluster::Cluster;
+use sotto_service::private_files::FileError;
 use sotto_service::{Layout, ServerConfig};
 
 use crate::cluster::Turn;
@@ -37,7 +39,7 @@ impl Lock {
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .with_context(|| format!("cannot open {}", path.display()))?;
+            .map_err(|error| FileError::new("open", &path, error))?;
         let alone = match is_successor {
             true => Ok(()),
             false => file.try_lock(),
@@ -100,11 +102,13 @@ pub async fn nats_server(
             match outdated {
                 Some(why) if !has_others => anyhow!(why),
                 outdated => {
-                    let until = match outdated {
-                        Some(_) => " until it is this node's turn",
-                        None => "",
-                    };
-                    tracing::info!(outdated, "nats-server goes on as it is{until}");
+                    match &outdated {
+                        Some(why) => sotto_log::info!(
+                            why = Known(why),
+                            "nats-server goes on as it is until it is this node's turn"
+                        ),
+                        None => sotto_log::info!("nats-server goes on as it is"),
+                    }
                     return Ok(Some(Inherited {
                         supervisor,
                         file,
@@ -118,16 +122,16 @@ pub async fn nats_server(
     if has_others {
         let readiness = &given.watched.readiness;
         readiness.waits_for("this node's turn to start nats-server anew");
-        let turn = Turn::new(layout, config, readiness).comes();
+        let turn = Turn::new(layout, config, readiness, given.turns).comes();
         let turn = given.stop.run_until_cancelled(turn).await;
         let turn = turn.context("it was to stop before it was this node's turn")?;
         readiness.notices(None);
-        tracing::info!("nats-server is started anew: {why:#}");
+        sotto_log::info!(why, "nats-server is started anew");
         supervisor.hand_over_and_stop().await;
         // Until the other nodes see for themselves that this one is away.
         drop(turn);
     } else {
-        tracing::info!("nats-server is started anew: {why:#}");
+        sotto_log::info!(why, "nats-server is started anew");
         supervisor.stop().await;
     }
     Ok(None)

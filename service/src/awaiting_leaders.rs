@@ -2,9 +2,9 @@
 //! leaders yet. A program that ended then would take its node's copies from
 //! those that wait for them.
 
-use std::fmt::Display;
 use std::time::Duration;
 
+use sotto_log::LogSafe;
 use sotto_proto::OrgName;
 
 /// Pause between attempts.
@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What `start` fails with, unless it `passes`.
-pub async fn start<T, E: Display>(
+pub async fn start<T, E: LogSafe>(
     org: &OrgName,
     passes: impl Fn(&E) -> bool,
     start: impl AsyncFn() -> Result<T, E>,
@@ -22,7 +22,7 @@ pub async fn start<T, E: Display>(
     loop {
         match start().await {
             Err(error) if passes(&error) => {
-                tracing::warn!("the org {org} cannot be served yet: {error:#}");
+                sotto_log::warn!(org, error, "an organisation cannot be served yet");
                 tokio::time::sleep(PAUSE).await;
             }
             done => return done,

@@ -76,6 +76,8 @@ pub enum ClusterError {
     Removed(NodeName),
 }
 
+sotto_log::log_safe!(ClusterError);
+
 impl Cluster {
     /// What is on disk; nothing when this server is no node of a cluster.
     ///

@@ -177,7 +177,7 @@ impl Consul {
             .await
             .is_err()
         {
-            tracing::warn!("Consul was not told in time that this program stops");
+            sotto_log::warn!("Consul was not told in time that this program stops");
         }
     }
 }

@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use sotto_log::Known;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -268,9 +269,12 @@ impl Handover {
                 };
                 match failed {
                     Failed::Stopped => return Ending::Stopped,
-                    Failed::Again => tracing::info!("the handover begins anew"),
+                    Failed::Again => sotto_log::info!("the handover begins anew"),
                     Failed::GoesOn(why) => {
-                        tracing::error!(why, "there is no successor: this process goes on");
+                        sotto_log::error!(
+                            why = Known(why),
+                            "there is no successor: this process goes on"
+                        );
                         break;
                     }
                 }
@@ -289,13 +293,13 @@ impl Handover {
         let (mut child, pid) = self
             .spawn()
             .map_err(|error| Failed::GoesOn(format!("it cannot be started: {error}")))?;
-        tracing::info!(pid, program = %self.program.display(), "a successor starts");
+        sotto_log::info!(pid, program = self.program, "a successor starts");
         self.phase.send_replace(Phase::Starting);
         let trial = async {
             let ready =
                 tokio::time::timeout(self.args.ready_within(), is_ready(announcement.path(), pid));
             ready.await.map_err(|_| "it does not serve in time")?;
-            tracing::info!(pid, "the successor serves; this process stands by");
+            sotto_log::info!(pid, "the successor serves; this process stands by");
             self.phase.send_replace(Phase::StandingBy);
             tokio::time::sleep(self.args.stand_by()).await;
             Ok::<_, &str>(())
@@ -312,7 +316,7 @@ impl Handover {
                     is_the_main_process(pid);
                     self.phase.send_replace(Phase::HandedOver);
                     locked(&self.listening).clear();
-                    tracing::info!(pid, "handed over; what is left is finished");
+                    sotto_log::info!(pid, "handed over; what is left is finished");
                     return Ok(());
                 }
                 Err(why) => Failed::GoesOn(why.to_owned()),
@@ -321,7 +325,7 @@ impl Handover {
         // An error says that it has ended.
         let _ = child.kill().await;
         if let Err(error) = announcement.renew() {
-            tracing::error!(%error, "nobody is told that this process serves again");
+            sotto_log::error!(error, "nobody is told that this process serves again");
         }
         self.phase.send_replace(Phase::Alone);
         Err(failed)
@@ -359,7 +363,7 @@ async fn hung_up(hangup: &mut Option<Signal>) {
 /// Has systemd, where that has started this process, look after another one.
 fn is_the_main_process(pid: u32) {
     if let Err(error) = sd_notify::notify(&[NotifyState::MainPid(pid)]) {
-        tracing::warn!(%error, "systemd does not hear of the successor");
+        sotto_log::warn!(error, "systemd does not hear of the successor");
     }
 }
 

@@ -1,10 +1,12 @@
-//! Structured logs on standard error. Log ids, counts and times; never a
-//! name, an address, a payload or a secret of a user.
+//! Structured logs on standard error, in words or as lines of JSON. What may
+//! stand in them is `sotto_log`'s to say.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use clap::ValueEnum;
+use sotto_log::log_safe;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt as lines, reload};
@@ -15,6 +17,34 @@ pub const LEVELS_MAX: usize = 512;
 const PARTS_MAX: usize = 16;
 /// What the targets of our own programs begin with.
 const OURS: &str = "sotto";
+
+/// What is logged, and how, as whoever starts a program says.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LogArgs {
+    /// How much to log: a level (error, warn, info, debug) or a filter.
+    #[arg(long, env = "SOTTO_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+
+    /// How it is written.
+    #[arg(
+        long,
+        env = "SOTTO_LOG_FORMAT",
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    log_format: Format,
+}
+
+/// How a log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// A line of words for each event.
+    #[default]
+    Text,
+    /// An object for each event, on a line.
+    Json,
+}
 
 /// The filter does not read.
 #[derive(Debug, thiserror::Error)]
@@ -35,17 +65,37 @@ pub struct LogFilter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Levels(String);
 
-/// Starts logging, once per process. `filter` is a level, or directives as
-/// `tracing_subscriber::EnvFilter` takes them.
+/// Starts logging, once per process, as it was said.
 ///
 /// # Errors
 /// When the filter does not read.
-pub fn start(filter: &str) -> Result<LogFilter, LogFilterError> {
+pub fn start(args: &LogArgs) -> Result<LogFilter, LogFilterError> {
+    start_with(&args.log, args.log_format)
+}
+
+/// Starts logging for a command that does one thing, and says by itself how that
+/// went.
+///
+/// # Errors
+/// None: what is logged is known to read.
+pub fn start_quietly() -> Result<LogFilter, LogFilterError> {
+    start_with("warn", Format::Text)
+}
+
+/// `filter` is a level, or directives as `tracing_subscriber::EnvFilter` takes
+/// them.
+fn start_with(filter: &str, format: Format) -> Result<LogFilter, LogFilterError> {
     let (layer, handle) = reload::Layer::new(env_filter(filter, None)?);
-    tracing_subscriber::registry()
-        .with(layer)
-        .with(lines::layer().with_writer(std::io::stderr).with_ansi(false))
-        .init();
+    let text = (format == Format::Text).then(|| {
+        let lines = lines::layer().with_writer(std::io::stderr);
+        lines.with_ansi(false)
+    });
+    let json = (format == Format::Json).then(|| {
+        let lines = lines::layer().with_writer(std::io::stderr);
+        lines.json().flatten_event(true)
+    });
+    let log = tracing_subscriber::registry().with(layer);
+    log.with(text).with(json).init();
     Ok(LogFilter {
         start: filter.into(),
         handle,
@@ -88,6 +138,8 @@ impl FromStr for Levels {
         })
     }
 }
+
+log_safe!(Levels);
 
 impl fmt::Display for Levels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

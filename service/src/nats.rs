@@ -3,6 +3,7 @@
 
 mod credentials;
 pub mod demands;
+pub mod jetstream;
 
 use std::path::Path;
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub enum NatsError {
         problem: String,
     },
 }
+
+sotto_log::log_safe!(NatsError);
 
 /// Connects, trying for half a minute; afterwards the connection is restored
 /// for ever, and made anew when the credentials file is another one. It stays
@@ -137,14 +140,14 @@ async fn follow(client: Client, layout: Layout, config: ServerConfig, mut known:
             Ok(now) if now != known => now,
             Ok(_) => continue,
             Err(error) => {
-                tracing::debug!(%error, "the nodes are not known");
+                sotto_log::debug!(error, "the nodes are not known");
                 continue;
             }
         };
         match client.set_server_pool(now.as_slice()).await {
             Ok(()) => known = now,
             Err(error) if error.kind() == SetServerPoolErrorKind::Send => return,
-            Err(error) => tracing::warn!(%error, "a connection does not learn of other nodes"),
+            Err(error) => sotto_log::warn!(error, "a connection does not learn of other nodes"),
         }
     }
 }
@@ -201,10 +204,10 @@ fn retry_delay(attempt: usize) -> Duration {
 
 async fn report(event: Event) {
     match event {
-        Event::Connected => tracing::debug!("connected to NATS"),
-        Event::Disconnected => tracing::warn!("the connection to NATS is lost"),
-        Event::ServerError(error) => tracing::warn!(%error, "NATS refuses something"),
-        other => tracing::debug!(event = %other, "NATS"),
+        Event::Connected => sotto_log::debug!("connected to NATS"),
+        Event::Disconnected => sotto_log::warn!("the connection to NATS is lost"),
+        Event::ServerError(error) => sotto_log::warn!(error, "NATS refuses something"),
+        other => sotto_log::debug!(event = other, "NATS"),
     }
 }
 

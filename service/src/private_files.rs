@@ -1,28 +1,41 @@
 //! Files that only their owner may read and that are whole after a power cut.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The file system said no.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} {}: {source}", path.display())]
+#[error("cannot {doing} {}: {problem}{}", path.display(), advice(problem))]
 pub struct FileError {
     doing: &'static str,
     path: PathBuf,
-    source: io::Error,
+    problem: io::Error,
 }
+
+sotto_log::log_safe!(FileError);
 
 impl FileError {
     /// What was attempted, on which path, and what the system answered.
-    pub fn new(doing: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+    pub fn new(doing: &'static str, path: impl Into<PathBuf>, problem: io::Error) -> Self {
         let path = path.into();
         Self {
             doing,
             path,
-            source,
+            problem,
         }
+    }
+}
+
+/// What to do, where the disk is to blame.
+fn advice(problem: &io::Error) -> &'static str {
+    match problem.kind() {
+        ErrorKind::ReadOnlyFilesystem => {
+            "; mount its file system so that it can be written to; if it was, the kernel has found errors on the disk, which `dmesg` shows"
+        }
+        ErrorKind::StorageFull => "; free some space",
+        _ => "",
     }
 }
 

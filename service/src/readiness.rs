@@ -6,6 +6,7 @@
 //! file names the one that has come last.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,10 @@ pub struct Ready {
     pub pid: u32,
     /// Where clients reach it.
     pub url: String,
+    /// Whether it has yet to start anew a part of itself, until when what it
+    /// was updated to has not proved itself.
+    #[serde(default)]
+    pub is_partial: bool,
 }
 
 impl Ready {
@@ -36,6 +41,7 @@ impl Ready {
 pub struct Announcement {
     path: PathBuf,
     url: String,
+    is_partial: AtomicBool,
 }
 
 /// Says that this process serves at `url` now.
@@ -46,6 +52,7 @@ pub fn announce(path: &Path, url: String) -> Result<Announcement, FileError> {
     let announcement = Announcement {
         path: path.to_owned(),
         url,
+        is_partial: AtomicBool::new(false),
     };
     announcement.renew()?;
     Ok(announcement)
@@ -60,10 +67,22 @@ impl Announcement {
         let ready = Ready {
             pid: std::process::id(),
             url: self.url.clone(),
+            is_partial: self.is_partial.load(Ordering::Relaxed),
         };
         let json = serde_json::to_vec(&ready);
         let json = json.map_err(|error| FileError::new("write", &self.path, error.into()))?;
         private_files::write(&self.path, &json)
+    }
+
+    /// Says whether a part of this process has yet to be started anew.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn is_partial(&self, is_partial: bool) -> Result<(), FileError> {
+        match self.is_partial.swap(is_partial, Ordering::Relaxed) == is_partial {
+            true => Ok(()),
+            false => self.renew(),
+        }
     }
 
     /// The file.
@@ -78,7 +97,7 @@ impl Drop for Announcement {
         if Ready::read(&self.path).is_none_or(is_own)
             && let Err(error) = private_files::remove(&self.path)
         {
-            tracing::warn!(%error, "the ready file stays behind");
+            sotto_log::warn!(error, "the ready file stays behind");
         }
     }
 }
@@ -92,7 +111,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("relay.json");
         let announcement = announce(&path, "tls://localhost:4222".to_owned()).unwrap();
-        assert_eq!(Ready::read(&path).unwrap().pid, std::process::id());
+        let said = || Ready::read(&path).unwrap();
+        assert_eq!(said().pid, std::process::id());
+        assert!(!said().is_partial);
+        announcement.is_partial(true).unwrap();
+        assert!(said().is_partial);
+        announcement.is_partial(false).unwrap();
+        assert!(!said().is_partial);
         drop(announcement);
         assert!(!path.exists());
     }

@@ -35,6 +35,8 @@ pub enum CopiesError {
     Refused(String, String),
 }
 
+sotto_log::log_safe!(CopiesError);
+
 impl Copies {
     /// Whether as many nodes as wanted have everything.
     pub fn are_current(&self) -> bool {

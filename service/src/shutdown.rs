@@ -24,7 +24,7 @@ pub fn watch(exit_with_parent: bool) -> io::Result<CancellationToken> {
             _ = interrupt.recv() => {}
             _ = hangup.recv(), if on_terminal => {}
         }
-        tracing::info!("asked to stop");
+        sotto_log::info!("asked to stop");
         stop.cancel();
     });
     if exit_with_parent {
@@ -34,7 +34,7 @@ pub fn watch(exit_with_parent: bool) -> io::Result<CancellationToken> {
             let mut input = io::stdin().lock();
             let mut ignored = [0; 64];
             while matches!(input.read(&mut ignored), Ok(1..)) {}
-            tracing::info!("the parent process is gone");
+            sotto_log::info!("the parent process is gone");
             stop.cancel();
         });
     }

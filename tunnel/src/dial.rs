@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rand::Rng;
+use sotto_log::Known;
 use sotto_proto::wire::{TunnelDialer, TunnelRoute, TunnelWelcome};
 use sotto_service::cluster::{Endpoint, joining_config};
 use sotto_service::handover::{Ending, Handover, Inherited};
+use sotto_service::logging::LogArgs;
 use sotto_service::watch::{Readiness, Watch};
 use sotto_service::{private_files, shutdown};
 use tokio::io::BufReader;
@@ -81,8 +83,8 @@ pub struct DialArgs {
 }
 
 impl DialArgs {
-    /// How much to log.
-    pub fn log(&self) -> &str {
+    /// What is logged.
+    pub fn log(&self) -> &LogArgs {
         &self.common.log
     }
 }
@@ -237,7 +239,10 @@ async fn announce_when_linked(
     let to: Vec<String> = to.iter().map(|to| to.at.to_string()).collect();
     let announced = handover.announce(&dir.join("dial.json"), to.join(" "));
     let _announcement = announced.inspect_err(|error| {
-        tracing::warn!(%error, "an update would take this end for one that does not serve");
+        sotto_log::warn!(
+            error,
+            "an update would take this end for one that does not serve"
+        );
     });
     std::future::pending().await
 }
@@ -279,11 +284,11 @@ impl Dialer {
             let mut link = Box::pin(link);
             tokio::select! {
                 ended = &mut link => match ended {
-                    Ok(()) => tracing::info!(to = %self.to, "a link has ended"),
-                    Err(error) => tracing::warn!(to = %self.to, "no link: {error:#}"),
+                    Ok(()) => sotto_log::info!(to = Known(&self.to), "a link has ended"),
+                    Err(error) => sotto_log::warn!(to = Known(&self.to), error, "no link"),
                 },
                 () = sent_away.notified() => {
-                    tracing::info!(to = %self.to, "the public end hands over");
+                    sotto_log::info!(to = Known(&self.to), "the public end hands over");
                     while retired.try_join_next().is_some() {}
                     if retired.len() < RETIRED_MAX {
                         retired.spawn(link);
@@ -308,7 +313,7 @@ impl Dialer {
             .await
             .context("it does not answer")??;
         let (opener, link) = link(tls, Mode::Server);
-        tracing::info!(to = %self.to, "a link is there");
+        sotto_log::info!(to = Known(&self.to), "a link is there");
         self.links.fetch_add(1, Ordering::Relaxed);
         let metric = self.private.metrics.links.get_or_create(&label).clone();
         metric.inc();

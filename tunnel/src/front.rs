@@ -56,7 +56,7 @@ pub async fn accept(
             }
             // The oldest of those that only wait makes room.
             Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
+                sotto_log::warn!(error, "a connection cannot be accepted");
                 public.lobby().evict();
                 tokio::time::sleep(OUT_OF_FILES).await;
             }
@@ -86,7 +86,7 @@ async fn serve(public: Arc<Public>, mut tcp: TcpStream, client: SocketAddr) {
 }
 
 async fn turn_away(public: &Public, tcp: TcpStream, refusal: Refusal) {
-    tracing::debug!(reason = refusal.label(), "refused");
+    sotto_log::debug!(reason = refusal.label(), "refused");
     count(public, refusal);
     Box::pin(refuse(tcp, refusal)).await;
 }
@@ -223,8 +223,8 @@ async fn reach(
                 let attempt = timeout(ANSWER, ask(&link, client, server, hello));
                 match attempt.await {
                     Ok(Ok(stream)) => return Some(stream),
-                    Ok(Err(error)) => tracing::debug!(org = %org.name, %error, "a link failed"),
-                    Err(_) => tracing::info!(org = %org.name, "a link does not answer"),
+                    Ok(Err(error)) => sotto_log::debug!(org = org.name, error, "a link failed"),
+                    Err(_) => sotto_log::info!(org = org.name, "a link does not answer"),
                 }
                 tried.push(link);
             }

@@ -39,6 +39,7 @@ mod splice;
 pub mod table;
 
 use sotto_service::handover::HandoverArgs;
+use sotto_service::logging::LogArgs;
 use sotto_service::watch::Loopback;
 
 /// The flags that both ends have.
@@ -54,9 +55,9 @@ pub struct CommonArgs {
     )]
     pub metrics: Option<Loopback>,
 
-    /// How much to log: a level (error, warn, info, debug) or a filter.
-    #[arg(long, env = "SOTTO_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
 
     /// Stop when standard input ends, which it does when the parent is gone.
     #[arg(long)]

@@ -63,7 +63,7 @@ fn start(command: Command, inherited: Inherited) -> anyhow::Result<()> {
         }
         Command::Key(args) => dial::print_key(&args),
         Command::Update(args) => {
-            logging::start("warn")?;
+            logging::start_quietly()?;
             let version = env!("CARGO_PKG_VERSION");
             runtime.block_on(sotto_update::command::run(args, NAME, version))
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ppp::v2::{Builder, Command, Protocol, Version};
+use sotto_log::Known;
 use sotto_proto::wire::tunnel_stream_answer::Answer;
 use sotto_proto::wire::{TunnelStream, TunnelStreamAnswer};
 use sotto_service::cluster::Endpoint;
@@ -70,7 +71,8 @@ impl Private {
             failed => {
                 self.metrics.failed.inc();
                 let problem = failed.map(|failed| failed.err().map(|error| error.to_string()));
-                return tracing::warn!(?problem, "a connection cannot be passed on");
+                let problem = Known(format!("{problem:?}"));
+                return sotto_log::warn!(problem, "a connection cannot be passed on");
             }
         };
         let splice = Splice {
@@ -85,7 +87,7 @@ impl Private {
         let ended = splice.run().await;
         self.metrics.connections.dec();
         if let Err(Broken::Io(error)) = ended {
-            tracing::debug!(%error, "a connection broke off");
+            sotto_log::debug!(error, "a connection broke off");
         }
     }
 

@@ -153,7 +153,7 @@ impl Public {
             admitted.is_ok_and(|org| org.name == entry.org)
         };
         for entry in self.links().take_unless(admitted) {
-            tracing::info!(org = %entry.org, "a link is not admitted any more");
+            sotto_log::info!(org = entry.org, "a link is not admitted any more");
             entry.link.opener.end();
         }
     }

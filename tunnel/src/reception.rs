@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use sotto_log::Known;
 use sotto_proto::OrgName;
 use sotto_proto::wire::tunnel_stream_answer::Answer;
 use sotto_proto::wire::{
@@ -40,7 +41,7 @@ pub async fn receive(public: Arc<Public>, tcp: TcpStream, before: Vec<u8>) {
         Ok(proved) => proved,
         Err(error) => {
             public.metrics.dialers_refused.inc();
-            tracing::warn!("a dialer is refused: {error:#}");
+            sotto_log::warn!(error, "a dialer is refused");
             return;
         }
     };
@@ -59,17 +60,22 @@ pub async fn receive(public: Arc<Public>, tcp: TcpStream, before: Vec<u8>) {
     });
     let number = match added {
         Ok(number) => number,
-        Err(error) => return tracing::warn!(%org, %error, "a link is refused"),
+        Err(error) => return sotto_log::warn!(org, error, "a link is refused"),
     };
     // The table may have changed since it was asked.
     public.end_unadmitted();
-    tracing::info!(%org, number, names = names.join(" "), "a link is there");
+    sotto_log::info!(
+        org,
+        number,
+        names = Known(names.join(" ")),
+        "a link is there"
+    );
     // A dialer opens no streams: dropped, they are reset.
     let ended = link.run(drop).await;
     public.remove_link(number, &org);
     match ended {
-        Ok(()) => tracing::info!(%org, number, "a link has ended"),
-        Err(error) => tracing::info!(%org, number, %error, "a link broke"),
+        Ok(()) => sotto_log::info!(org, number, "a link has ended"),
+        Err(error) => sotto_log::info!(org, number, error = Known(error), "a link broke"),
     }
 }
 
@@ -102,7 +108,7 @@ async fn send_away(link: DialerLink) {
     };
     let asked = timeout(PROVING, asking).await;
     if !matches!(asked, Ok(Ok(()))) {
-        tracing::info!("a dialer does not come to the successor: its link is ended");
+        sotto_log::info!("a dialer does not come to the successor: its link is ended");
         link.opener.end();
     }
 }

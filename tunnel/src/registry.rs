@@ -45,6 +45,8 @@ pub struct Registry<L> {
 #[error("this key has {LINKS_MAX} links already: dial with fewer")]
 pub struct TooManyLinks;
 
+sotto_log::log_safe!(TooManyLinks);
+
 impl Route {
     fn fits(&self, name: &HostName, port: u16) -> bool {
         self.pattern.matches(name) && self.port.is_none_or(|own| own == port)

@@ -11,8 +11,10 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
+use sotto_log::Known;
 use sotto_service::cluster::Endpoint;
 use sotto_service::handover::{Ending, Handover, Inherited, Listener};
+use sotto_service::logging::LogArgs;
 use sotto_service::watch::{Readiness, Watch};
 use sotto_service::{Layout, private_files, shutdown, tls};
 use tokio::sync::watch;
@@ -74,8 +76,8 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// How much to log.
-    pub fn log(&self) -> &str {
+    /// What is logged.
+    pub fn log(&self) -> &LogArgs {
         &self.common.log
     }
 }
@@ -289,9 +291,9 @@ async fn follow(
             Ok(table) => {
                 sender.send_replace(Arc::new(table));
                 public.end_unadmitted();
-                tracing::info!("names.toml is in force");
+                sotto_log::info!("names.toml is in force");
             }
-            Err(error) => tracing::error!("what was in force stays: {error:#}"),
+            Err(error) => sotto_log::error!(error, "what was in force stays"),
         }
     }
 }
@@ -311,6 +313,6 @@ fn raise_open_files() {
         maximum: limit.maximum,
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the number of open files stays low");
+        sotto_log::warn!(error = Known(error), "the number of open files stays low");
     }
 }

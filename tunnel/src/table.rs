@@ -89,6 +89,8 @@ pub enum TableError {
     OwnName,
 }
 
+sotto_log::log_safe!(TableError);
+
 /// Why a dialer is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {

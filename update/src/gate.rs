@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use semver::Version;
+use sotto_log::Known;
 
 use crate::Digest;
 use crate::journal::Probation;
@@ -26,7 +27,17 @@ pub trait Service {
 
     /// The process that serves with the program that is in place now; nothing
     /// while there is none.
-    fn ready(&mut self) -> Option<u32>;
+    fn ready(&mut self) -> Option<Serving>;
+}
+
+/// A process that serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serving {
+    /// Its id.
+    pub process: u32,
+    /// Whether it has yet to start anew a part of itself: so long it does not
+    /// prove itself.
+    pub is_partial: bool,
 }
 
 /// How long things may take.
@@ -34,7 +45,7 @@ pub trait Service {
 pub struct Bounds {
     /// From the start to ready.
     pub ready: Duration,
-    /// How long it has to stay so.
+    /// How long it has to stay so, with all of its parts.
     pub probation: Duration,
     /// Between two looks.
     pub look: Duration,
@@ -118,19 +129,26 @@ fn watch(
     bounds: Bounds,
     probation: Duration,
 ) -> Result<Outcome, SlotError> {
-    let Some(process) = becomes_ready(service, bounds) else {
+    let Some(mut serving) = becomes_ready(service, bounds) else {
         let why = format!("it was not ready within {} s", bounds.ready.as_secs_f32());
         return take_back(slot, version, service, bounds, why);
     };
-    let started = Instant::now();
+    let process = serving.process;
+    let (mut began, mut probation) = (Instant::now(), probation);
     let mut misses = 0;
-    while started.elapsed() < probation {
+    loop {
+        if serving.is_partial {
+            // It counts from when all of it serves.
+            (began, probation) = (Instant::now(), bounds.probation);
+        } else if began.elapsed() >= probation {
+            break;
+        }
         thread::sleep(bounds.look);
         if !on_probation(slot, version)? {
             return taken_back_by_the_guard(version, process);
         }
         match service.ready() {
-            Some(now) if now == process => misses = 0,
+            Some(now) if now.process == process => (serving, misses) = (now, 0),
             Some(_) => {
                 let why = "it was ready, and then ended".to_owned();
                 return take_back(slot, version, service, bounds, why);
@@ -157,7 +175,11 @@ fn on_probation(slot: &Slot, version: &Version) -> Result<bool, SlotError> {
 }
 
 fn taken_back_by_the_guard(version: &Version, ready: u32) -> Result<Outcome, SlotError> {
-    tracing::warn!(%version, ready, "the guard returned to the old program");
+    sotto_log::warn!(
+        version = Known(version),
+        ready,
+        "the guard returned to the old program"
+    );
     Ok(Outcome::Returned {
         version: version.clone(),
         why: "it was started again and again".to_owned(),
@@ -184,11 +206,11 @@ fn take_back(
     })
 }
 
-fn becomes_ready(service: &mut dyn Service, bounds: Bounds) -> Option<u32> {
+fn becomes_ready(service: &mut dyn Service, bounds: Bounds) -> Option<Serving> {
     let started = Instant::now();
     loop {
-        if let Some(process) = service.ready() {
-            return Some(process);
+        if let Some(serving) = service.ready() {
+            return Some(serving);
         }
         if started.elapsed() >= bounds.ready {
             return None;

@@ -22,7 +22,7 @@ pub mod trust;
 pub mod updater;
 
 pub use digest::Digest;
-pub use gate::{Bounds, Outcome, Service};
+pub use gate::{Bounds, Outcome, Service, Serving};
 pub use log::{ReleaseLog, platform};
 pub use refusal::{Refusal, UpdateError};
 pub use slot::Slot;

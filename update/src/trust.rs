@@ -7,10 +7,12 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sotto_service::private_files::{self, FileError};
 use tempfile::TempDir;
-use tough::schema::{Root, Signed};
+use tough::schema::{Role, Root, Signed, Snapshot, Targets, Timestamp as TimestampRole};
 
 use crate::log::LogHead;
 use crate::{Digest, UpdateError};
@@ -164,6 +166,20 @@ impl Trust {
         &self.root
     }
 
+    /// Until when the newest descriptions that were seen are good; nothing before
+    /// any was seen.
+    pub fn good_until(&self) -> Option<Timestamp> {
+        let documents = self.documents.iter();
+        let until = documents.filter_map(|(name, text)| match name.as_str() {
+            "timestamp.json" => expires::<TimestampRole>(text),
+            "snapshot.json" => expires::<Snapshot>(text),
+            "targets.json" => expires::<Targets>(text),
+            _ => None,
+        });
+        let until = until.min()?;
+        Some(expires::<Root>(&self.root).map_or(until, |root| root.min(until)))
+    }
+
     /// A folder for the library to work in.
     pub(crate) fn lay_out(&self) -> std::io::Result<TempDir> {
         let folder = tempfile::tempdir()?;
@@ -193,6 +209,11 @@ impl Trust {
         }
         Ok(())
     }
+}
+
+fn expires<R: Role + DeserializeOwned>(document: &str) -> Option<Timestamp> {
+    let document: Signed<R> = serde_json::from_str(document).ok()?;
+    Some(document.signed.expires())
 }
 
 fn read(path: &Path) -> std::io::Result<Option<String>> {

@@ -13,7 +13,7 @@ use std::{env, thread};
 
 use semver::Version;
 use sotto_update::slot::Guarded;
-use sotto_update::{Bounds, Digest, Outcome, Service, Slot, gate};
+use sotto_update::{Bounds, Digest, Outcome, Service, Serving, Slot, gate};
 use tempfile::TempDir;
 
 /// Writes its process id when it is ready, and waits.
@@ -21,6 +21,13 @@ const SERVES: &str = "echo $$ > ready.new; mv ready.new ready; exec sleep 600";
 const CRASHES: &str = "exit 1";
 const HANGS: &str = "exec sleep 600";
 const ENDS: &str = "echo $$ > ready.new; mv ready.new ready; sleep 0.3; exit 1";
+/// Serves for longer than a probation without a part of it, and ends when that
+/// is to come.
+const ENDS_LATE: &str =
+    "touch partial; echo $$ > ready.new; mv ready.new ready; sleep 1.5; rm partial; exit 1";
+/// The same, where the part comes.
+const COMPLETES: &str = "touch partial; echo $$ > ready.new; mv ready.new ready; sleep 1.5; \
+                         rm partial; exec sleep 600";
 
 const BOUNDS: Bounds = Bounds {
     ready: Duration::from_secs(2),
@@ -87,13 +94,16 @@ impl Service for Running {
         Ok(())
     }
 
-    fn ready(&mut self) -> Option<u32> {
+    fn ready(&mut self) -> Option<Serving> {
         let child = self.child.as_mut()?;
         if child.try_wait().ok()?.is_some() {
             return None;
         }
         let text = fs::read_to_string(self.folder.join("ready")).ok()?;
-        (text.trim().parse() == Ok(child.id())).then_some(child.id())
+        (text.trim().parse() == Ok(child.id())).then_some(Serving {
+            process: child.id(),
+            is_partial: self.folder.join("partial").exists(),
+        })
     }
 }
 
@@ -131,8 +141,16 @@ fn a_program_that_serves_is_kept() {
 }
 
 #[test]
+fn nothing_is_kept_before_all_of_it_serves() {
+    let mut case = Case::new();
+    assert_eq!(case.update(COMPLETES), Outcome::Confirmed(version("0.2.0")));
+    // Its last part came when a probation would have been over.
+    assert!(!case.running.folder.join("partial").exists());
+}
+
+#[test]
 fn the_old_program_comes_back_and_serves_when_the_new_one_does_not() {
-    for script in [CRASHES, HANGS, ENDS] {
+    for script in [CRASHES, HANGS, ENDS, ENDS_LATE] {
         let mut case = Case::new();
         let outcome = case.update(script);
         assert!(

@@ -12,7 +12,7 @@ use crate::{tools, wheels};
 /// Everything that must hold before a change is accepted.
 pub(crate) fn all() -> anyhow::Result<()> {
     step("formatting", &mut cargo(&["fmt", "--all", "--check"])?)?;
-    every_member_inherits_lints()?;
+    every_member_is_held_to_the_rules()?;
     documents::check()?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked"];
     step("clippy", cargo(&clippy)?.args(["--", "-D", "warnings"]))?;
@@ -33,7 +33,13 @@ pub(crate) fn test(arguments: &[String]) -> anyhow::Result<()> {
     let threads = threads.unwrap_or_else(|_| (cores + cores.div_ceil(2)).to_string());
     // What is said behind `cargo xtask test` counts more.
     nextest.env("NEXTEST_TEST_THREADS", threads);
-    step("tests", nextest.args(arguments))
+    step("tests", nextest.args(arguments))?;
+    if !arguments.is_empty() {
+        return Ok(());
+    }
+    // What must not compile, too, which the other one does not try.
+    let mut examples = cargo(&["test", "--workspace", "--locked", "--doc"])?;
+    step("examples in the documentation", &mut examples)
 }
 
 /// Plays the whole product through on this machine.
@@ -66,8 +72,13 @@ fn dependencies() -> anyhow::Result<()> {
     step("advisories about dependencies", &mut deny)
 }
 
-/// A member without `[lints] workspace = true` would silently be held to less.
-fn every_member_inherits_lints() -> anyhow::Result<()> {
+/// Who may log whatever it likes: what says what may be logged, what starts the
+/// log, and what runs on a person's own machine.
+const LOG_FREELY: [&str; 4] = ["log", "service", "client-native", "apps/cli"];
+
+/// A member without `[lints] workspace = true` would silently be held to less,
+/// and one with `tracing` could log more than what is safe.
+fn every_member_is_held_to_the_rules() -> anyhow::Result<()> {
     let read = |path: &str| {
         fs::read_to_string(root().join(path)).with_context(|| format!("reading {path}"))
     };
@@ -87,6 +98,9 @@ fn every_member_inherits_lints() -> anyhow::Result<()> {
         let manifest = read(&format!("{member}/Cargo.toml"))?;
         if !manifest.contains("[lints]\nworkspace = true") {
             bail!("{member}/Cargo.toml must inherit the lints: add `[lints]` `workspace = true`");
+        }
+        if manifest.contains("\ntracing") && !LOG_FREELY.contains(&member) {
+            bail!("{member}/Cargo.toml must not depend on tracing: log with `sotto-log`");
         }
     }
     Ok(())

@@ -31,6 +31,7 @@ pub(crate) fn all() -> anyhow::Result<()> {
     systemd()?;
     consul()?;
     machines::base()?;
+    faketime()?;
     chromium()
 }
 
@@ -62,6 +63,13 @@ pub(crate) fn systemd() -> anyhow::Result<()> {
     let packages = ["systemd", "libsystemd-shared"];
     let advice = "install the package systemd by hand";
     unpack_debian("systemd", &packages, systemd_runs, advice)
+}
+
+/// The same with a library that has a program see another time, below
+/// `target/tools/faketime`, for the tests of wrong clocks.
+pub(crate) fn faketime() -> anyhow::Result<()> {
+    let advice = "install the package libfaketime by hand";
+    unpack_debian("faketime", &["libfaketime"], faketime_runs, advice)
 }
 
 /// The same with the Consul of an older Debian, below `target/tools/consul`. It
@@ -266,6 +274,19 @@ fn systemd_runs(root: &Path) -> anyhow::Result<bool> {
     let mut analyze = program(root.join("usr/bin/systemd-analyze"))?;
     analyze.arg("--version").env("LD_LIBRARY_PATH", &libraries);
     Ok(output(&mut analyze)?.is_some())
+}
+
+/// Whether the library below `root` has another program see another time.
+fn faketime_runs(root: &Path) -> anyhow::Result<bool> {
+    let library = libraries(root, &["usr/lib/MACHINE/faketime"])?;
+    let library = env::split_paths(&library).map(|folder| folder.join("libfaketimeMT.so.1"));
+    for library in library.filter(|library| library.is_file()) {
+        let mut date = program("date")?;
+        date.arg("+%Y").env("LD_PRELOAD", library);
+        let said = output(date.env("FAKETIME", "2001-01-01 00:00:00"))?;
+        return Ok(said.is_some_and(|said| said.trim() == "2001"));
+    }
+    Ok(false)
 }
 
 /// Whether the consul below `root` prints the version that the tests know.

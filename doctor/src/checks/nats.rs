@@ -8,14 +8,12 @@ use std::sync::Arc;
 use futures::future;
 use sotto_service::ServerConfig;
 use sotto_service::nats::demands::{OLDEST, Unmet, Varz};
+use sotto_service::nats::jetstream::{self, Jsz};
 
-use super::streams::{self, Jsz};
-use super::{accounts, clock, peers};
+use super::{accounts, clock, peers, streams};
 use crate::finding::{Check, Finding};
 use crate::server::{Server, without_settings};
 use crate::system::{Reply, System};
-
-const JSZ_QUESTION: &str = r#"{"accounts":true,"streams":true,"config":true}"#;
 
 /// Asks the servers about everything that only they know: themselves, their
 /// streams, the accounts and the time.
@@ -66,7 +64,7 @@ fn unasked(why: Finding, advice: &str) -> Vec<Finding> {
 async fn ask(server: &Server, settings: &ServerConfig, system: &System) -> Vec<Finding> {
     let (varz, jsz, accounts) = future::join3(
         Box::pin(system.ask::<Varz>("VARZ", "{}")),
-        Box::pin(system.ask::<Jsz>("JSZ", JSZ_QUESTION)),
+        Box::pin(system.ask::<Jsz>("JSZ", jetstream::QUESTION)),
         Box::pin(accounts::check(server, system)),
     )
     .await;

@@ -1,60 +1,16 @@
 //! Whether every node of a cluster is there and has what the others have.
 
-use std::time::Duration;
+use sotto_service::nats::jetstream::{Group, Jsz};
 
-use serde::Deserialize;
-
-use super::streams::Jsz;
 use crate::finding::{Check, Finding};
 use crate::system::Reply;
 
-/// A node that has not answered the leader for so long is away: it is asked
-/// every second.
-const SILENCE: Duration = Duration::from_secs(15);
-
-/// The group of servers, as one of them sees it.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Group {
-    /// The name of who leads; empty when nobody does.
-    pub leader: String,
-    /// The others; only the one that leads knows how they are.
-    pub replicas: Vec<Peer>,
-}
-
-/// One that does not lead.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Peer {
-    /// Its name.
-    pub name: String,
-    current: bool,
-    offline: bool,
-    /// How long it has not answered the leader, in ns.
-    active: u64,
-    lag: u64,
-}
-
-impl Peer {
-    /// Whether it does not answer. nats-server itself calls one that was killed
-    /// offline only after minutes.
-    pub fn is_away(&self) -> bool {
-        self.offline || Duration::from_nanos(self.active) > SILENCE
-    }
-
-    /// Whether it has all that the leader has.
-    pub fn is_current(&self) -> bool {
-        self.current && !self.is_away()
-    }
-}
-
 /// The group as its leader sees it; nothing when nobody leads.
 pub(crate) fn group(replies: &[Reply<Jsz>]) -> Option<Group> {
-    let led = |reply: &&Reply<Jsz>| {
-        let group = reply.data.meta_cluster.as_ref();
-        group.is_some_and(|group| group.leader == reply.server.name)
-    };
-    replies.iter().find(led)?.data.meta_cluster.clone()
+    replies.iter().find_map(|reply| {
+        let group = reply.data.group();
+        group.filter(|group| group.leader == reply.server.name)
+    })
 }
 
 /// What to say of the nodes.
@@ -86,20 +42,20 @@ pub(crate) fn judge(members: &[&str], group: Option<&Group>) -> Vec<Finding> {
 }
 
 fn judge_node(name: &str, group: &Group) -> Option<Finding> {
-    match group.replicas.iter().find(|peer| peer.name == name) {
+    match group.followers.iter().find(|peer| peer.name == name) {
         None => Some(Finding::problem(
             Check::Nats,
             format!("the node {name} was let in and has not come"),
             format!("start {name}, or take it out with `sotto-relay cluster remove {name}`"),
         )),
-        Some(peer) if peer.is_away() => Some(Finding::problem(
+        Some(peer) if peer.offline => Some(Finding::problem(
             Check::Nats,
             format!("the node {name} does not answer"),
             format!(
                 "start {name} again and see that it is reached on its port for routes; if its machine is lost, `sotto-relay cluster remove {name}` and let another one join"
             ),
         )),
-        Some(peer) if !peer.is_current() => Some(Finding::warning(
+        Some(peer) if !peer.is_whole() => Some(Finding::warning(
             Check::Nats,
             format!("the node {name} is behind by {} entries", peer.lag),
             format!("wait until {name} has caught up, and stop no other node before that"),
@@ -110,23 +66,25 @@ fn judge_node(name: &str, group: &Group) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use sotto_service::nats::jetstream::Follower;
+
     use super::*;
     use crate::finding::Level;
 
-    fn peer(name: &str, current: bool, seconds: u64) -> Peer {
-        Peer {
+    fn peer(name: &str, current: bool, offline: bool) -> Follower {
+        Follower {
             name: name.to_owned(),
             current,
-            offline: false,
-            active: seconds * 1_000_000_000,
+            offline,
             lag: 4,
         }
     }
 
-    fn levels(replicas: Vec<Peer>) -> Vec<Level> {
+    fn levels(followers: Vec<Follower>) -> Vec<Level> {
         let group = Group {
             leader: "n1".to_owned(),
-            replicas,
+            size: followers.len() + 1,
+            followers,
         };
         let findings = judge(&["n1", "n2", "n3"], Some(&group));
         findings.iter().map(|finding| finding.level).collect()
@@ -134,10 +92,16 @@ mod tests {
 
     #[test]
     fn every_node_must_be_there_and_current() {
-        let fine = || peer("n2", true, 1);
-        assert_eq!(levels(vec![fine(), peer("n3", true, 1)]), [Level::Ok]);
-        assert_eq!(levels(vec![fine(), peer("n3", false, 1)]), [Level::Warning]);
-        assert_eq!(levels(vec![fine(), peer("n3", true, 16)]), [Level::Problem]);
+        let fine = || peer("n2", true, false);
+        assert_eq!(levels(vec![fine(), peer("n3", true, false)]), [Level::Ok]);
+        assert_eq!(
+            levels(vec![fine(), peer("n3", false, false)]),
+            [Level::Warning]
+        );
+        assert_eq!(
+            levels(vec![fine(), peer("n3", true, true)]),
+            [Level::Problem]
+        );
         assert_eq!(levels(vec![fine()]), [Level::Problem]);
         assert_eq!(levels(Vec::new()), [Level::Problem, Level::Problem]);
     }

@@ -38,6 +38,11 @@ pub(crate) fn check(folder: &Path, mount: Option<&Mount>) -> Finding {
             "not one write was through within a second",
             "look for a disk that fails: `dmesg` shows its errors",
         ),
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Finding::problem(
+            Check::Disk,
+            format!("the file system of {} can only be read", folder.display()),
+            "mount it so that it can be written to; if it was, the kernel has found errors on the disk, which `dmesg` shows: replace it",
+        ),
         Err(error) => Finding::not_checked(
             Check::Disk,
             format!("nothing can be written to {}: {error}", folder.display()),

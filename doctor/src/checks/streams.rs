@@ -1,70 +1,13 @@
 //! Whether every stream is there, has a leader, and is kept as often as it
 //! should be.
 
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
 use sotto_proto::{DIRECTORY_STREAM, INBOX_STREAM, Shard, blob_stream, mail_stream};
 use sotto_service::ServerConfig;
+use sotto_service::nats::jetstream::{Jsz, Stream, Streams};
 
-use super::peers::{Group, Peer};
 use crate::finding::{Check, Finding};
 use crate::server::Server;
 use crate::system::Reply;
-
-/// The part of nats-server's `JSZ` that is looked at.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Jsz {
-    /// The group of servers, on a node.
-    pub meta_cluster: Option<Group>,
-    account_details: Vec<Account>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Account {
-    name: String,
-    stream_detail: Vec<Detail>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Detail {
-    name: String,
-    cluster: Option<Group>,
-    config: Config,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(default)]
-struct Config {
-    num_replicas: usize,
-    persist_mode: String,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            num_replicas: 1,
-            persist_mode: String::new(),
-        }
-    }
-}
-
-/// One stream, as whoever leads it sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stream {
-    copies: usize,
-    led: bool,
-    /// Whether writes are acknowledged before they are on a disk.
-    asynchronous: bool,
-    /// Nodes that have not got everything.
-    behind: Vec<String>,
-}
-
-/// Streams by the org's name and their own.
-type Streams = BTreeMap<(String, String), Stream>;
 
 /// What should be.
 struct Expected<'a> {
@@ -82,7 +25,7 @@ pub(crate) fn check(
     let cluster = server.cluster.as_ref();
     let mut streams = Streams::new();
     for reply in replies {
-        take(&mut streams, &reply.server.name, reply.data);
+        reply.data.add_to(&mut streams, &reply.server.name);
     }
     let expected = Expected {
         settings,
@@ -90,27 +33,6 @@ pub(crate) fn check(
         is_node: cluster.is_some(),
     };
     judge(&streams, &expected)
-}
-
-/// The one that leads a stream knows best; without a leader any other will do.
-fn take(streams: &mut Streams, server: &str, jsz: Jsz) {
-    for account in jsz.account_details {
-        for detail in account.stream_detail {
-            let group = detail.cluster.unwrap_or_default();
-            let key = (account.name.clone(), detail.name);
-            if group.leader != server && streams.contains_key(&key) {
-                continue;
-            }
-            let behind = group.replicas.into_iter().filter(|peer| !peer.is_current());
-            let stream = Stream {
-                copies: detail.config.num_replicas,
-                led: !group.leader.is_empty(),
-                asynchronous: detail.config.persist_mode == "async",
-                behind: behind.map(|Peer { name, .. }| name).collect(),
-            };
-            streams.insert(key, stream);
-        }
-    }
 }
 
 fn judge(streams: &Streams, expected: &Expected<'_>) -> Vec<Finding> {
@@ -152,7 +74,7 @@ fn missing(streams: &Streams, settings: &ServerConfig) -> Vec<Finding> {
 }
 
 fn judge_stream(name: &str, stream: &Stream, expected: &Expected<'_>) -> Option<Finding> {
-    if stream.asynchronous {
+    if stream.is_asynchronous {
         return Some(Finding::problem(
             Check::Nats,
             format!("the stream {name} acknowledges what is not on a disk (persist_mode `async`)"),
@@ -162,7 +84,7 @@ fn judge_stream(name: &str, stream: &Stream, expected: &Expected<'_>) -> Option<
     if !expected.is_node {
         return None;
     }
-    if !stream.led {
+    if stream.leader.is_none() {
         return Some(Finding::problem(
             Check::Nats,
             format!("nobody leads the stream {name}: nothing is stored in it or read from it"),
@@ -179,12 +101,13 @@ fn judge_stream(name: &str, stream: &Stream, expected: &Expected<'_>) -> Option<
             "see with `sotto-relay cluster status` that every node is current: the relays add the copies by themselves then, one stream after the other",
         ));
     }
-    if !stream.behind.is_empty() {
+    let behind: Vec<&str> = stream.behind().collect();
+    if !behind.is_empty() {
         return Some(Finding::warning(
             Check::Nats,
             format!(
                 "of the stream {name} not everything is on {}",
-                stream.behind.join(" and ")
+                behind.join(" and ")
             ),
             "wait until they have caught up, and stop no other node before that",
         ));
@@ -196,8 +119,8 @@ fn judge_stream(name: &str, stream: &Stream, expected: &Expected<'_>) -> Option<
 mod tests {
     use std::fs;
 
-    use serde_json::json;
     use sotto_service::Layout;
+    use sotto_service::nats::jetstream::Follower;
 
     use super::*;
     use crate::finding::Level;
@@ -214,13 +137,20 @@ mod tests {
 
     fn streams(copies: usize) -> Streams {
         let names = ["DIRECTORY", "INBOX", "MAIL-0", "BLOB-0", "KV_x"];
-        let stream = Stream {
-            copies,
-            led: true,
-            asynchronous: false,
-            behind: Vec::new(),
-        };
-        let named = names.map(|name| (("acme".to_owned(), name.to_owned()), stream.clone()));
+        let named = names.map(|name| {
+            let stream = Stream {
+                account: "acme".to_owned(),
+                name: name.to_owned(),
+                copies,
+                leader: Some("n1".to_owned()),
+                followers: Vec::new(),
+                is_asynchronous: false,
+                messages: 0,
+                bytes: 0,
+                last_sequence: 0,
+            };
+            ((stream.account.clone(), stream.name.clone()), stream)
+        });
         named.into_iter().collect()
     }
 
@@ -257,7 +187,7 @@ mod tests {
         fewer.remove(&("acme".to_owned(), "INBOX".to_owned()));
         assert_eq!(levels(&fewer, 1), [Level::Problem]);
         assert_eq!(
-            levels(&changed(|stream| stream.led = false), 3),
+            levels(&changed(|stream| stream.leader = None), 3),
             [Level::Problem]
         );
         assert_eq!(
@@ -265,29 +195,17 @@ mod tests {
             [Level::Problem]
         );
         assert_eq!(
-            levels(&changed(|stream| stream.asynchronous = true), 3),
+            levels(&changed(|stream| stream.is_asynchronous = true), 3),
             [Level::Problem]
         );
-        let late = changed(|stream| stream.behind.push("n2".to_owned()));
+        let late = changed(|stream| {
+            stream.followers.push(Follower {
+                name: "n2".to_owned(),
+                current: false,
+                offline: false,
+                lag: 4,
+            });
+        });
         assert_eq!(levels(&late, 3), [Level::Warning]);
-    }
-
-    #[test]
-    fn what_the_leader_says_counts_whoever_answers_first() {
-        let answer = |current: bool| -> Jsz {
-            let text = json!({"account_details": [{"name": "acme", "stream_detail": [{
-                "name": "MAIL-0", "config": {"num_replicas": 3},
-                "cluster": {"leader": "n1", "replicas": [{"name": "n2", "current": current}]},
-            }]}]});
-            serde_json::from_value(text).unwrap()
-        };
-        for [(first, is_current), (second, other)] in
-            [[("n1", false), ("n2", true)], [("n2", true), ("n1", false)]]
-        {
-            let mut streams = Streams::new();
-            take(&mut streams, first, answer(is_current));
-            take(&mut streams, second, answer(other));
-            assert_eq!(streams.into_values().next().unwrap().behind, ["n2"]);
-        }
     }
 }

@@ -1,10 +1,11 @@
 # A machine: becomes systemd in namespaces of its own, with nothing of this
 # machine but the kernel. Everything goes with its first process.
 # Arguments: its name, its address, the folder of the base, a folder of its own
-# beside the hierarchy of control groups.
+# beside the hierarchies of control groups.
 set -eu
 name=$1 address=$2 base=$3 here=$4
-groups=$(dirname "$here")/groups/$(basename "$(dirname "$here")")-$name
+groups=$(dirname "$here")/groups
+own=$(basename "$(dirname "$here")")-$name
 
 mount -t tmpfs -o mode=755 machine "$here"
 mkdir "$here/changed" "$here/work" "$here/root"
@@ -19,8 +20,10 @@ inside link set lo up
 inside address add "$address/24" dev eth0
 inside link set eth0 up
 
-mkdir "$groups"
-echo $$ > "$groups/cgroup.procs"
+for hierarchy in "$groups"/*; do
+    mkdir "$hierarchy/$own"
+    echo $$ > "$hierarchy/$own/cgroup.procs"
+done
 exec nsenter --net="$here/net" \
     unshare --cgroup --mount --uts --ipc --pid --fork --kill-child sh -euc '
     name=$1 root=$2
@@ -28,7 +31,15 @@ exec nsenter --net="$here/net" \
     mount --bind "$root" "$root"
     mount -t proc proc "$root/proc"
     mount -t sysfs sysfs "$root/sys"
-    mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+    if [ -e "$3/memory" ]; then
+        mount -t tmpfs -o mode=755 tmpfs "$root/sys/fs/cgroup"
+        mkdir "$root/sys/fs/cgroup/unified" "$root/sys/fs/cgroup/systemd" "$root/sys/fs/cgroup/memory"
+        mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup/unified"
+        mount -t cgroup -o none,name=systemd systemd "$root/sys/fs/cgroup/systemd"
+        mount -t cgroup -o memory memory "$root/sys/fs/cgroup/memory"
+    else
+        mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+    fi
     mount -t tmpfs -o mode=755 tmpfs "$root/dev"
     for device in null zero full random urandom tty; do
         touch "$root/dev/$device"
@@ -45,4 +56,4 @@ exec nsenter --net="$here/net" \
     pivot_root . run/outside
     exec chroot . sh -c "umount -l /run/outside; \
         exec env -i container=other /lib/systemd/systemd --log-target=null --show-status=no"
-    ' sh "$name" "$here/root"
+    ' sh "$name" "$here/root" "$groups"

@@ -17,6 +17,8 @@ pub struct Number(Zeroizing<String>);
 #[error("this is no telephone number: write `+`, the country and the number, such as +4930123456")]
 pub struct NotANumber;
 
+sotto_log::log_safe!(NotANumber);
+
 impl Number {
     /// As it is dialled.
     pub fn as_str(&self) -> &str {

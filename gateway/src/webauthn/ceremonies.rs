@@ -113,7 +113,10 @@ impl Ceremony {
         let org = org_of(gateway, &ticket)?;
         let record = read(org, &ticket, gateway.now_ms()).await?;
         let device = DeviceId::try_from(&record.device).map_err(Refusal::unavailable)?;
-        let user = record.user.parse().map_err(Refusal::unavailable)?;
+        let user = record
+            .user
+            .parse()
+            .map_err(|_| Refusal::unavailable("a stored name is none"))?;
         let enrols = match record.id.as_ref() {
             [] => None,
             id => Some(FactorId::try_from(id).map_err(Refusal::unavailable)?),
@@ -249,7 +252,7 @@ impl Ceremony {
         match bucket.change(user.as_str(), decide).await? {
             Outcome::Proven(id) => Ok(id),
             Outcome::Cloned => {
-                tracing::warn!("the counter of a security key went backwards: it is blocked");
+                sotto_log::warn!("the counter of a security key went backwards: it is blocked");
                 Err(Refusal::Denied(
                     "the counter of this key went backwards, so there may be a copy of it: it is \
                      not believed any more; remove it and enrol another one"

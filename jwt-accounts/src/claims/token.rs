@@ -90,6 +90,8 @@ pub enum ClaimsError {
     Malformed,
 }
 
+sotto_log::log_safe!(ClaimsError);
+
 impl<K: Kind> Claims<K> {
     /// Signs the claims at `now_s`, seconds since 1970.
     ///

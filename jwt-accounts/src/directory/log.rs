@@ -62,6 +62,8 @@ pub enum LogError {
     Unavailable(String),
 }
 
+sotto_log::log_safe!(LogError);
+
 impl LogError {
     fn unavailable(error: impl std::fmt::Display) -> Self {
         Self::Unavailable(error.to_string())
@@ -271,10 +273,10 @@ async fn follow(replica: Arc<Replica>, mut live: async_nats::Subscriber) {
         match replica.read_to(heard.unwrap_or_default()).await {
             Ok(()) => {}
             Err(error @ LogError::Unavailable(_)) => {
-                tracing::warn!(%error, "the directory may be out of date");
+                sotto_log::warn!(error, "the directory may be out of date");
             }
             Err(error) => {
-                tracing::error!(%error, "the directory is not used any more");
+                sotto_log::error!(error, "the directory is not used any more");
                 return;
             }
         }

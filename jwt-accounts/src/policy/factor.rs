@@ -70,6 +70,8 @@ factors! {
 )]
 pub struct UnknownFactor;
 
+sotto_log::log_safe!(UnknownFactor);
+
 impl fmt::Display for Factor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -153,7 +153,7 @@ impl BeaconService {
     async fn clean(&mut self) {
         self.told.sweep(Instant::now());
         if !self.streams_are_the_same().await {
-            tracing::warn!("a stream is not the one it was: devices are asked for anew");
+            sotto_log::warn!("a stream is not the one it was: devices are asked for anew");
             self.metrics.rewound();
             self.confirmed.clear();
         }

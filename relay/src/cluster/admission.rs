@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use sotto_log::Known;
 use sotto_service::cluster::{self, Cluster, Member, Members, NODES_MAX};
 use sotto_service::handover::{Handover, Listener};
+use sotto_service::nats::jetstream::Group;
 use sotto_service::{Layout, private_files, tls};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -17,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::bundle::{Bundle, KeeperFiles};
 use super::exchange::{self, Admitted, Answer, ExchangeError, Join, Question};
-use super::group::Group;
+use super::group;
 use super::tokens::{self, TokenError};
 
 /// Connections that are served at a time.
@@ -78,7 +80,7 @@ impl Admission {
             let (tcp, from) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "a node's connection was not taken");
+                    sotto_log::warn!(error, "a node's connection was not taken");
                     continue;
                 }
             };
@@ -88,7 +90,11 @@ impl Admission {
                 let served = admission.connection(&tls, tcp);
                 let served = tokio::time::timeout(exchange::TIMEOUT, served).await;
                 if let Err(error) = served.unwrap_or(Err(ExchangeError::Slow)) {
-                    tracing::debug!(%error, %from, "a connection of a node ended early");
+                    sotto_log::debug!(
+                        error,
+                        from = Known(from),
+                        "a connection of a node ended early"
+                    );
                 }
             });
         }
@@ -122,7 +128,7 @@ impl Admission {
                 bundle: (bundle.digest() != digest).then(|| Box::new(bundle)),
             },
             Err(error) => {
-                tracing::error!("what nodes need does not read: {error:#}");
+                sotto_log::error!(error, "what nodes need does not read");
                 Answer::Later("this node cannot read its files".to_owned())
             }
         }
@@ -134,7 +140,7 @@ impl Admission {
         let members = match Members::load(&self.layout) {
             Ok(members) => members,
             Err(error) => {
-                tracing::error!(%error, "the list of nodes does not read");
+                sotto_log::error!(error, "the list of nodes does not read");
                 return Answer::Later("this node cannot read its files".to_owned());
             }
         };
@@ -144,21 +150,21 @@ impl Admission {
         let permitted = match tokens::consume(&self.layout, &join.secret, now_ms()) {
             Ok(permitted) => permitted,
             Err(error @ (TokenError::File(_) | TokenError::Damaged)) => {
-                tracing::error!(%error, "tokens cannot be checked");
+                sotto_log::error!(error, "tokens cannot be checked");
                 return Answer::Later("this node cannot check tokens now".to_owned());
             }
             Err(error) => {
-                tracing::warn!(%from, %error, "a machine was not let in");
+                sotto_log::warn!(from = Known(from), error, "a machine was not let in");
                 return Answer::Refused(error.to_string());
             }
         };
         match self.let_in(join, permitted.gateway) {
             Ok(admitted) => {
-                tracing::info!(node = %join.name, %from, "a node was let in");
+                sotto_log::info!(node = join.name, from = Known(from), "a node was let in");
                 Answer::Admitted(Box::new(admitted))
             }
             Err(error) => {
-                tracing::error!("a machine could not be let in: {error:#}");
+                sotto_log::error!(error, "a machine could not be let in");
                 Answer::Refused(format!("{error:#}; the token is used up: make another"))
             }
         }
@@ -185,7 +191,7 @@ impl Admission {
             return Err(Answer::Refused("too many hosts".to_owned()));
         }
         let unsettled = match &*self.group.borrow() {
-            Some(group) => group.unsettled(members.nodes.len()),
+            Some(group) => group::unsettled(group, members.nodes.len()),
             None => Some("the nodes have not agreed on a leader".to_owned()),
         };
         match unsettled {

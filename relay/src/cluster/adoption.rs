@@ -77,7 +77,7 @@ pub fn put_back(layout: &Layout) -> Result<()> {
     if !copy.is_dir() {
         return Ok(());
     }
-    tracing::warn!("a bootstrap was interrupted: what was stored before is put back");
+    sotto_log::warn!("a bootstrap was interrupted: what was stored before is put back");
     let streams = layout.jetstream();
     if streams.exists() {
         fs::remove_dir_all(&streams).context("removing what an interrupted bootstrap made")?;

@@ -107,6 +107,8 @@ pub enum ExchangeError {
     Garbage,
 }
 
+sotto_log::log_safe!(ExchangeError);
+
 /// Writes one message.
 ///
 /// # Errors

@@ -5,12 +5,14 @@
 use std::time::Duration;
 
 use async_nats::Client;
+use sotto_log::Known;
 use sotto_proto::OrgName;
 use sotto_service::cluster::{Members, NodeName};
+use sotto_service::nats::jetstream::Group;
 use sotto_service::replicas::{self, CopiesError};
 use tokio::sync::watch;
 
-use super::group::Group;
+use super::group;
 
 /// How often it is looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -32,7 +34,7 @@ impl Growth {
         loop {
             tokio::time::sleep(INTERVAL).await;
             if let Err(error) = self.once(&org, &client, &streams).await {
-                tracing::warn!(%error, %org, "streams are not kept on enough nodes yet");
+                sotto_log::warn!(error, org, "streams are not kept on enough nodes yet");
             }
         }
     }
@@ -46,7 +48,7 @@ impl Growth {
         let members = self.members.borrow().clone();
         let settled = match &*self.group.borrow() {
             Some(group) if group.leader == self.node.as_str() => {
-                group.unsettled(members.nodes.len()).is_none()
+                group::unsettled(group, members.nodes.len()).is_none()
             }
             _ => return Ok(()),
         };
@@ -59,7 +61,12 @@ impl Growth {
                 continue;
             };
             if copies.wanted < wanted && copies.leader.is_some() {
-                tracing::info!(%org, stream, wanted, "a stream is kept on more nodes from now on");
+                sotto_log::info!(
+                    org,
+                    stream = Known(stream),
+                    wanted,
+                    "a stream is kept on more nodes from now on"
+                );
                 replicas::keep_on(client, stream, wanted).await?;
             }
         }

@@ -80,7 +80,7 @@ pub async fn until_current(
     binary: &NatsBinary,
     stop: &CancellationToken,
 ) -> Result<()> {
-    tracing::warn!(
+    sotto_log::warn!(
         "the machine stopped while this node ran: nobody is let in until it has all that the other nodes have"
     );
     let mut private = config.clone();

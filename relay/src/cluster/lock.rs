@@ -98,6 +98,8 @@ pub enum LockError {
     Write(#[from] jetstream::context::PublishError),
 }
 
+sotto_log::log_safe!(LockError);
+
 impl Lock {
     /// Opens it, through a relay's connection to the account in which it is
     /// kept; its stream is made so that there are this many copies.
@@ -136,7 +138,10 @@ impl Lock {
             if !self.silent.is(last, Instant::now()) {
                 return Ok(Attempt::Of(other.node));
             }
-            tracing::warn!(node = %other.node, "the lock of a relay that is silent is taken");
+            sotto_log::warn!(
+                node = other.node,
+                "the lock of a relay that is silent is taken"
+            );
         }
         match self.write(Some(&self.own), last).await {
             Ok(entry) => Ok(Attempt::Taken(self.held(entry))),
@@ -170,17 +175,17 @@ impl Lock {
                         entry = written;
                         break;
                     }
-                    Err(error) => tracing::debug!(%error, "a lock is not kept yet"),
+                    Err(error) => sotto_log::debug!(error, "a lock is not kept yet"),
                 }
                 // What was written may have been stored without an answer.
                 match self.last().await {
                     Ok((last, Some(holder))) if holder == self.own => entry = last,
                     Ok((_, None)) if released => return,
                     Ok(_) => {
-                        tracing::warn!("the lock of this relay was taken from it");
+                        sotto_log::warn!("the lock of this relay was taken from it");
                         return;
                     }
-                    Err(error) => tracing::debug!(%error, "it is not known whose a lock is"),
+                    Err(error) => sotto_log::debug!(error, "it is not known whose a lock is"),
                 }
                 sleep(PAUSE).await;
             }

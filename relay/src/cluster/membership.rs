@@ -6,12 +6,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use sotto_service::cluster::{Cluster, Members, NodeName};
 use sotto_service::handover::Handover;
+use sotto_service::nats::jetstream::Group;
 use sotto_service::{Layout, ServerConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::admission::{self, Admission};
-use super::group::{self, Group};
+use super::group;
 use super::growth::Growth;
 use super::sync;
 use crate::nats_server::Health;

@@ -8,11 +8,12 @@ use serde::Deserialize;
 use serde_json::json;
 use sotto_jwt_accounts::grants::{GATEWAY_INBOX, RELAY_INBOX};
 use sotto_service::cluster::{Cluster, Members, NodeName};
+use sotto_service::nats::jetstream::Group;
 use sotto_service::nats::{self, Login};
 use sotto_service::{Layout, ServerConfig, private_files, replicas};
 use tokio::time::Instant;
 
-use super::group::{self, Group};
+use super::group;
 use super::streams::{self, Stream};
 
 /// How long an answer may take, and how long the group may take to agree.

@@ -4,8 +4,9 @@ use anyhow::Result;
 use async_nats::Client;
 use serde::Serialize;
 use sotto_service::cluster::{Cluster, Members};
+use sotto_service::nats::jetstream::Group;
 
-use super::group::{self, Group};
+use super::group;
 use super::streams::{self, Stream};
 
 /// What is shown.
@@ -129,7 +130,7 @@ fn unsettled(members: &Members, group: Option<&Group>, streams: &[Stream]) -> Op
     let Some(group) = group else {
         return Some("no majority of the nodes is there".to_owned());
     };
-    let nodes = group.unsettled(members.nodes.len());
+    let nodes = group::unsettled(group, members.nodes.len());
     nodes.or_else(|| {
         let copies = members.replicas();
         streams.iter().find_map(|stream| stream.unsettled(copies))

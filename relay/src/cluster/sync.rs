@@ -31,7 +31,7 @@ pub async fn keep_current(layout: Layout, members: Arc<watch::Sender<Members>>) 
                 sync(&layout, &cluster, &members).await;
             }
             Ok(None) => {}
-            Err(error) => tracing::error!(%error, "the cluster's files do not read"),
+            Err(error) => sotto_log::error!(error, "the cluster's files do not read"),
         }
         tokio::time::sleep(INTERVAL).await;
     }
@@ -49,7 +49,11 @@ async fn sync(layout: &Layout, cluster: &Cluster, members: &watch::Sender<Member
                 return;
             }
             Err(error) => {
-                tracing::debug!("{} does not tell what is new: {error:#}", keeper.name);
+                sotto_log::debug!(
+                    keeper = keeper.name,
+                    error,
+                    "a node does not tell what is new"
+                );
             }
         }
     }
@@ -59,7 +63,7 @@ async fn sync(layout: &Layout, cluster: &Cluster, members: &watch::Sender<Member
 fn tell(layout: &Layout, members: &watch::Sender<Members>) {
     match Members::load(layout) {
         Ok(new) => drop(members.send_replace(new)),
-        Err(error) => tracing::error!(%error, "the list of nodes does not read"),
+        Err(error) => sotto_log::error!(error, "the list of nodes does not read"),
     }
 }
 
@@ -79,7 +83,7 @@ async fn ask(layout: &Layout, cluster: &Cluster, keeper: &Member) -> Result<bool
     let members = members.filter(|new| new.serial > cluster.members.serial);
     if let Some(members) = &members {
         members.save(layout)?;
-        tracing::info!(nodes = members.nodes.len(), "the nodes are others now");
+        sotto_log::info!(nodes = members.nodes.len(), "the nodes are others now");
     }
     // What accounts and orgs there are is decided where the keys are.
     let bundle = bundle.filter(|_| !keeps_keys);
@@ -96,7 +100,7 @@ fn take_orgs(layout: &Layout, bundle: &Bundle) -> Result<()> {
     if config.orgs != orgs {
         config.orgs = orgs;
         config.save(layout)?;
-        tracing::warn!("there are other organisations now: restart this relay to serve them");
+        sotto_log::warn!("there are other organisations now: restart this relay to serve them");
     }
     Ok(())
 }

@@ -60,6 +60,8 @@ pub enum TokenError {
     Damaged,
 }
 
+sotto_log::log_safe!(TokenError);
+
 #[derive(Serialize, Deserialize)]
 struct Kept {
     /// SHA-256 of the secret, hexadecimal.

@@ -3,8 +3,8 @@
 //!
 //! Two nodes whose nats-servers are away at the same time stop all writes. So
 //! who can go on with the one that runs waits, however long others are away:
-//! they come back, or are removed. Only where nobody leads for
-//! [`LEADERLESS`], so that nothing is written that could be stopped, it is
+//! they come back, or are removed. Only where nobody leads for minutes
+//! ([`TurnArgs`]), so that nothing is written that could be stopped, it is
 //! nobody's turn that anybody could wait for.
 
 use std::time::Duration;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use async_nats::Client;
 use sotto_jwt_accounts::grants::{RELAY_INBOX, SYSTEM_INBOX};
+use sotto_log::Known;
 use sotto_service::cluster::Cluster;
 use sotto_service::nats::{self, Login};
 use sotto_service::watch::Readiness;
@@ -23,14 +24,41 @@ use super::status::Status;
 
 /// How often it is looked.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// For so long nobody must have led the group before it is not waited for.
-const LEADERLESS: Duration = Duration::from_secs(5 * 60);
+/// When nothing else is said.
+const LEADERLESS: u32 = 300;
+const READY_WITHIN: u32 = 600;
+
+/// How long is waited for what may never come, when nats-server is started anew.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct TurnArgs {
+    /// Seconds for which nobody must lead the nodes before this one starts
+    /// another nats-server though it is not its turn.
+    #[arg(long, env = "SOTTO_LEADERLESS_SECONDS", default_value_t = LEADERLESS, value_name = "SECONDS")]
+    leaderless_seconds: u32,
+
+    /// Seconds within which a nats-server that was started anew at this node's
+    /// turn must be healthy; otherwise it is ended, and the relay with it.
+    #[arg(long, env = "SOTTO_NATS_SERVER_READY_SECONDS", default_value_t = READY_WITHIN, value_name = "SECONDS")]
+    nats_server_ready_seconds: u32,
+}
+
+impl TurnArgs {
+    fn leaderless(self) -> Duration {
+        Duration::from_secs(self.leaderless_seconds.into())
+    }
+
+    /// How long another nats-server may take to be healthy.
+    pub fn ready_within(self) -> Duration {
+        Duration::from_secs(self.nats_server_ready_seconds.into())
+    }
+}
 
 /// What a node's turn is found out by.
 pub struct Turn {
     layout: Layout,
     config: ServerConfig,
     readiness: Readiness,
+    leaderless: Duration,
     system: Option<Client>,
     lock: Option<Lock>,
 }
@@ -44,8 +72,14 @@ struct Waits {
 
 impl Turn {
     /// What is waited for is shown by `readiness`.
-    pub fn new(layout: &Layout, config: &ServerConfig, readiness: &Readiness) -> Self {
+    pub fn new(
+        layout: &Layout,
+        config: &ServerConfig,
+        readiness: &Readiness,
+        args: TurnArgs,
+    ) -> Self {
         Self {
+            leaderless: args.leaderless(),
             layout: layout.clone(),
             config: config.clone(),
             readiness: readiness.clone(),
@@ -65,15 +99,18 @@ impl Turn {
                 Err(waits) => waits,
             };
             if told.as_ref() != Some(&why) {
-                tracing::warn!(why, "nats-server goes on until it is this node's turn");
+                sotto_log::warn!(
+                    why = Known(&why),
+                    "nats-server goes on until it is this node's turn"
+                );
                 let notice = format!("nats-server is started anew at this node's turn: {why}");
                 self.readiness.notices(Some(notice));
                 told = Some(why);
             }
             if !leaderless {
                 led = Instant::now();
-            } else if led.elapsed() >= LEADERLESS {
-                tracing::warn!("there is no majority of the nodes: no turn is waited for");
+            } else if led.elapsed() >= self.leaderless {
+                sotto_log::warn!("there is no majority of the nodes: no turn is waited for");
                 return None;
             }
             sleep(INTERVAL).await;
@@ -85,8 +122,8 @@ impl Turn {
     pub async fn take_in_passing(mut self) {
         match Box::pin(self.take()).await {
             Ok(Attempt::Taken(_)) => {}
-            Ok(_) => tracing::warn!("this node stops while another node is away"),
-            Err(error) => tracing::warn!("other nodes do not hear that this one stops: {error:#}"),
+            Ok(_) => sotto_log::warn!("this node stops while another node is away"),
+            Err(error) => sotto_log::warn!(error, "other nodes do not hear that this one stops"),
         }
     }
 

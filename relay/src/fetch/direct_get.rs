@@ -47,6 +47,8 @@ pub enum ReadError {
     },
 }
 
+sotto_log::log_safe!(ReadError);
+
 /// Reads the streams of one org.
 #[derive(Debug, Clone)]
 pub struct Reader {

@@ -23,6 +23,8 @@ const READ_AHEAD: usize = 4;
 #[error("the frame cannot be published")]
 pub struct SendError;
 
+sotto_log::log_safe!(SendError);
+
 /// Publishes one frame and waits until it has left this process, so that a
 /// request never holds more than one.
 ///
@@ -86,7 +88,7 @@ impl<'a> Exchange<'a> {
             Ok(()) => (more_chunks, FetchRefusal::None),
             Err(End::Full) => (true, FetchRefusal::None),
             Err(End::Read(error)) => {
-                tracing::warn!(device = %self.device, %error, "a catch-up answer ends early");
+                sotto_log::warn!(device = self.device, error, "a catch-up answer ends early");
                 (true, FetchRefusal::Unavailable)
             }
             Err(End::Send(error)) => return Err(error),
@@ -199,7 +201,7 @@ impl<'a> Exchange<'a> {
     async fn push(&mut self, message: StoredMessage) -> Result<(), End> {
         if message.payload.len() > PAYLOAD_MAX {
             // The streams take none; one frame too long would cost the connection.
-            tracing::warn!(
+            sotto_log::warn!(
                 sequence = message.sequence,
                 "left out a message that is too long"
             );

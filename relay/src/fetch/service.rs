@@ -141,14 +141,18 @@ impl Answerer {
                 exchange.run(plan).await
             }
             Err(refusal) => {
-                tracing::debug!(%device, ?refusal, "refused a catch-up request");
+                sotto_log::debug!(
+                    device,
+                    refusal = refusal.as_str_name(),
+                    "refused a catch-up request"
+                );
                 exchange::send(&self.devices, reply, &Answer::refusal(refusal)).await
             }
         };
         self.metrics.answered(answered.is_ok());
         if let Err(error) = answered {
             // The device notices that the end is missing and asks again.
-            tracing::warn!(%device, %error, "a catch-up answer was not sent");
+            sotto_log::warn!(device, error, "a catch-up answer was not sent");
         }
     }
 
@@ -168,6 +172,6 @@ impl Answerer {
 }
 
 fn unavailable(error: LogError) -> FetchRefusal {
-    tracing::error!(%error, "the directory cannot be used");
+    sotto_log::error!(error, "the directory cannot be used");
     FetchRefusal::Unavailable
 }

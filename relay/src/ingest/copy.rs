@@ -210,7 +210,7 @@ impl Copier {
     async fn read(&self, room: &RoomAddress, file: FileId, index: u32) -> Result<Bytes, Refusal> {
         let (stream, chunk) = (blob_stream(room.shard), room.blob(file, index));
         let read = self.reader.last(&stream, &chunk).await.map_err(|error| {
-            tracing::warn!(%error, "a chunk cannot be copied");
+            sotto_log::warn!(error, "a chunk cannot be copied");
             Refusal::Busy
         })?;
         Ok(read.ok_or(Refusal::NothingToCopy)?.payload)
@@ -218,7 +218,7 @@ impl Copier {
 }
 
 fn unavailable(error: LogError) -> Refusal {
-    tracing::error!(%error, "the directory cannot be used");
+    sotto_log::error!(error, "the directory cannot be used");
     Refusal::Busy
 }
 

@@ -178,7 +178,7 @@ impl IngestService {
             // When too many wait, this one is counted another time.
             match self.to_count.try_send(room.clone()) {
                 Ok(()) => self.metrics.room_counted(),
-                Err(_) => tracing::debug!("more rooms are to be counted than can be"),
+                Err(_) => sotto_log::debug!("more rooms are to be counted than can be"),
             }
         }
         let admitted = self
@@ -284,13 +284,13 @@ impl IngestService {
         }
         if count > 0 {
             self.metrics.unacknowledged(count);
-            tracing::warn!(count, "streams do not acknowledge what devices submitted");
+            sotto_log::warn!(count, "streams do not acknowledge what devices submitted");
         }
         Ok(())
     }
 
     async fn refuse(&self, to: Reply, refusal: Refusal) -> Result<(), ConnectionClosed> {
-        tracing::debug!(code = refusal.code(), "refused a submission");
+        sotto_log::debug!(code = refusal.code(), "refused a submission");
         if matches!(to, Reply::Device(_)) {
             self.metrics.refused(&refusal);
         }

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use sotto_service::nats::jetstream::Jsz;
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,48 +35,6 @@ struct Varz {
     in_bytes: u64,
     out_bytes: u64,
     mem: u64,
-}
-
-#[derive(Deserialize)]
-struct Jsz {
-    #[serde(default)]
-    storage: u64,
-    #[serde(default)]
-    account_details: Vec<Account>,
-}
-
-#[derive(Deserialize)]
-struct Account {
-    name: String,
-    #[serde(default)]
-    stream_detail: Vec<Stream>,
-}
-
-#[derive(Deserialize)]
-struct Stream {
-    name: String,
-    state: State,
-    cluster: Option<Group>,
-}
-
-#[derive(Deserialize)]
-struct State {
-    messages: u64,
-    bytes: u64,
-    last_seq: u64,
-}
-
-#[derive(Deserialize)]
-struct Group {
-    #[serde(default)]
-    replicas: Vec<Replica>,
-}
-
-#[derive(Deserialize)]
-struct Replica {
-    name: String,
-    #[serde(default)]
-    lag: u64,
 }
 
 /// As nats-server counts.
@@ -110,7 +69,7 @@ pub async fn register(system: Option<&Client>, all: &mut Registry) {
         register_server(&varz, all);
     }
     if let Some(jsz) = jsz {
-        register_streams(&jsz, all);
+        register_streams(jsz, all);
     }
 }
 
@@ -138,36 +97,31 @@ fn register_server(varz: &Varz, all: &mut Registry) {
     }
 }
 
-fn register_streams(jsz: &Jsz, all: &mut Registry) {
+fn register_streams(jsz: Jsz, all: &mut Registry) {
     let messages: Family<OfStream, Current> = Family::default();
     let bytes: Family<OfStream, Current> = Family::default();
     let last_sequence: Family<OfStream, Current> = Family::default();
     let lag: Family<OfReplica, Current> = Family::default();
-    let accounts = jsz.account_details.iter();
-    for (account, stream) in accounts.flat_map(|account| {
-        account
-            .stream_detail
-            .iter()
-            .map(move |stream| (account, stream))
-    }) {
+    let storage = jsz.storage;
+    for stream in jsz.streams() {
         let labels = OfStream {
-            account: account.name.clone(),
+            account: stream.account.clone(),
             stream: stream.name.clone(),
         };
-        messages.get_or_create(&labels).set(stream.state.messages);
-        bytes.get_or_create(&labels).set(stream.state.bytes);
-        let last = stream.state.last_seq;
+        messages.get_or_create(&labels).set(stream.messages);
+        bytes.get_or_create(&labels).set(stream.bytes);
+        let last = stream.last_sequence;
         last_sequence.get_or_create(&labels).set(last);
-        for replica in stream.cluster.iter().flat_map(|group| &group.replicas) {
+        for node in stream.followers {
             let labels = OfReplica {
-                account: account.name.clone(),
+                account: stream.account.clone(),
                 stream: stream.name.clone(),
-                node: replica.name.clone(),
+                node: node.name,
             };
-            lag.get_or_create(&labels).set(replica.lag);
+            lag.get_or_create(&labels).set(node.lag);
         }
     }
-    let storage = ConstGauge::new(jsz.storage);
+    let storage = ConstGauge::new(storage);
     let help = "What the streams take on this node's disk";
     all.register("nats_storage_bytes", help, storage);
     all.register("stream_messages", "Messages of a stream", messages);

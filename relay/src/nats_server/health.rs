@@ -8,7 +8,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sotto_jwt_accounts::grants::SYSTEM_INBOX;
+use sotto_log::Known;
 use sotto_service::nats::demands::{self, Varz};
+use sotto_service::nats::jetstream::Jsz;
 use sotto_service::nats::{self, Login, NatsError};
 use sotto_service::{Layout, ServerConfig};
 
@@ -77,17 +79,6 @@ struct Healthz {
 }
 
 #[derive(Deserialize)]
-struct Jsz {
-    meta_cluster: Option<MetaGroup>,
-}
-
-#[derive(Deserialize)]
-struct MetaGroup {
-    #[serde(default)]
-    leader: String,
-}
-
-#[derive(Deserialize)]
 struct Complaint {
     error: String,
 }
@@ -119,7 +110,7 @@ impl Health {
         let client = loop {
             match nats::connect(layout, config, login).await {
                 Err(error @ NatsError::Unreachable { .. }) => {
-                    tracing::warn!(%error, "nats-server is not ready yet");
+                    sotto_log::warn!(error, "nats-server is not ready yet");
                 }
                 connected => break connected?,
             }
@@ -171,8 +162,8 @@ impl Health {
                         false => SICK_MAX,
                     };
                     if self.disk_is_full() {
-                        tracing::error!(
-                            why,
+                        sotto_log::error!(
+                            why = Known(why),
                             "the disk is full: free some space; nothing that was acknowledged is lost"
                         );
                     } else if sick >= sick_max && self.could_be_well().await {
@@ -254,8 +245,7 @@ impl Health {
     /// Whether it is not the lack of other nodes that keeps it from being well.
     async fn could_be_well(&self) -> bool {
         let jsz = self.ask::<Jsz>("JSZ").await;
-        let group = jsz.and_then(|jsz| jsz.meta_cluster);
-        !self.is_node || group.is_some_and(|group| !group.leader.is_empty())
+        !self.is_node || jsz.is_some_and(|jsz| jsz.group().is_some())
     }
 
     fn disk_is_full(&self) -> bool {

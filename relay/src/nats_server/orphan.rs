@@ -70,7 +70,7 @@ fn find(config: &Path) -> io::Result<Vec<(Pid, OwnedFd)>> {
 }
 
 fn stop_process(pid: Pid, process: &OwnedFd) -> io::Result<()> {
-    tracing::info!(
+    sotto_log::info!(
         pid = pid.as_raw_nonzero().get(),
         "stopping a nats-server that was left behind"
     );

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use rustix::process::Signal;
+use sotto_log::Known;
 use sotto_service::Layout;
 use tokio::process::Command;
 
@@ -79,6 +80,8 @@ pub enum SupervisorError {
     #[error("cannot start {0}: {1}")]
     Spawn(String, io::Error),
 }
+
+sotto_log::log_safe!(SupervisorError);
 
 impl Supervisor {
     /// Stops what an earlier relay left behind, and starts the server. There
@@ -196,7 +199,7 @@ impl Supervisor {
         match self.leaves_by {
             Some(deadline) => {
                 self.has_ended_by(deadline).await;
-                tracing::info!("nats-server has handed over; it is started anew");
+                sotto_log::info!("nats-server has handed over; it is started anew");
             }
             None => {
                 let why = self.ended().await;
@@ -204,7 +207,11 @@ impl Supervisor {
                     self.pauses = PAUSES.build();
                 }
                 let pause = self.pauses.next().unwrap_or(PAUSE_MAX);
-                tracing::error!(why, ?pause, "nats-server ended; it is started again");
+                sotto_log::error!(
+                    why = Known(why),
+                    pause,
+                    "nats-server ended; it is started again"
+                );
                 tokio::time::sleep(pause).await;
             }
         }
@@ -216,7 +223,7 @@ impl Supervisor {
                     self.leaves_by = None;
                     return;
                 }
-                Err(error) => tracing::error!(%error, "nats-server does not start"),
+                Err(error) => sotto_log::error!(error, "nats-server does not start"),
             }
             tokio::time::sleep(self.pauses.next().unwrap_or(PAUSE_MAX)).await;
         }
@@ -232,20 +239,41 @@ impl Supervisor {
         self.stop_by(Signal::TERM, STOP_TIMEOUT).await;
     }
 
+    /// Ends a process that is of no use, and waits until it is gone.
+    pub async fn discard(self) {
+        self.stop_by(Signal::KILL, STOP_TIMEOUT).await;
+    }
+
     /// Stops the process of a node with others: what it leads goes to them,
     /// and its clients are told to.
     pub async fn hand_over_and_stop(self) {
         self.stop_by(LAME_DUCK, LAME_DUCK_TIMEOUT).await;
     }
 
-    /// Has the process of a node with others hand over and end, for
-    /// [`Self::restarted`] to replace.
-    pub fn hand_over(&mut self) {
-        self.process.signal(LAME_DUCK);
-        self.leaves_by = Some(tokio::time::Instant::now() + LAME_DUCK_TIMEOUT);
+    /// Has the process of a node hand over to others, where they are there, and
+    /// end, for [`Self::restarted`] to replace.
+    pub fn hand_over(&mut self, to_others: bool) {
+        let (signal, within) = match to_others {
+            true => (LAME_DUCK, LAME_DUCK_TIMEOUT),
+            false => (Signal::TERM, STOP_TIMEOUT),
+        };
+        self.process.signal(signal);
+        self.leaves_by = Some(tokio::time::Instant::now() + within);
     }
 
     async fn stop_by(mut self, signal: Signal, timeout: Duration) {
+        // A successor that ended may have started another one in its place.
+        if !self.process.runs()
+            && let Ok(Some((running, _))) = self.command.running().await
+        {
+            self.process = Process::adopted(running);
+        }
+        // A successor that ended may have started another one in its place.
+        if !self.process.runs()
+            && let Ok(Some((running, _))) = self.command.running().await
+        {
+            self.process = Process::adopted(running);
+        }
         self.process.signal(signal);
         self.has_ended_by(tokio::time::Instant::now() + timeout)
             .await;
@@ -254,7 +282,7 @@ impl Supervisor {
     async fn has_ended_by(&mut self, deadline: tokio::time::Instant) {
         let ended = tokio::time::timeout_at(deadline, self.process.ended()).await;
         if ended.is_err() {
-            tracing::warn!("nats-server does not stop when asked: it is killed");
+            sotto_log::warn!("nats-server does not stop when asked: it is killed");
             self.process.signal(Signal::KILL);
             self.process.ended().await;
         }

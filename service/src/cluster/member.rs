@@ -16,6 +16,8 @@ const NAME_MAX: usize = 32;
 #[serde(try_from = "String", into = "String")]
 pub struct NodeName(String);
 
+sotto_log::log_safe!(NodeName);
+
 /// Where a node is reached: `host:port`, an IPv6 address in brackets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

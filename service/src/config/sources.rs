@@ -17,6 +17,7 @@ use toml::{Table, Value};
 use super::{ConfigError, FILE_MAX, ServerConfig, nearest};
 use crate::Layout;
 use crate::handover::HandoverArgs;
+use crate::logging::LogArgs;
 use crate::private_files::{self, FileError};
 
 /// What all variables begin with that name a key.
@@ -55,9 +56,9 @@ pub struct ServerArgs {
     #[command(flatten)]
     pub sources: Sources,
 
-    /// How much to log: a level (error, warn, info, debug) or a filter.
-    #[arg(long, env = "SOTTO_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
 
     /// Stop when standard input ends, which it does when the parent is gone.
     #[arg(long)]

@@ -44,6 +44,8 @@ pub enum ConsulError {
     NotConsul(&'static str),
 }
 
+sotto_log::log_safe!(ConsulError);
+
 impl ConsulError {
     pub(super) fn unreachable(error: reqwest::Error) -> Self {
         Self::Unreachable(match error.is_timeout() {

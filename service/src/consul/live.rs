@@ -37,7 +37,7 @@ pub(super) async fn follow(client: Arc<Client>, log: LogFilter) {
                 sleep(PAUSE).await;
             }
             Err(error) => {
-                tracing::debug!(%error, "Consul does not say how much is to be logged");
+                sotto_log::debug!(error, "Consul does not say how much is to be logged");
                 // It may be another Consul that answers next.
                 index = 0;
                 sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
@@ -49,7 +49,7 @@ pub(super) async fn follow(client: Arc<Client>, log: LogFilter) {
 fn apply(log: &LogFilter, value: Option<&[u8]>, is_first: bool) {
     let Some(value) = value else {
         if log.follow(None) && !is_first {
-            tracing::info!("Consul says no more how much is logged: it is as at the start");
+            sotto_log::info!("Consul says no more how much is logged: it is as at the start");
         }
         return;
     };
@@ -57,13 +57,13 @@ fn apply(log: &LogFilter, value: Option<&[u8]>, is_first: bool) {
     match levels {
         Some(Ok(levels)) => {
             // Before and after: one of them may be filtered out.
-            tracing::info!(%levels, "Consul says how much is logged");
+            sotto_log::info!(levels, "Consul says how much is logged");
             if log.follow(Some(&levels)) {
-                tracing::info!(%levels, "so much is logged now, as Consul says");
+                sotto_log::info!(levels, "so much is logged now, as Consul says");
             }
         }
         _ => {
-            tracing::warn!(
+            sotto_log::warn!(
                 "what Consul says of how much is logged does not read, and changes nothing: \
                  write error, warn, info or debug"
             );

@@ -104,7 +104,7 @@ pub(super) async fn keep(
         return;
     }
     if let Err(error) = leaving.deregister(&id).await {
-        tracing::debug!(%error, "this program was not taken out of Consul");
+        sotto_log::debug!(error, "this program was not taken out of Consul");
     }
 }
 
@@ -135,7 +135,7 @@ impl Keeper {
                     told = Some((Instant::now(), reasons));
                     self.pauses = PAUSES.build();
                     if std::mem::take(&mut self.lost) {
-                        tracing::info!("Consul knows this program again");
+                        sotto_log::info!("Consul knows this program again");
                     }
                     sleep(LOOK).await;
                 }
@@ -143,7 +143,10 @@ impl Keeper {
                     // Whatever it is, Consul may not know the program any more.
                     (told, self.registered) = (None, false);
                     if !std::mem::replace(&mut self.lost, true) {
-                        tracing::warn!(%error, "Consul does not list this program, which goes on without");
+                        sotto_log::warn!(
+                            error,
+                            "Consul does not list this program, which goes on without"
+                        );
                     }
                     sleep(self.pauses.next().unwrap_or(PAUSE_MAX)).await;
                 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
+use sotto_log::Known;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -132,15 +133,15 @@ impl Holder {
                     let until = Instant::now() + BELIEVED;
                     self.other.send_replace((!mine).then_some(until));
                     if self.mine.replace(mine) != Some(mine) {
-                        let key = self.key.as_str();
-                        tracing::debug!(key, mine, "who has a lock of Consul's");
+                        let key = Known(self.key.as_str());
+                        sotto_log::debug!(key, mine, "who has a lock of Consul's");
                     }
                     ASK
                 }
                 Err(error) => {
                     self.other.send_replace(None);
                     if self.mine.take().is_some() {
-                        tracing::debug!(%error, "Consul does not say who has a lock");
+                        sotto_log::debug!(error, "Consul does not say who has a lock");
                     }
                     pauses.next().unwrap_or(PAUSE_MAX)
                 }
@@ -171,7 +172,7 @@ impl Holder {
         if let Some(session) = self.session.take()
             && let Err(error) = self.client.close_session(&session).await
         {
-            tracing::debug!(%error, "a session of Consul's ends by itself");
+            sotto_log::debug!(error, "a session of Consul's ends by itself");
         }
     }
 }

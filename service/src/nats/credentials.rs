@@ -51,7 +51,7 @@ impl CredentialsFile {
                 continue;
             }
             known = now;
-            tracing::info!(file = %self.path.display(), "there are new credentials");
+            sotto_log::info!(file = self.path, "there are new credentials");
             if client.force_reconnect().await.is_err() {
                 return;
             }

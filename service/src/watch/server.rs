@@ -88,7 +88,7 @@ async fn accept(listener: Listener, router: Router) {
                 open.spawn(answer(tcp, router.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "nobody can look at the metrics");
+                sotto_log::warn!(error, "nobody can look at the metrics");
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -12,7 +12,7 @@ use sotto_service::readiness::Ready;
 
 use super::{Output, SourceArgs, Trust, check_only, own_slot, pin, program, put_in_place, status};
 use crate::slot::Guarded;
-use crate::{Bounds, Program, Service, Slot, TrustFile};
+use crate::{Bounds, Program, Service, Serving, Slot, TrustFile};
 
 /// The arguments of `update`.
 #[derive(Debug, Args)]
@@ -155,11 +155,13 @@ fn guard(slot: &Slot, output: &Output) -> anyhow::Result<()> {
 }
 
 fn service(slot: &Slot, args: &Restart) -> anyhow::Result<Restarted> {
-    let restart = match &args.unit {
-        Some(unit) => ["systemctl", "reload-or-restart", unit]
-            .map(str::to_owned)
-            .to_vec(),
-        None => args.restart.clone(),
+    let systemctl = |verb: &str, unit: &String| ["systemctl", verb, unit].map(str::to_owned);
+    let (restart, start) = match &args.unit {
+        Some(unit) => (
+            systemctl("reload-or-restart", unit).to_vec(),
+            systemctl("restart", unit).to_vec(),
+        ),
+        None => (args.restart.clone(), args.restart.clone()),
     };
     ensure!(
         !restart.is_empty(),
@@ -167,6 +169,7 @@ fn service(slot: &Slot, args: &Restart) -> anyhow::Result<Restarted> {
     );
     Ok(Restarted {
         restart,
+        start,
         ready_file: args.ready_file.clone(),
         program: slot.program().to_owned(),
     })
@@ -174,17 +177,22 @@ fn service(slot: &Slot, args: &Restart) -> anyhow::Result<Restarted> {
 
 /// A program that a command restarts, and that says in a file that it is ready.
 struct Restarted {
+    /// How what serves hands over.
     restart: Vec<String>,
+    /// How it is started where nobody serves who could: a process that starts
+    /// and never serves would not hear of it.
+    start: Vec<String>,
     ready_file: PathBuf,
     program: PathBuf,
 }
 
 impl Service for Restarted {
     fn restart(&mut self) -> io::Result<()> {
-        let (command, arguments) = self
-            .restart
-            .split_first()
-            .ok_or(io::ErrorKind::InvalidInput)?;
+        let command = match self.serving().is_some() {
+            true => &self.restart,
+            false => &self.start,
+        };
+        let (command, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let status = std::process::Command::new(command)
             .args(arguments)
             .status()?;
@@ -194,11 +202,22 @@ impl Service for Restarted {
         Err(io::Error::other(format!("`{command}` ended with {status}")))
     }
 
-    fn ready(&mut self) -> Option<u32> {
+    fn ready(&mut self) -> Option<Serving> {
+        let (ready, runs) = self.serving()?;
+        (runs == self.program).then_some(Serving {
+            process: ready.pid,
+            is_partial: ready.is_partial,
+        })
+    }
+}
+
+impl Restarted {
+    /// Who says that it serves, and what that process runs: a file that a killed
+    /// process left behind names a process that is gone, or another program; one
+    /// that was replaced is marked by the system.
+    fn serving(&self) -> Option<(Ready, PathBuf)> {
         let ready = Ready::read(&self.ready_file)?;
-        // A file that a killed process left behind names a process that is gone,
-        // or another program; one that was replaced is marked by the system.
         let runs = std::fs::read_link(format!("/proc/{}/exe", ready.pid)).ok()?;
-        (runs == self.program).then_some(ready.pid)
+        Some((ready, runs))
     }
 }

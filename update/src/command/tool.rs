@@ -9,7 +9,7 @@ use std::{io, process};
 use clap::{Args, Subcommand};
 
 use super::{Output, SourceArgs, Trust, check_only, pin, program, put_in_place, status};
-use crate::{Bounds, Service, TrustFile};
+use crate::{Bounds, Service, Serving, TrustFile};
 
 /// The arguments of `update` of such a program.
 #[derive(Debug, Args)]
@@ -92,7 +92,10 @@ impl Service for Tool<'_> {
         }
     }
 
-    fn ready(&mut self) -> Option<u32> {
-        Some(process::id())
+    fn ready(&mut self) -> Option<Serving> {
+        Some(Serving {
+            process: process::id(),
+            is_partial: false,
+        })
     }
 }

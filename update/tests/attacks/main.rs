@@ -154,8 +154,11 @@ async fn indefinite_freeze() {
     case.releases.refresh(online, past).unwrap();
     let expired = refusal(case.check("0.1.0").await);
     assert_eq!(expired, Refusal::Expired(RoleType::Timestamp));
-    case.releases.refresh(online, later()).unwrap();
+    let soon = Timestamp::from_second(Timestamp::now().as_second() + 3_600).unwrap();
+    case.releases.refresh(online, soon).unwrap();
     case.check("0.1.0").await.unwrap();
+    // And the machine knows until when it need not wonder.
+    assert_eq!(case.trust.load().unwrap().good_until(), Some(soon));
 }
 
 #[tokio::test]

@@ -39,6 +39,8 @@ pub enum AppendError {
     Busy,
 }
 
+sotto_log::log_safe!(AppendError);
+
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {

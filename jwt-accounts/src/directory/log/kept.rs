@@ -36,7 +36,7 @@ pub(super) async fn load(
         Ok(state) => state,
         Err(BadSnapshot::Io(error)) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => {
-            tracing::warn!(%error, path = %path.display(), "the directory is read from its beginning");
+            sotto_log::warn!(error, path, "the directory is read from its beginning");
             return Ok(None);
         }
     };
@@ -44,8 +44,10 @@ pub(super) async fn load(
     let entry = batch::read_one(client, head.length).await?;
     let hash = entry.map(|entry| Sha256::digest(entry).into());
     if hash.is_none() || hash != head.hash {
-        let path = path.display();
-        tracing::warn!(%path, "the snapshot is of another log: the directory is read from its beginning");
+        sotto_log::warn!(
+            path,
+            "the snapshot is of another log: the directory is read from its beginning"
+        );
         return Ok(None);
     }
     Ok(Some(state))
@@ -91,8 +93,8 @@ impl Kept {
         let file = self.path.clone();
         let done = tokio::task::spawn_blocking(move || replace(&file, &state)).await;
         if let Ok(Err(error)) = done {
-            let path = self.path.display();
-            tracing::warn!(%error, %path, "starting again will take longer");
+            let path = &self.path;
+            sotto_log::warn!(error, path, "starting again will take longer");
         }
     }
 }

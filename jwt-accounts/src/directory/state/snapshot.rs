@@ -66,6 +66,8 @@ pub enum BadSnapshot {
     OtherOrg,
 }
 
+sotto_log::log_safe!(BadSnapshot);
+
 /// Writes a state that has an org.
 ///
 /// # Errors
