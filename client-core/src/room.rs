@@ -64,8 +64,8 @@ pub(crate) struct RoomRecord {
     /// The same of earlier ones, newest first.
     #[serde(default)]
     pub(crate) owed_before: Vec<(u64, u64)>,
-    /// When the server stored the newest message that was taken in, in ms
-    /// since 1970.
+    /// The latest that a server says it has stored a message that was taken in,
+    /// in ms since 1970.
     pub(crate) newest_at_ms: i64,
     /// What was read and heard of each other device.
     pub(crate) heard: BTreeMap<DeviceId, Heard>,

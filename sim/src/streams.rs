@@ -61,6 +61,11 @@ impl Streams {
         self.mail.messages.keys().copied().collect()
     }
 
+    /// A message on a room's subject.
+    pub fn message(&self, sequence: u64) -> Option<LiveMessage> {
+        self.mail.messages.get(&sequence).cloned()
+    }
+
     /// Whether a message is one of MLS' handshakes.
     pub fn is_handshake(&self, sequence: u64) -> bool {
         let message = self.mail.messages.get(&sequence);

@@ -17,6 +17,7 @@ use sotto_client_core::pace::Pace;
 use sotto_client_core::signup;
 use sotto_client_core::vault::Vault;
 use sotto_proto::password::{PasswordSuite, credential_identifier};
+use sotto_proto::refusals::Refusal;
 use sotto_proto::signed::RemovalOrder;
 use sotto_proto::{
     DeviceId, GatewayAddress, InviteLink, InviteToken, RoomAddress, RoomId, Subject, UserName, wire,
@@ -67,6 +68,11 @@ pub struct World {
     pub holding_answers: bool,
     /// So do answers to this gateway call.
     pub holding_calls: Option<&'static str>,
+    /// What the server says to everything that is published, in place of
+    /// storing it.
+    pub refusing: Option<Refusal>,
+    /// By how much the servers' clock is ahead of the devices', in ms.
+    pub servers_ahead_ms: i64,
     /// Catch-up requests so far, and the messages in their answers.
     pub asked: usize,
     /// See `asked`.
@@ -102,6 +108,8 @@ impl World {
             pace: Pace::ORDINARY,
             holding_answers: false,
             holding_calls: None,
+            refusing: None,
+            servers_ahead_ms: 0,
             asked: 0,
             answered: 0,
             machines: Vec::new(),
@@ -366,9 +374,21 @@ impl World {
         }
     }
 
+    /// Tells once more of a message that is stored.
+    pub fn tell_again(&mut self, sequence: u64) {
+        if let Some(live) = self.streams.message(sequence) {
+            self.republish(&live);
+        }
+    }
+
     /// Lets days go by in which nothing happens.
     pub fn let_pass(&mut self, days: u32) {
         self.now.0 += i64::from(days) * 86_400_000;
+    }
+
+    /// Sets every device's clock back.
+    pub fn set_back(&mut self, hours: u32) {
+        self.now.0 -= i64::from(hours) * 3_600_000;
     }
 
     /// Kills a device; it starts again without a connection.
@@ -548,7 +568,12 @@ impl World {
                 }],
             );
         }
-        let answer = match self.streams.store(publish, self.now) {
+        if let Some(refusal) = self.refusing.clone() {
+            let failure = PublishFailure::Refused(refusal);
+            return self.later(machine, vec![Input::PublishFailed { id, failure }]);
+        }
+        let stored_at = Timestamp(self.now.0 + self.servers_ahead_ms);
+        let answer = match self.streams.store(publish, stored_at) {
             Ok((sequence, live)) => {
                 if let Some(live) = live {
                     self.republish(&live);

@@ -59,6 +59,7 @@ pub(super) struct Landed {
 /// A server that does not take a room's frames is left alone for a while.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hold {
+    since: Timestamp,
     until: Timestamp,
     /// The next one, in ms.
     pause_ms: i64,
@@ -404,6 +405,7 @@ impl Engine {
             _ => pause_ms,
         };
         let hold = Hold {
+            since: self.now,
             until: Timestamp(self.now.0.saturating_add(wait_ms)),
             pause_ms: (2 * pause_ms).min(HOLD_MAX_MS),
         };
@@ -417,8 +419,10 @@ impl Engine {
         self.event(Event::Held { room, refusal });
     }
 
+    /// A clock that was set back ends a pause: it must not become as long as
+    /// the clock was wrong.
     fn is_held(&self, room: RoomId, now: Timestamp) -> bool {
         let hold = self.link.held.get(&room);
-        hold.is_some_and(|hold| now < hold.until)
+        hold.is_some_and(|hold| (hold.since..hold.until).contains(&now))
     }
 }

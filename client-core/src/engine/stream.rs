@@ -124,7 +124,11 @@ impl Engine {
             &mut record.messages_after
         };
         *after = sequence.max(*after);
-        record.newest_at_ms = stored_at.0;
+        // The clocks of servers differ, and which of them stores may change.
+        record.newest_at_ms = match record.newest_at_ms {
+            i64::MAX => stored_at.0,
+            newest => newest.max(stored_at.0),
+        };
         if let Some(commit) = room.commit.as_mut().filter(|_| handshake) {
             // What came in between was no commit: this one is still the next.
             commit.after = sequence.max(commit.after);

@@ -1,0 +1,76 @@
+//! Clocks that are set, and clocks that differ.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use sotto_client_core::history::{Content, Note};
+use sotto_client_core::io::Command;
+use sotto_proto::refusals::Refusal;
+use sotto_proto::{RoomId, wire};
+use sotto_sim::World;
+
+/// Alice and bob in a room.
+fn case(seed: u64) -> (World, [usize; 2], RoomId) {
+    let mut world = World::new(seed);
+    let (alice, bob) = (world.sign_up("alice"), world.sign_up("bob"));
+    world.settle();
+    let room = world.create_room(alice, wire::JoinRule::Invite);
+    let (user, role) = ("bob".parse().unwrap(), wire::Role::User);
+    world.command(alice, Command::Invite { room, user, role });
+    world.settle();
+    (world, [alice, bob], room)
+}
+
+fn say(world: &mut World, machine: usize, room: RoomId, text: &str) {
+    let texts = vec![text.to_owned()];
+    world.command(machine, Command::SendTexts { room, texts });
+    world.settle();
+}
+
+fn texts(world: &World, machine: usize, room: RoomId) -> Vec<String> {
+    let texts = world.machines[machine].texts(room).into_iter();
+    texts.map(|(_, text)| text).collect()
+}
+
+#[test]
+fn what_waits_leaves_when_the_clock_is_set_back() {
+    let (mut world, [alice, bob], room) = case(1);
+    world.refusing = Some(Refusal::Busy);
+    say(&mut world, alice, room, "later");
+    world.refusing = None;
+    world.set_back(22);
+    world.tick(2);
+    assert_eq!(texts(&world, bob, room), ["later"]);
+}
+
+#[test]
+fn a_pause_that_is_not_over_is_kept() {
+    let (mut world, [alice, bob], room) = case(2);
+    world.refusing = Some(Refusal::Busy);
+    say(&mut world, alice, room, "later");
+    world.refusing = None;
+    world.tick(1);
+    assert!(texts(&world, bob, room).is_empty());
+    world.let_pass(1);
+    world.tick(2);
+    assert_eq!(texts(&world, bob, room), ["later"]);
+}
+
+/// The stream is led by a server whose clock is ahead, and then by another.
+#[test]
+fn servers_whose_clocks_differ_have_lost_nothing() {
+    let (mut world, machines, room) = case(3);
+    world.servers_ahead_ms = 600_000;
+    say(&mut world, machines[0], room, "one");
+    let first = *world.streams.sequences().last().unwrap();
+    world.servers_ahead_ms = 0;
+    say(&mut world, machines[1], room, "two");
+    // It was on its way from the server that led before.
+    world.tell_again(first);
+    world.settle();
+    for machine in machines {
+        assert_eq!(texts(&world, machine, room), ["one", "two"]);
+        let history = world.machines[machine].history(room).into_iter();
+        let rewound = |content| matches!(content, Content::Note(Note::Rewound { .. }));
+        assert!(!history.map(|record| record.content).any(rewound));
+    }
+}
