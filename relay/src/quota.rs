@@ -18,6 +18,7 @@ mod count;
 mod ledger;
 mod usage;
 
+pub use bucket::{Bucket, Buckets};
 pub use count::{Counter, ROOMS};
 pub use ledger::Ledger;
 pub use usage::Counted;

@@ -39,10 +39,13 @@ pub struct Deletable {
 impl Confirmed {
     /// Notes what a device said last, also when it is less than before.
     pub fn heard(&mut self, device: DeviceId, room: RoomId, messages: u64) {
-        if self.count >= CURSORS {
+        // Even when there is no place for it: there may be some after a look.
+        self.changed = true;
+        let known = self.rooms.get(&room);
+        let known = known.is_some_and(|cursors| cursors.of.contains_key(&device));
+        if !known && self.count >= CURSORS {
             return;
         }
-        self.changed = true;
         let cursors = self.rooms.entry(room).or_default();
         if cursors.of.insert(device, messages).is_none() {
             self.count += 1;

@@ -21,6 +21,7 @@ use crate::clock::now_ms;
 use crate::fetch::Reader;
 use crate::intake::ConnectionClosed;
 use crate::metrics::Metrics;
+use crate::quota::{Bucket, Buckets};
 
 const SUBJECTS: &str = "beacon.*";
 /// Every relay hears every beacon; one of the group tells rooms about it.
@@ -31,6 +32,11 @@ const ROUND: Duration = Duration::from_secs(10);
 const SAID_AGAIN: u32 = 4_096;
 /// Rooms that it cleans in a round at most.
 const ROOMS: usize = 256;
+/// Beacons of one device that are read at once, and how long it takes until as
+/// many more are: a device says one in ten seconds at most, and when it comes
+/// and goes.
+const BEACONS: u64 = 8;
+const BEACONS_FILL_IN: Duration = Duration::from_secs(40);
 
 /// Hears the devices of one org, and keeps its rooms clean.
 pub struct BeaconService {
@@ -40,6 +46,8 @@ pub struct BeaconService {
     directory: Arc<DirectoryLog>,
     beacons: Subscriber,
     to_tell: Subscriber,
+    may_be_heard: Buckets,
+    may_be_told: Buckets,
     shards: u8,
     told: Told,
     confirmed: Confirmed,
@@ -73,6 +81,8 @@ impl BeaconService {
             directory,
             beacons,
             to_tell,
+            may_be_heard: Buckets::new(Bucket::new(BEACONS, BEACONS_FILL_IN)),
+            may_be_told: Buckets::new(Bucket::new(BEACONS, BEACONS_FILL_IN)),
             shards,
             told: Told::default(),
             confirmed: Confirmed::default(),
@@ -107,7 +117,7 @@ impl BeaconService {
 
     /// Notes how far a device has come in the rooms that are its user's.
     fn heard(&mut self, message: &Message) {
-        let Some((device, beacon)) = read(message) else {
+        let Some((device, beacon)) = read(message, &mut self.may_be_heard, Instant::now()) else {
             return;
         };
         self.metrics.beacon();
@@ -126,7 +136,7 @@ impl BeaconService {
 
     /// Tells the rooms of a device's user that it is there, or leaves.
     async fn tell(&mut self, message: &Message) {
-        let Some((device, beacon)) = read(message) else {
+        let Some((device, beacon)) = read(message, &mut self.may_be_told, Instant::now()) else {
             return;
         };
         let said_again = beacon.said_again.min(SAID_AGAIN);
@@ -151,7 +161,10 @@ impl BeaconService {
 
     /// Deletes what every device of a room has.
     async fn clean(&mut self) {
-        self.told.sweep(Instant::now());
+        let now = Instant::now();
+        self.told.sweep(now);
+        self.may_be_heard.sweep(now);
+        self.may_be_told.sweep(now);
         if !self.streams_are_the_same().await {
             sotto_log::warn!("a stream is not the one it was: devices are asked for anew");
             self.metrics.rewound();
@@ -174,7 +187,11 @@ impl BeaconService {
         let name = mail_stream(deletable.address.shard);
         let subject = Subject::Messages(deletable.address.clone());
         let last = self.reader.last(&name, &subject).await.ok()?;
-        if last.is_none_or(|last| last.sequence < deletable.furthest) {
+        let Some(last) = last else {
+            // All of it has run out, and nothing is left to delete.
+            return Some(Done::Deleted);
+        };
+        if last.sequence < deletable.furthest {
             // Somebody has what the stream has not: it lost something, or
             // somebody says too much. Then nobody's word is good enough.
             self.metrics.rewound();
@@ -212,13 +229,15 @@ enum Done {
     Rewound,
 }
 
-fn read(message: &Message) -> Option<(DeviceId, Beacon)> {
+/// What a device says, unless it is no beacon, or it says too many.
+fn read(message: &Message, may: &mut Buckets, now: Instant) -> Option<(DeviceId, Beacon)> {
     let Ok(Subject::Beacon(device)) = message.subject.parse() else {
         return None;
     };
-    if message.payload.len() > limits::BEACON {
+    if message.payload.len() > limits::BEACON || may.wait(device, 1, now).is_some() {
         return None;
     }
+    may.draw(device, 1, now);
     let beacon = Beacon::decode(message.payload.clone()).ok()?;
     (beacon.cursors.len() <= limits::FETCH_ROOMS).then_some((device, beacon))
 }
@@ -227,4 +246,30 @@ fn rooms_of(state: &State, device: DeviceId) -> BTreeSet<RoomId> {
     let user = state.device_user(device);
     let rooms = user.map(|user| state.rooms_of(user)).unwrap_or_default();
     rooms.into_iter().map(|room| room.address.room).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_says_too_much_is_not_read() {
+        let device = DeviceId::try_from(&[1; 16][..]).unwrap();
+        let message = Message {
+            subject: Subject::Beacon(device).to_string().into(),
+            reply: None,
+            payload: Beacon::default().encode_to_vec().into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        };
+        let mut may = Buckets::new(Bucket::new(BEACONS, BEACONS_FILL_IN));
+        let now = Instant::now();
+        for _ in 0..BEACONS {
+            assert!(read(&message, &mut may, now).is_some());
+        }
+        assert!(read(&message, &mut may, now).is_none());
+        assert!(read(&message, &mut may, now + BEACONS_FILL_IN).is_some());
+    }
 }

@@ -13,6 +13,16 @@ use super::usage::{Count, Counted, Usage};
 /// What a device's daily quota fills in.
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
+/// What handshakes may take beyond an org's or a room's limit: this part of it,
+/// and at least so much. Who leaves, or is made to, is not kept from it because
+/// others have filled a room; but handshakes stay as long as their room, and
+/// nobody may fill a disk with them.
+const RESERVE_PART: u64 = 8;
+/// See [`RESERVE_PART`].
+const RESERVE_MESSAGES: u64 = 1_024;
+/// See [`RESERVE_PART`]. Commits to large rooms have some 100 KiB.
+const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+
 /// The limits of one org, and what is used of them.
 #[derive(Debug)]
 pub struct Ledger {
@@ -68,13 +78,20 @@ impl Ledger {
             room_bytes,
             ..
         } = self.limits;
-        // Who leaves, or is made to, is never kept from it by a quota.
-        if !matches!(subject, Subject::Handshakes(_)) {
-            fits(self.usage.org(), bytes, org_messages, org_bytes).map_err(Refusal::OrgFull)?;
-            if let Some(room) = room_of(subject) {
-                let used = self.usage.room(room.room);
-                fits(used, bytes, room_messages, room_bytes).map_err(Refusal::RoomFull)?;
-            }
+        let is_handshake = matches!(subject, Subject::Handshakes(_));
+        let limit = |messages: Option<u64>, bytes: Option<u64>| match is_handshake {
+            true => (
+                messages.map(|max| with_reserve(max, RESERVE_MESSAGES)),
+                bytes.map(|max| with_reserve(max, RESERVE_BYTES)),
+            ),
+            false => (messages, bytes),
+        };
+        let of_org = limit(org_messages, org_bytes);
+        fits(self.usage.org(), bytes, of_org).map_err(Refusal::OrgFull)?;
+        if let Some(room) = room_of(subject) {
+            let used = self.usage.room(room.room);
+            let of_room = limit(room_messages, room_bytes);
+            fits(used, bytes, of_room).map_err(Refusal::RoomFull)?;
         }
         self.rate.draw(device, 1, now);
         for (buckets, amount) in [(&mut self.day_messages, 1), (&mut self.day_bytes, bytes)] {
@@ -113,12 +130,16 @@ impl Ledger {
     }
 }
 
-/// Whether one message more fits.
+/// A limit, for handshakes.
+fn with_reserve(limit: u64, least: u64) -> u64 {
+    limit.saturating_add(least.max(limit / RESERVE_PART))
+}
+
+/// Whether one message more fits into so many messages and bytes.
 fn fits(
     used: Count,
     bytes: u64,
-    messages_max: Option<u64>,
-    bytes_max: Option<u64>,
+    (messages_max, bytes_max): (Option<u64>, Option<u64>),
 ) -> Result<(), Measure> {
     if messages_max.is_some_and(|max| used.messages >= max) {
         return Err(Measure::Messages);
@@ -237,6 +258,31 @@ mod tests {
         for (limits, expected) in cases {
             assert_eq!(filled(limits), expected);
         }
+    }
+
+    #[test]
+    fn handshakes_have_a_reserve_and_it_ends() {
+        let limits = Limits {
+            room_messages: Some(7),
+            burst: 10_000,
+            ..Limits::default()
+        };
+        let mut ledger = Ledger::new(limits);
+        let now = Instant::now();
+        let subject = room().handshakes();
+        let mut stored = 0;
+        let refusal = loop {
+            ledger.count_due(&subject, now);
+            match ledger.admit(device(), &subject, 100, now) {
+                Ok(()) => ledger.stored(&subject, 100),
+                Err(refusal) => break refusal,
+            }
+            stored += 1;
+        };
+        assert_eq!(refusal, Refusal::RoomFull(Measure::Messages));
+        assert_eq!(stored, 7 + RESERVE_MESSAGES);
+        assert_eq!(with_reserve(80_000, RESERVE_MESSAGES), 90_000);
+        assert_eq!(with_reserve(u64::MAX, RESERVE_BYTES), u64::MAX);
     }
 
     #[test]
