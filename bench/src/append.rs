@@ -30,9 +30,9 @@ pub(crate) async fn measure(changes: usize, figures: &mut Figures) -> anyhow::Re
     let org: OrgName = "acme".parse()?;
     let first = jetstream::new(server.connect().await?);
     let second = jetstream::new(server.connect().await?);
-    let writer = DirectoryWriter::open(&first, org.clone(), key.clone(), None).await?;
+    let writer = DirectoryWriter::open(&first, 1, org.clone(), key.clone(), None).await?;
     let user = begin(&writer, &key, &org).await?;
-    let reader = DirectoryLog::open(&second, org, key.verifying_key(), None).await?;
+    let reader = DirectoryLog::open(&second, 1, org, key.verifying_key(), None).await?;
 
     let seen = tokio::spawn(watch(
         reader,

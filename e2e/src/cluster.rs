@@ -268,6 +268,18 @@ impl Cluster {
         &self.nodes
     }
 
+    /// Adds an org, on the first node.
+    ///
+    /// # Errors
+    /// When that is refused.
+    pub fn add_org(&self, org: &str, project: &str) -> anyhow::Result<()> {
+        let mut command = Command::new(binary("sotto-gateway")?);
+        command
+            .args(["org", "add", org, "--project", project, "--dir"])
+            .arg(self.first()?.layout.root());
+        finish(command).map(drop)
+    }
+
     /// Starts the relay of a node and waits until it serves.
     ///
     /// # Errors

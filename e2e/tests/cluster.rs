@@ -21,7 +21,7 @@ use sotto_e2e::case::text;
 use sotto_e2e::cluster::{self, Cluster};
 use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::person::Person;
-use sotto_e2e::process::nats_server;
+use sotto_e2e::process::{PATIENCE, nats_server};
 use sotto_e2e::server::{Server, free_address};
 use sotto_service::Layout;
 
@@ -138,6 +138,54 @@ fn a_lost_node_is_removed_and_another_takes_its_place() {
     let nodes = status.get("nodes").unwrap().as_array().unwrap();
     let names: Vec<_> = nodes.iter().map(|node| node.get("name").unwrap()).collect();
     assert_eq!(names, ["n1", "n2", "n4"]);
+}
+
+/// A tick of a new org means as many disks as one of an old org.
+#[test]
+fn what_is_new_is_kept_on_three_nodes_from_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::create(folder.path(), "acme", "field", 3).unwrap();
+    cluster.kill(2).unwrap();
+    let away = Instant::now();
+    while states(&cluster) != ["current", "current", "away"] {
+        assert!(away.elapsed() < PATIENCE, "{:?}", states(&cluster));
+        thread::sleep(Duration::from_millis(500));
+    }
+    cluster.add_org("other", "lab").unwrap();
+    cluster.kill(0).unwrap();
+    let ready = cluster.nodes()[0].layout().relay_ready();
+    fs::remove_file(&ready).unwrap();
+    cluster.launch(0).unwrap();
+    // Long enough to make a stream, were it not for the node that is away.
+    thread::sleep(Duration::from_secs(20));
+    assert!(!ready.exists(), "it serves with too few copies");
+    let copies = |cluster: &Cluster| copies_of(cluster, "other");
+    assert!(copies(&cluster).iter().all(|copies| *copies == 3));
+
+    cluster.start(2).unwrap();
+    cluster.serves(0).unwrap();
+    assert!(copies(&cluster).len() > 3, "{:?}", copies(&cluster));
+    assert!(copies(&cluster).iter().all(|copies| *copies == 3));
+}
+
+/// How the first node sees them.
+fn states(cluster: &Cluster) -> Vec<String> {
+    let status = cluster.status(1).unwrap();
+    let nodes = status.get("nodes").unwrap().as_array().unwrap();
+    nodes
+        .iter()
+        .map(|node| text(std::slice::from_ref(node), "state").unwrap())
+        .collect()
+}
+
+/// On how many nodes each stream of an org is to be kept.
+fn copies_of(cluster: &Cluster, org: &str) -> Vec<u64> {
+    let status = cluster.status(1).unwrap();
+    let streams = status.get("streams").unwrap().as_array().unwrap();
+    let of_org = streams.iter().filter(|stream| stream["account"] == org);
+    of_org
+        .map(|stream| stream["copies"].as_u64().unwrap())
+        .collect()
 }
 
 #[test]

@@ -12,6 +12,7 @@ use async_nats::jetstream;
 use sotto_jwt_accounts::directory::{Actor, By, Command, DirectoryWriter, Intervention, Scope};
 use sotto_jwt_accounts::grants::GATEWAY_INBOX;
 use sotto_proto::{OrgName, ProjectName, RoomId, Title, UserName};
+use sotto_service::cluster::Cluster;
 use sotto_service::{Layout, ServerConfig, nats};
 
 use crate::clock::{Clock, SystemClock};
@@ -88,7 +89,8 @@ async fn step_in(org: &OrgName, what: Intervention, args: &StepIn) -> anyhow::Re
     };
     let client = nats::connect(&layout, &config, login).await?;
     let jetstream = jetstream::new(client);
-    let directory = DirectoryWriter::open(&jetstream, org.clone(), key, None).await;
+    let copies = Cluster::copies(&layout)?;
+    let directory = DirectoryWriter::open(&jetstream, copies, org.clone(), key, None).await;
     let directory = directory.context("the directory cannot be read")?;
     let intervene = Command::Intervene {
         what,

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use async_nats::jetstream;
-use async_nats::jetstream::context::{CreateKeyValueError, CreateKeyValueErrorKind};
+use async_nats::jetstream::context::{
+    CreateKeyValueError, CreateKeyValueErrorKind, CreateStreamError, CreateStreamErrorKind,
+};
+use async_nats::jetstream::{self, ErrorCode};
 use ed25519_dalek::SigningKey;
 use sotto_jwt_accounts::AccountSigner;
 use sotto_jwt_accounts::directory::{
@@ -45,18 +47,36 @@ pub enum OrgError {
 
 impl OrgError {
     /// Whether it is only that nobody answers yet, as when the nodes agree on
-    /// no leader.
+    /// no leader, or too few of them are there to keep something new.
     pub fn passes(&self) -> bool {
         match self {
             Self::Directory(error) => matches!(error, LogError::Unavailable(_)),
-            Self::Storage(error) => error.kind() == CreateKeyValueErrorKind::TimedOut,
+            Self::Storage(error) => {
+                error.kind() == CreateKeyValueErrorKind::TimedOut || lacks_nodes(error)
+            }
         }
+    }
+}
+
+/// Whether a node is away without which there are not enough copies of a new
+/// bucket, or they agree on no leader.
+fn lacks_nodes(error: &CreateKeyValueError) -> bool {
+    let source = std::error::Error::source(error);
+    let refused = source.and_then(|source| source.downcast_ref::<CreateStreamError>());
+    match refused.map(CreateStreamError::kind) {
+        Some(CreateStreamErrorKind::JetStream(error)) => [
+            ErrorCode::CLUSTER_NO_PEERS,
+            ErrorCode::CLUSTER_NOT_AVAILABLE,
+            ErrorCode::CLUSTER_NOT_LEADER,
+        ]
+        .contains(&error.error_code()),
+        _ => false,
     }
 }
 
 impl Org {
     /// Reads the org's directory and opens its buckets, making what is
-    /// missing. `client` has the gateway's credentials in the org's account;
+    /// missing on as many nodes as there are to be `copies`. `client` has the gateway's credentials in the org's account;
     /// `key` signs the directory, `snapshot` is where what was read of it is kept.
     ///
     /// # Errors
@@ -64,15 +84,17 @@ impl Org {
     pub async fn open(
         name: OrgName,
         client: async_nats::Client,
+        copies: usize,
         key: SigningKey,
         signer: AccountSigner,
         snapshot: PathBuf,
     ) -> Result<Self, OrgError> {
         let jetstream = jetstream::new(client.clone());
-        let directory = DirectoryWriter::open(&jetstream, name.clone(), key, Some(snapshot));
+        let directory =
+            DirectoryWriter::open(&jetstream, copies, name.clone(), key, Some(snapshot));
         Ok(Self {
             directory: Box::pin(directory).await?,
-            buckets: Box::pin(Buckets::open(&jetstream)).await?,
+            buckets: Box::pin(Buckets::open(&jetstream, copies)).await?,
             name,
             client,
             signer: RwLock::new(Arc::new(signer)),

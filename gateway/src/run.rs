@@ -11,6 +11,7 @@ use sotto_jwt_accounts::grants::{GATEWAY_INBOX, SYSTEM_INBOX};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_log::Known;
 use sotto_proto::{GatewayAddress, OrgName};
+use sotto_service::cluster::Cluster;
 use sotto_service::consul::{Consul, Program, Service};
 use sotto_service::handover::{Handover, Inherited};
 use sotto_service::logging::LogFilter;
@@ -207,7 +208,9 @@ async fn open_org(
     let open = async || {
         let signer = keys.account_signer(name)?;
         let snapshot = layout.directory_snapshot(name, "gateway");
-        let org = Org::open(name.clone(), client.clone(), key.clone(), signer, snapshot);
+        let copies = Cluster::copies(layout)?;
+        let client = client.clone();
+        let org = Org::open(name.clone(), client, copies, key.clone(), signer, snapshot);
         anyhow::Ok(org.await?)
     };
     let passes = |error: &anyhow::Error| error.downcast_ref().is_some_and(OrgError::passes);

@@ -75,12 +75,22 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    /// Opens the buckets, making those that are missing.
+    /// Opens the buckets, making those that are missing on as many nodes as
+    /// there are to be `copies`.
     ///
     /// # Errors
     /// When JetStream refuses, or a bucket has another configuration.
-    pub async fn open(jetstream: &Context) -> Result<Self, CreateKeyValueError> {
-        let open = |config| Bucket::open(jetstream, config);
+    pub async fn open(jetstream: &Context, copies: usize) -> Result<Self, CreateKeyValueError> {
+        let open = |config: Config| {
+            let num_replicas = copies;
+            Bucket::open(
+                jetstream,
+                Config {
+                    num_replicas,
+                    ..config
+                },
+            )
+        };
         Ok(Self {
             accounts: open(config(ACCOUNTS)).await?,
             sessions: open(Config {
@@ -122,7 +132,6 @@ fn config(bucket: &str) -> Config {
         bucket: bucket.to_owned(),
         history: 1,
         storage: StorageType::File,
-        num_replicas: 1,
         ..Config::default()
     }
 }

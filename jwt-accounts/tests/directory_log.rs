@@ -26,14 +26,14 @@ use sotto_proto::{DIRECTORY_STREAM, OrgName, ProjectName, RoomId};
 
 async fn writer(server: &Server) -> DirectoryWriter {
     let js = jetstream::new(server.gateway().await);
-    DirectoryWriter::open(&js, server.org.clone(), gateway_key(), None)
+    DirectoryWriter::open(&js, 1, server.org.clone(), gateway_key(), None)
         .await
         .unwrap()
 }
 
 async fn reader(client: Client, org: &OrgName) -> Result<DirectoryLog, LogError> {
     let key = gateway_key().verifying_key();
-    DirectoryLog::open(&jetstream::new(client), org.clone(), key, None).await
+    DirectoryLog::open(&jetstream::new(client), 1, org.clone(), key, None).await
 }
 
 async fn found(writer: &DirectoryWriter) -> Arc<State> {
@@ -230,7 +230,7 @@ async fn a_log_of_another_key_or_org_is_not_believed() {
     found(&writer(&server).await).await;
     let other_key = SigningKey::from_bytes(&[1; 32]).verifying_key();
     let js = jetstream::new(server.relay().await);
-    let read = DirectoryLog::open(&js, server.org.clone(), other_key, None).await;
+    let read = DirectoryLog::open(&js, 1, server.org.clone(), other_key, None).await;
     assert!(matches!(read, Err(LogError::Broken { index: 0, .. })));
     let read = reader(server.relay().await, &"other".parse().unwrap()).await;
     assert!(matches!(read, Err(LogError::OtherOrg)));
@@ -342,7 +342,7 @@ async fn a_snapshot_shortens_the_way_and_a_bad_one_does_no_harm() {
     let open = async |path: &Path| {
         let js = jetstream::new(server.relay().await);
         let key = gateway_key().verifying_key();
-        DirectoryLog::open(&js, server.org.clone(), key, Some(path.to_owned())).await
+        DirectoryLog::open(&js, 1, server.org.clone(), key, Some(path.to_owned())).await
     };
     // The way was long, so it is kept.
     let relay = open(&path).await.unwrap();
@@ -385,7 +385,7 @@ async fn a_snapshot_shortens_the_way_and_a_bad_one_does_no_harm() {
     std::fs::write(&path, &kept).unwrap();
     let js = jetstream::new(other.relay().await);
     let key = gateway_key().verifying_key();
-    let log = DirectoryLog::open(&js, other.org.clone(), key, Some(path)).await;
+    let log = DirectoryLog::open(&js, 1, other.org.clone(), key, Some(path)).await;
     assert_eq!(
         log.unwrap().state().unwrap(),
         elsewhere.log().state().unwrap()

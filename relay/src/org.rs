@@ -10,6 +10,7 @@ use ed25519_dalek::VerifyingKey;
 use sotto_jwt_accounts::directory::{DirectoryLog, LogError};
 use sotto_jwt_accounts::grants::RELAY_INBOX;
 use sotto_proto::{DIRECTORY_STREAM, INBOX_STREAM, OrgName, Shard, blob_stream, mail_stream};
+use sotto_service::cluster::Cluster;
 use sotto_service::nats::{self, Login, Queues};
 use sotto_service::{Layout, OrgConfig, ServerConfig};
 use tokio::task::{JoinError, JoinSet};
@@ -78,9 +79,10 @@ pub async fn start(
     let client = connect(&own, Queues::default()).await?;
     let devices = connect(&of_devices, Queues::default()).await?;
     let jetstream = jetstream::new(client.clone());
-    streams::ensure(&jetstream, (0..shards).map(Shard), &limits).await?;
+    let copies = Cluster::copies(layout)?;
+    streams::ensure(&jetstream, (0..shards).map(Shard), &limits, copies).await?;
     let snapshot = layout.directory_snapshot(org, "relay");
-    let directory = DirectoryLog::open(&jetstream, org.clone(), gateway, Some(snapshot))
+    let directory = DirectoryLog::open(&jetstream, copies, org.clone(), gateway, Some(snapshot))
         .await
         .context("the directory cannot be read")?;
     let directory = Arc::new(directory);

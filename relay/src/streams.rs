@@ -38,8 +38,9 @@ pub enum StreamError {
         /// Why.
         source: CreateStreamError,
     },
-    /// Nobody answers for the streams: the nodes agree on no leader yet.
-    #[error("the cluster does not say what becomes of the stream {name}: {why}")]
+    /// Nobody answers for the streams: the nodes agree on no leader yet, or too
+    /// few of them are there to keep a new stream.
+    #[error("the cluster does not have the stream {name} yet: {why}")]
     NoLeader {
         /// Which stream.
         name: String,
@@ -62,6 +63,8 @@ impl StreamError {
         let passes = match source.kind() {
             CreateStreamErrorKind::TimedOut | CreateStreamErrorKind::Response => true,
             CreateStreamErrorKind::JetStream(error) => [
+                // A node is away without which there are not enough copies.
+                ErrorCode::CLUSTER_NO_PEERS,
                 ErrorCode::CLUSTER_NOT_AVAILABLE,
                 ErrorCode::CLUSTER_NOT_LEADER,
             ]
@@ -85,7 +88,8 @@ fn is_missing(error: &GetStreamError) -> bool {
     }
 }
 
-/// Makes the streams that are missing, and changes those that differ.
+/// Makes the streams that are missing, on as many nodes as there are to be
+/// `copies`, and changes those that differ.
 ///
 /// # Errors
 /// [`StreamError`].
@@ -93,6 +97,7 @@ pub async fn ensure(
     jetstream: &jetstream::Context,
     shards: impl IntoIterator<Item = Shard>,
     limits: &Limits,
+    copies: usize,
 ) -> Result<(), StreamError> {
     let mut wanted = vec![inbox()];
     for shard in shards {
@@ -101,11 +106,11 @@ pub async fn ensure(
     }
     for config in wanted {
         let name = config.name.clone();
-        // On how many nodes it is kept is decided elsewhere. One that nobody
-        // answers for is not one that is missing: it keeps its copies.
+        // On how many nodes one is kept that is there is decided elsewhere. One
+        // that nobody answers for is not one that is missing: it keeps its copies.
         let num_replicas = match jetstream.get_stream(&name).await {
             Ok(stream) => stream.cached_info().config.num_replicas,
-            Err(error) if is_missing(&error) => config.num_replicas,
+            Err(error) if is_missing(&error) => copies,
             Err(error) => {
                 let why = error.to_string();
                 return Err(StreamError::NoLeader { name, why });
@@ -159,7 +164,6 @@ fn stream(name: String, subjects: String) -> Config {
         name,
         subjects: vec![subjects],
         storage: StorageType::File,
-        num_replicas: 1,
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::New,
         max_message_size: i32::try_from(MESSAGE_MAX).unwrap_or(i32::MAX),
@@ -237,6 +241,7 @@ mod tests {
             CreateStreamErrorKind::TimedOut,
             CreateStreamErrorKind::JetStream(said(503, 10_008)),
             CreateStreamErrorKind::JetStream(said(500, 10_009)),
+            CreateStreamErrorKind::JetStream(said(400, 10_005)),
         ] {
             assert!(matches!(of(passes), StreamError::NoLeader { .. }));
         }

@@ -96,6 +96,16 @@ impl Cluster {
         Ok(Some(Self { node, members }))
     }
 
+    /// On how many nodes a server keeps everything: what is new is kept on as
+    /// many from its first message on.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn copies(layout: &Layout) -> Result<usize, ClusterError> {
+        let cluster = Self::load(layout)?;
+        Ok(cluster.map_or(1, |cluster| cluster.members.replicas()))
+    }
+
     /// The other nodes.
     pub fn others(&self) -> impl Iterator<Item = &Member> {
         let own = &self.node.name;

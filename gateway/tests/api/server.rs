@@ -87,7 +87,7 @@ impl Directory {
             .unwrap();
         let key = provision::read_gateway_key(&self.layout).unwrap();
         let jetstream = jetstream::new(client);
-        DirectoryWriter::open(&jetstream, org, key, None)
+        DirectoryWriter::open(&jetstream, 1, org, key, None)
             .await
             .unwrap()
     }

@@ -82,7 +82,8 @@ pub struct DirectoryLog {
 }
 
 impl DirectoryLog {
-    /// Makes the stream if there is none, reads all of it, and follows it from
+    /// Makes the stream if there is none, on as many nodes as there are to be
+    /// `copies`, reads all of it, and follows it from
     /// then on. With a `snapshot`, a file in a folder that is there, only what
     /// came after it is read, and the file is written anew now and then; one
     /// that does not fit the log is as good as none. Needs the grants of a relay or gateway, and an inbox prefix of
@@ -92,11 +93,12 @@ impl DirectoryLog {
     /// [`LogError`].
     pub async fn open(
         js: &jetstream::Context,
+        copies: usize,
         org: OrgName,
         gateway: VerifyingKey,
         snapshot: Option<PathBuf>,
     ) -> Result<Self, LogError> {
-        let created = js.get_or_create_stream(stream_config()).await;
+        let created = js.get_or_create_stream(stream_config(copies)).await;
         created.map_err(LogError::unavailable)?;
         let client = js.client();
         let live = client.subscribe(grants::directory_live()).await;
@@ -289,14 +291,14 @@ fn is_known(replica: &Replica, message: &Message) -> bool {
     sequence.is_some_and(|sequence| state.is_ok_and(|state| sequence <= state.head().length))
 }
 
-fn stream_config() -> stream::Config {
+fn stream_config(copies: usize) -> stream::Config {
     stream::Config {
         name: DIRECTORY_STREAM.to_owned(),
         description: Some("who is in the organisation, and as what".to_owned()),
         subjects: vec![DIRECTORY_SUBJECT.to_owned()],
         max_message_size: ENTRY_MAX,
         storage: stream::StorageType::File,
-        num_replicas: 1,
+        num_replicas: copies,
         allow_direct: true,
         allow_atomic_publish: true,
         deny_delete: true,

@@ -40,7 +40,7 @@ impl<'a> Org<'a> {
         let js = jetstream::new(server.gateway().await);
         let key = SigningKey::from_bytes(&GATEWAY_SEED);
         let gateway_key = key.verifying_key();
-        let writer = DirectoryWriter::open(&js, server.org(), key, None)
+        let writer = DirectoryWriter::open(&js, 1, server.org(), key, None)
             .await
             .unwrap();
         let org = Self { server, writer };

@@ -67,12 +67,13 @@ impl DirectoryWriter {
     /// [`LogError`].
     pub async fn open(
         js: &jetstream::Context,
+        copies: usize,
         org: OrgName,
         key: SigningKey,
         snapshot: Option<PathBuf>,
     ) -> Result<Self, LogError> {
         Ok(Self {
-            log: DirectoryLog::open(js, org, key.verifying_key(), snapshot).await?,
+            log: DirectoryLog::open(js, copies, org, key.verifying_key(), snapshot).await?,
             key,
             turn: Mutex::new(()),
         })
