@@ -19,7 +19,12 @@
 //! sotto_log::info!(name, "somebody came");
 //! ```
 //! ```compile_fail
-//! let name = String::from("alice");
+//! fn comes(name: &str) {
+//!     sotto_log::info!(name, "somebody came");
+//! }
+//! ```
+//! ```compile_fail
+//! let name = "alice";
 //! sotto_log::info!("{name} came");
 //! ```
 
@@ -217,14 +222,13 @@ macro_rules! field {
 /// Nothing is put into a message.
 #[doc(hidden)]
 pub const fn assert_plain(message: &str) {
-    let bytes = message.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
+    let mut rest = message.as_bytes();
+    while let [first, others @ ..] = rest {
         assert!(
-            bytes[at] != b'{',
+            *first != b'{',
             "a value is a field, and not put into the message"
         );
-        at += 1;
+        rest = others;
     }
 }
 

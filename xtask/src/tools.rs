@@ -278,15 +278,15 @@ fn systemd_runs(root: &Path) -> anyhow::Result<bool> {
 
 /// Whether the library below `root` has another program see another time.
 fn faketime_runs(root: &Path) -> anyhow::Result<bool> {
-    let library = libraries(root, &["usr/lib/MACHINE/faketime"])?;
-    let library = env::split_paths(&library).map(|folder| folder.join("libfaketimeMT.so.1"));
-    for library in library.filter(|library| library.is_file()) {
-        let mut date = program("date")?;
-        date.arg("+%Y").env("LD_PRELOAD", library);
-        let said = output(date.env("FAKETIME", "2001-01-01 00:00:00"))?;
-        return Ok(said.is_some_and(|said| said.trim() == "2001"));
-    }
-    Ok(false)
+    let folders = libraries(root, &["usr/lib/MACHINE/faketime"])?;
+    let mut files = env::split_paths(&folders).map(|folder| folder.join("libfaketimeMT.so.1"));
+    let Some(library) = files.find(|file| file.is_file()) else {
+        return Ok(false);
+    };
+    let mut date = program("date")?;
+    date.arg("+%Y").env("LD_PRELOAD", library);
+    let said = output(date.env("FAKETIME", "2001-01-01 00:00:00"))?;
+    Ok(said.is_some_and(|said| said.trim() == "2001"))
 }
 
 /// Whether the consul below `root` prints the version that the tests know.

@@ -19,7 +19,7 @@ use sotto_update::publish::{self, Releases};
 use sotto_update::{Checked, Refusal, UpdateError};
 use tough::schema::{RoleType, Signed, Timestamp as TimestampRole};
 
-use crate::case::{Case, Keys, PLATFORM, PROGRAM, content, later, release};
+use crate::case::{Case, Keys, PLATFORM, PROGRAM, content, release};
 use crate::mirror::Lie;
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, UpdateError>) -> Refusal {
