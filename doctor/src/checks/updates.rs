@@ -12,6 +12,7 @@ use sotto_service::unit::UPDATE_DIR;
 use sotto_update::journal::{Journal, JournalFile};
 use sotto_update::{TrustFile, UpdateError};
 
+use crate::broken;
 use crate::finding::{Check, Finding};
 use crate::server::Server;
 use crate::units::{self, Unit};
@@ -86,14 +87,8 @@ pub(crate) async fn check(server: Arc<Server>) -> Vec<Finding> {
             Timestamp::now(),
         )
     };
-    match tokio::task::spawn_blocking(read).await {
-        Ok(findings) => findings,
-        Err(error) => vec![Finding::not_checked(
-            Check::Updates,
-            format!("the check itself failed ({error})"),
-            "report this as an error of Sotto",
-        )],
-    }
+    let found = tokio::task::spawn_blocking(read).await;
+    found.unwrap_or_else(|error| vec![broken(Check::Updates, &error.to_string())])
 }
 
 fn elsewhere(why: &str) -> Finding {
@@ -114,13 +109,9 @@ fn trusted(state: &Path) -> Trusted {
 }
 
 fn judge(updated: &[Updated], trusted: &Trusted, now: Timestamp) -> Vec<Finding> {
-    let without: Vec<&str> = updated
-        .iter()
-        .filter(|program| !program.timer.is_there)
-        .map(|program| program.name)
-        .collect();
     let mut findings: Vec<Finding> = updated.iter().filter_map(judge_timer).collect();
-    if without.len() == updated.len() {
+    if updated.iter().all(|program| !program.timer.is_there) {
+        // Nobody set them up: no more is to be said.
         return findings;
     }
     findings.extend(judge_trusted(trusted, now));
