@@ -23,6 +23,7 @@
 mod beacon;
 mod calls;
 mod commands;
+mod epochs;
 mod joining;
 mod live;
 mod membership;

@@ -1,16 +1,11 @@
 //! What was said in a room, in the order of its stream, the same on every
 //! device that was there.
 
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
-
 use prost::Message;
 use serde::{Deserialize, Serialize};
-use sotto_proto::{DeviceId, RoomId, UserName, wire};
+use sotto_proto::{DeviceId, UserName, wire};
 
 use crate::io::Timestamp;
-use crate::records::{Records, RecordsError, neighbours_of};
-use crate::store::Store;
 
 /// One entry of a room, as people see it.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,39 +104,6 @@ pub(crate) enum Place {
     At(u64),
     /// It is not shown: `Entry`, encoded.
     Hidden(#[serde(with = "serde_bytes")] Vec<u8>),
-}
-
-/// Reads a room's history by position, a few neighbours at a time: positions
-/// that are near each other are best asked for one after the other.
-pub(crate) struct HistoryReader<'a> {
-    records: &'a Records,
-    store: &'a dyn Store,
-    room: RoomId,
-    /// Where the neighbours that were read last are.
-    around: Option<RangeInclusive<u64>>,
-    neighbours: BTreeMap<u64, StoredRecord>,
-}
-
-impl<'a> HistoryReader<'a> {
-    pub(crate) fn new(records: &'a Records, store: &'a dyn Store, room: RoomId) -> Self {
-        Self {
-            records,
-            store,
-            room,
-            around: None,
-            neighbours: BTreeMap::new(),
-        }
-    }
-
-    /// The record at a position, if there is one.
-    pub(crate) fn at(&mut self, position: u64) -> Result<Option<StoredRecord>, RecordsError> {
-        let around = neighbours_of(position);
-        if self.around.as_ref() != Some(&around) {
-            self.neighbours = self.records.read_history(self.store, self.room, position)?;
-            self.around = Some(around);
-        }
-        Ok(self.neighbours.get(&position).cloned())
-    }
 }
 
 impl StoredRecord {

@@ -14,18 +14,19 @@ use rand::{CryptoRng, RngCore};
 use rmp_serde::config::BytesMode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sotto_proto::RoomId;
 
 use crate::store::{Store, StoreError, WriteBatch};
 use crate::vault::{Vault, VaultError};
 use crate::wiped::Wiped;
 
 use key::{HISTORY, STATE};
+use runs::Runs;
 
-pub(crate) use key::{Key, early_of, frames_of, neighbours_of, outbox_of, resends_of};
+pub(crate) use key::{Key, early_of, frames_of, outbox_of, resends_of};
+pub(crate) use runs::Reader;
 
 /// Format of the records. A store with another one is refused, not guessed at.
-pub(crate) const FORMAT: u32 = 5;
+pub(crate) const FORMAT: u32 = 6;
 
 /// Why the state could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,8 @@ pub(crate) struct Records {
 struct Inner {
     values: BTreeMap<Key, Wiped>,
     changed: BTreeSet<Key>,
+    /// Which of the values are on the disk together.
+    runs: Runs,
     /// What is not kept here once it is written.
     appended: BTreeMap<Key, Wiped>,
     /// While a savepoint is set: what each key changed since held before.
@@ -84,16 +87,21 @@ impl Records {
     /// Loads the state of a device.
     pub(crate) fn load(store: &dyn Store, vault: Vault) -> Result<Self, RecordsError> {
         let mut values = BTreeMap::new();
+        let mut runs = Runs::default();
         for (name, sealed) in store.scan(&[STATE])? {
             let name = name.get(1..).unwrap_or_default();
             let (key, value) = vault.open(name, &sealed)?;
             let key = Key::decode(&key).ok_or_else(RecordsError::damaged)?;
-            values.insert(key, value);
+            match key.in_series() {
+                Some(_) => values.extend(runs.load(key, &value)?),
+                None => values.extend([(key, value)]),
+            }
         }
         let records = Self {
             vault,
             inner: RefCell::new(Inner {
                 values,
+                runs,
                 ..Inner::default()
             }),
         };
@@ -126,7 +134,7 @@ impl Records {
         self.put_bytes(key, encode(value));
     }
 
-    /// Writes a record that is not kept in memory.
+    /// Writes a record that is not kept in memory; one of a series only once.
     pub(crate) fn append(&self, key: Key, value: &impl Serialize) {
         self.inner.borrow_mut().appended.insert(key, encode(value));
     }
@@ -146,37 +154,6 @@ impl Records {
             Some(sealed) => decode(&self.vault.open(&name, &sealed)?.1).map(Some),
             None => Ok(None),
         }
-    }
-
-    /// Reads a room's history around a position: everything there is of its
-    /// neighbours ([`neighbours_of`]), by position.
-    pub(crate) fn read_history<T: DeserializeOwned>(
-        &self,
-        store: &dyn Store,
-        room: RoomId,
-        position: u64,
-    ) -> Result<BTreeMap<u64, T>, RecordsError> {
-        let mut history = BTreeMap::new();
-        let name = self.vault.name(&Key::History(room, position).encode());
-        let neighbours = name.split_last().map_or(&[][..], |(_, group)| group);
-        for (name, sealed) in store.scan(&disk_name(HISTORY, neighbours))? {
-            let name = name.get(1..).unwrap_or_default();
-            let (key, run) = self.vault.open(name, &sealed)?;
-            match Key::decode(&key) {
-                Some(Key::History(of, first)) if of == room => {
-                    history.extend((first..).zip(runs::read(&run)?));
-                }
-                _ => return Err(RecordsError::damaged()),
-            }
-        }
-        let (first, last) = neighbours_of(position).into_inner();
-        let unwritten = Key::History(room, first)..=Key::History(room, last);
-        for (key, value) in self.inner.borrow().appended.range(unwritten) {
-            if let Key::History(_, position) = key {
-                history.insert(*position, decode(value)?);
-            }
-        }
-        Ok(history)
     }
 
     /// Every key between two, in order.
@@ -232,12 +209,25 @@ impl Records {
         rng: &mut (impl RngCore + CryptoRng + ?Sized),
     ) -> Result<Option<WriteBatch>, VaultError> {
         let mut inner = self.inner.borrow_mut();
-        let changed = std::mem::take(&mut inner.changed);
-        let appended = runs::of(std::mem::take(&mut inner.appended));
-        let state = changed.iter().map(|key| (key, inner.values.get(key)));
-        let appended = appended.iter().map(|(key, value)| (key, Some(value)));
+        let Inner {
+            values,
+            changed,
+            runs,
+            appended,
+            ..
+        } = &mut *inner;
+        let (in_series, alone): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(changed)
+            .into_iter()
+            .partition(|key| key.in_series().is_some());
+        let state = alone.iter().map(|key| (key, values.get(key)));
+        let in_series = runs.changed(in_series, values);
+        let in_series = in_series.iter().map(|(key, run)| (key, run.as_ref()));
+        let appended = runs::of(std::mem::take(appended));
+        let appended = appended
+            .iter()
+            .map(|run| (run.keys.start(), Some(&run.bytes)));
         let mut batch = WriteBatch::default();
-        for (key, value) in state.chain(appended) {
+        for (key, value) in state.chain(in_series).chain(appended) {
             let logical = key.encode();
             let (name, value) = match value {
                 Some(value) => {

@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 use std::ops::Deref;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroize;
 
 /// See the module. Never leaves a copy where it was before it grew.
@@ -57,6 +57,12 @@ impl From<Vec<u8>> for Wiped {
 impl Serialize for Wiped {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Wiped {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde_bytes::deserialize(deserializer).map(Self)
     }
 }
 

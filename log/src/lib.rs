@@ -281,7 +281,7 @@ mod tests {
                 error,
                 orgs = 3,
                 none,
-                from = Known("n1"),
+                from = Known("n1\n2026 ERROR all is lost"),
                 "not everything is kept"
             );
         });

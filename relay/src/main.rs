@@ -101,7 +101,7 @@ async fn start(command: Command, inherited: Inherited) -> Result<()> {
                 turns: run.turns,
                 log,
             };
-            serve::serve(&layout, &config, given, handover, stop).await
+            Box::pin(serve::serve(&layout, &config, given, handover, stop)).await
         }
         Command::Bootstrap(args) => {
             logging::start_quietly()?;

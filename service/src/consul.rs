@@ -12,7 +12,6 @@
 //! what. Never put a secret, a key or anything of a user here.
 
 mod answers;
-mod backoff;
 mod client;
 mod discovery;
 mod error;
@@ -24,6 +23,7 @@ mod turn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::ExponentialBuilder;
 use data_encoding::HEXLOWER;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -39,6 +39,15 @@ pub use registration::{ADMISSION, Service};
 pub use settings::{Address, ConsulConfig, Prefix, SettingError};
 pub use turn::Turn;
 
+/// The longest pause before Consul is tried again, before chance makes it longer.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// The pauses before that, which are not the same for everybody: a Consul that
+/// comes back is not asked by all at once.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(500))
+    .with_max_delay(PAUSE_MAX)
+    .with_jitter()
+    .without_max_times();
 /// How long it may take to say goodbye. One request has less.
 const LEAVING: Duration = Duration::from_secs(3);
 /// Bytes of the authority's fingerprint that tell one server's locks from

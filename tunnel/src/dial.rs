@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rand::Rng;
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use sotto_log::Known;
 use sotto_proto::wire::{TunnelDialer, TunnelRoute, TunnelWelcome};
 use sotto_service::cluster::{Endpoint, joining_config};
@@ -41,9 +41,15 @@ use crate::registry::Route;
 
 /// How long a public end may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
-/// The pause before a link that was lost is made anew, at first and at most.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The longest pause before a link that was lost is made anew, before chance
+/// makes it longer.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The pauses before that: not all dialers come back at the same time.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(50))
+    .with_max_delay(PAUSE_MAX)
+    .with_jitter()
+    .without_max_times();
 /// Most links beside one that is kept over which nothing new comes.
 const RETIRED_MAX: usize = 8;
 /// A link that lived so long was a good one.
@@ -275,7 +281,7 @@ impl Dialer {
         let label = ToPublicEnd {
             to: self.to.to_string(),
         };
-        let mut pause = PAUSE_MIN;
+        let mut pauses = PAUSES.build();
         let mut retired = JoinSet::new();
         loop {
             let began = Instant::now();
@@ -297,12 +303,9 @@ impl Dialer {
             }
             self.private.metrics.links_lost.get_or_create(&label).inc();
             if began.elapsed() >= GOOD {
-                pause = PAUSE_MIN;
+                pauses = PAUSES.build();
             }
-            // Not all at the same time.
-            let jitter = rand::thread_rng().gen_range(0.5..1.0);
-            tokio::time::sleep(pause.mul_f64(jitter)).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
         }
     }
 

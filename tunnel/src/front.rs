@@ -20,8 +20,9 @@ use crate::closing::refuse;
 use crate::frame;
 use crate::hello::{ClientHello, HelloReader};
 use crate::link::{LinkStream, tend};
+use crate::lobby::Place;
 use crate::metrics::{ForReason, OfOrgEachWay};
-use crate::name::LINK_NAME;
+use crate::name::{HostName, LINK_NAME};
 use crate::public::{DialerLink, Public};
 use crate::reception;
 use crate::refusal::Refusal;
@@ -29,6 +30,10 @@ use crate::server_hello::ServerHelloReader;
 use crate::splice::{Broken, Observer, Splice, Way};
 use crate::table::Org;
 
+/// Longer hellos than this, in bytes, are unusual: so many may come in at a
+/// time, and one more ends the oldest.
+const SHORT: usize = 8 * 1024;
+const LONG_HELLOS: u32 = 256;
 /// How long a link may take to answer before another one is tried.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Most of a server's first bytes that are waited for.
@@ -57,7 +62,7 @@ pub async fn accept(
             // The oldest of those that only wait makes room.
             Err(error) => {
                 sotto_log::warn!(error, "a connection cannot be accepted");
-                public.lobby().evict();
+                public.waiting.evict();
                 tokio::time::sleep(OUT_OF_FILES).await;
             }
         }
@@ -104,20 +109,25 @@ async fn wait_for_hello(
     tcp: &mut TcpStream,
 ) -> Result<Option<ClientHello>, Broken> {
     tend(tcp)?;
-    let (number, evicted) = public.lobby().enter(public.table().limits().waiting);
+    let place = public.waiting.enter(public.table().limits().waiting);
     public.metrics.waiting.inc();
-    let reading = timeout(public.patience.hello, read_hello(tcp));
-    let read = evicted.run_until_cancelled(reading).await;
+    let reading = timeout(public.patience.hello, read_hello(public, tcp, &place));
+    let read = place.hold(reading).await;
     public.metrics.waiting.dec();
-    public.lobby().leave(number);
     match read {
         None | Some(Err(_)) => Ok(None),
         Some(Ok(read)) => read.map(Some),
     }
 }
 
-async fn read_hello(tcp: &mut TcpStream) -> Result<ClientHello, Broken> {
+async fn read_hello(
+    public: &Public,
+    tcp: &mut TcpStream,
+    place: &Place<'_>,
+) -> Result<ClientHello, Broken> {
     let mut reader = HelloReader::default();
+    let mut total = 0;
+    let mut long = None;
     loop {
         // Without a buffer while nothing comes.
         tcp.readable().await?;
@@ -131,6 +141,10 @@ async fn read_hello(tcp: &mut TcpStream) -> Result<ClientHello, Broken> {
         let pushed = reader.push(buffer.get(..length).unwrap_or_default());
         if let Some(hello) = pushed.map_err(Broken::Refused)? {
             return Ok(hello);
+        }
+        total += length;
+        if total > SHORT && long.is_none() {
+            long = Some(place.also_in(&public.long_hellos, LONG_HELLOS));
         }
     }
 }
@@ -158,6 +172,9 @@ async fn pass_on(
     let Some(Reached { stream, first }) = opened else {
         return Err((Some(tcp), Refusal::Unreachable));
     };
+    // Handed over: not to be held as long as the connection lasts.
+    let ClientHello { name, bytes, rest } = hello;
+    drop((bytes, rest));
     let counts = Counts::new(public, org);
     public
         .metrics
@@ -181,7 +198,7 @@ async fn pass_on(
                 Ok(())
             }
         },
-        () = given_away(public, org, &hello) => {
+        () = given_away(public, org, &name) => {
             public.metrics.broken.inc();
             Ok(())
         }
@@ -271,12 +288,10 @@ async fn ask(
 }
 
 /// Returns when the name is not the org's any more.
-async fn given_away(public: &Public, org: &Org, hello: &ClientHello) {
+async fn given_away(public: &Public, org: &Org, name: &HostName) {
     let mut table = public.table.clone();
     let given_away = |table: &Arc<crate::table::NameTable>| {
-        table
-            .owner(&hello.name)
-            .is_none_or(|owner| owner.name != org.name)
+        table.owner(name).is_none_or(|owner| owner.name != org.name)
     };
     if table.wait_for(given_away).await.is_err() {
         std::future::pending::<()>().await;

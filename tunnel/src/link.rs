@@ -27,8 +27,10 @@ pub const WINDOW: usize = 256 * 1024;
 const WINDOWS_MORE: usize = 64 * 1024 * 1024;
 /// Streams that were dropped and that yamux has not forgotten yet come on top.
 const STREAMS_DROPPED: usize = 1_024;
-/// A frame with its header fills four TLS records.
-pub const FRAME: usize = 4 * 16_384 - 12;
+/// Two fill half of a window, after which yamux gives more. With frames of a few
+/// bytes less it waited for a third, which took too long for the window to grow
+/// on a wire that loses packets.
+pub const FRAME: usize = WINDOW / 4;
 /// What is taken from the system at a time: TLS itself asks for 4 KiB.
 const READ: usize = 64 * 1024;
 /// Most bytes in the system's queue that have not gone out.
@@ -338,4 +340,39 @@ fn probe(tcp: &TcpStream, after: Duration, every: Duration) -> io::Result<()> {
         .with_interval(every)
         .with_retries(PROBES);
     SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sender_goes_on_when_half_of_its_window_was_read() {
+        let (near, far) = tokio::io::duplex(READ);
+        let (opener, opening) = link(near, Mode::Client);
+        let (acceptor, accepting) = link(far, Mode::Server);
+        let (came, mut streams) = mpsc::unbounded_channel();
+        tokio::spawn(opening.run(drop));
+        tokio::spawn(accepting.run(move |stream| came.send(stream).unwrap()));
+        let mut sender = opener.open().await.unwrap();
+        let sending = tokio::spawn(async move {
+            sender.write_all(&[7; WINDOW + 1]).await.unwrap();
+            sender
+        });
+        let stream = streams.recv().await.unwrap();
+        let reader = SharedStream::new(acceptor.accept(stream).unwrap());
+        let mut read = 0;
+        while read + FRAME <= WINDOW / 2 {
+            read += reader.next().await.unwrap().unwrap().as_ref().len();
+        }
+        // To ask for more is what opens the window.
+        reader.next().await.unwrap().unwrap();
+        timeout(Duration::from_secs(30), sending)
+            .await
+            .unwrap()
+            .unwrap();
+    }
 }

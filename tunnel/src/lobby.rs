@@ -1,8 +1,9 @@
-//! Connections of which no whole ClientHello has come yet. When there are too
-//! many, the one that has waited longest goes: whoever means to fill the
-//! place only throws out themselves.
+//! Connections of strangers, who have yet to say what they want or who they
+//! are. When there are too many, the one that has waited longest goes: whoever
+//! means to fill the place only throws out themselves.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -13,17 +14,28 @@ pub struct Lobby {
     next: u64,
 }
 
+/// A lobby that connections share.
+#[derive(Debug, Default)]
+pub struct SharedLobby(Mutex<Lobby>);
+
+/// A place in a lobby, until this is dropped.
+#[derive(Debug)]
+pub struct Place<'a> {
+    lobby: &'a SharedLobby,
+    number: u64,
+    evicted: CancellationToken,
+}
+
 impl Lobby {
     /// Lets one more in, of at most `most`; its token is cancelled when it is
     /// to go.
-    pub fn enter(&mut self, most: u32) -> (u64, CancellationToken) {
+    pub fn enter(&mut self, most: u32, token: CancellationToken) -> u64 {
         let most = usize::try_from(most.max(1)).unwrap_or(usize::MAX);
         while self.waiting.len() >= most && self.evict() {}
         let number = self.next;
         self.next += 1;
-        let token = CancellationToken::new();
-        self.waiting.insert(number, token.clone());
-        (number, token)
+        self.waiting.insert(number, token);
+        number
     }
 
     /// It has said what it wants, or is gone.
@@ -51,6 +63,48 @@ impl Lobby {
     }
 }
 
+impl SharedLobby {
+    /// Takes a place, of at most `most`.
+    pub fn enter(&self, most: u32) -> Place<'_> {
+        self.admit(most, CancellationToken::new())
+    }
+
+    fn admit(&self, most: u32, evicted: CancellationToken) -> Place<'_> {
+        Place {
+            lobby: self,
+            number: self.lobby().enter(most, evicted.clone()),
+            evicted,
+        }
+    }
+
+    /// Sends the oldest away.
+    pub fn evict(&self) {
+        self.lobby().evict();
+    }
+
+    fn lobby(&self) -> MutexGuard<'_, Lobby> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place<'_> {
+    /// Takes a place elsewhere, too; when either is needed, both are lost.
+    pub fn also_in<'a>(&self, lobby: &'a SharedLobby, most: u32) -> Place<'a> {
+        lobby.admit(most, self.evicted.clone())
+    }
+
+    /// What comes of waiting here; `None` when the place is needed before.
+    pub async fn hold<F: Future>(&self, waiting: F) -> Option<F::Output> {
+        self.evicted.run_until_cancelled(waiting).await
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.lobby.lobby().leave(self.number);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,9 +112,10 @@ mod tests {
     #[test]
     fn the_oldest_goes_when_one_too_many_comes() {
         let mut lobby = Lobby::default();
-        let (first, one) = lobby.enter(2);
-        let (_, two) = lobby.enter(2);
-        let (_, three) = lobby.enter(2);
+        let [one, two, three] = [(); 3].map(|()| CancellationToken::new());
+        let first = lobby.enter(2, one.clone());
+        lobby.enter(2, two.clone());
+        lobby.enter(2, three.clone());
         assert!(one.is_cancelled() && !two.is_cancelled() && !three.is_cancelled());
         lobby.leave(first);
         assert_eq!(lobby.len(), 2);

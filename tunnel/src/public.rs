@@ -6,19 +6,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sotto_proto::OrgName;
 use sotto_service::watch::OfOrg;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::budget::Budget;
 use crate::link::Opener;
-use crate::lobby::Lobby;
+use crate::lobby::SharedLobby;
 use crate::metrics::PublicMetrics;
 use crate::refusal::Refusal;
 use crate::registry::{Entry, Registry, TooManyLinks};
 use crate::table::{NameTable, Org};
-
-/// Most dialers at a time that have not proved who they are.
-const DIALERS_UNPROVED: usize = 64;
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
@@ -74,13 +71,16 @@ pub struct Public {
     pub patience: Patience,
     /// For dialers.
     pub acceptor: TlsAcceptor,
-    /// For dialers that have not proved who they are.
-    pub unproved: Semaphore,
+    /// Of whom no whole ClientHello has come.
+    pub waiting: SharedLobby,
+    /// Those of them whose ClientHello is long.
+    pub long_hellos: SharedLobby,
+    /// Dialers that have not proved who they are.
+    pub unproved: SharedLobby,
     /// Told when a link was added.
     pub link_added: Notify,
     links: Mutex<Registry<DialerLink>>,
     budget: Mutex<Budget>,
-    lobby: Mutex<Lobby>,
 }
 
 /// A connection that is counted, until this is dropped.
@@ -102,11 +102,12 @@ impl Public {
             metrics,
             patience,
             acceptor,
-            unproved: Semaphore::new(DIALERS_UNPROVED),
+            waiting: SharedLobby::default(),
+            long_hellos: SharedLobby::default(),
+            unproved: SharedLobby::default(),
             link_added: Notify::new(),
             links: Mutex::default(),
             budget: Mutex::default(),
-            lobby: Mutex::default(),
         }
     }
 
@@ -118,11 +119,6 @@ impl Public {
     /// The links.
     pub fn links(&self) -> MutexGuard<'_, Registry<DialerLink>> {
         locked(&self.links)
-    }
-
-    /// Who has not said yet what they want.
-    pub fn lobby(&self) -> MutexGuard<'_, Lobby> {
-        locked(&self.lobby)
     }
 
     /// Adds a link, and tells those who wait for one.

@@ -27,6 +27,8 @@ use crate::registry::{Entry, ROUTES_MAX, Route};
 
 /// How long a dialer may take to prove who it is.
 const PROVING: Duration = Duration::from_secs(15);
+/// Most dialers at a time that have not; one more ends the oldest.
+const UNPROVED: u32 = 256;
 
 /// How often it is looked whether a link is idle.
 const IDLE: Duration = Duration::from_secs(1);
@@ -34,8 +36,10 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Serves one dialer's link until it ends; `before` is what was read of it.
 pub async fn receive(public: Arc<Public>, tcp: TcpStream, before: Vec<u8>) {
     let proved = async {
-        let _place = public.unproved.acquire().await?;
-        timeout(PROVING, prove(&public, tcp, before)).await?
+        let place = public.unproved.enter(UNPROVED);
+        let proving = timeout(PROVING, prove(&public, tcp, before));
+        let held = place.hold(proving).await;
+        held.context("its place was needed")??
     };
     let (tls, proved) = match proved.await {
         Ok(proved) => proved,

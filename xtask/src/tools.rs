@@ -278,9 +278,9 @@ fn systemd_runs(root: &Path) -> anyhow::Result<bool> {
 
 /// Whether the library below `root` has another program see another time.
 fn faketime_runs(root: &Path) -> anyhow::Result<bool> {
-    let folders = libraries(root, &["usr/lib/MACHINE/faketime"])?;
-    let mut files = env::split_paths(&folders).map(|folder| folder.join("libfaketimeMT.so.1"));
-    let Some(library) = files.find(|file| file.is_file()) else {
+    let library = libraries(root, &["usr/lib/MACHINE/faketime"])?;
+    let mut library = env::split_paths(&library).map(|folder| folder.join("libfaketimeMT.so.1"));
+    let Some(library) = library.find(|library| library.is_file()) else {
         return Ok(false);
     };
     let mut date = program("date")?;

@@ -9,9 +9,9 @@ use sotto_proto::{DeviceId, RoomAddress, RoomId, UserName};
 
 use super::Engine;
 use crate::account::{Account, safety_number};
-use crate::history::{HistoryReader, HistoryRecord, Place, Said};
+use crate::history::{HistoryRecord, Place, Said, StoredRecord};
 use crate::io::{Recall, Recalled};
-use crate::records::{Key, RecordsError};
+use crate::records::{Key, Reader, RecordsError};
 use crate::room::{Phase, Room};
 use crate::store::Store;
 use crate::vault::VaultError;
@@ -138,10 +138,10 @@ impl Engine {
             .rooms
             .get(&room)
             .map_or(0, |room| room.record.history_length);
-        let mut reader = HistoryReader::new(self.provider.records(), store, room);
+        let mut reader = Reader::<StoredRecord>::new(self.provider.records(), store);
         let mut history = Vec::new();
         for position in range.start..range.end.min(length) {
-            let record = reader.at(position)?;
+            let record = reader.at(&Key::History(room, position))?;
             let record = record.and_then(|stored| stored.read(position));
             history.push(record.ok_or_else(RecordsError::damaged)?);
         }
@@ -164,16 +164,23 @@ impl Engine {
             Recall::After { sequence } => self.said_after(store, room, sequence)?,
         };
         let records = self.provider.records();
-        let mut history = HistoryReader::new(records, store, room);
+        let mut said_first = Reader::<Said>::new(records, store);
+        let mut history = Reader::<StoredRecord>::new(records, store);
         let mut recalled = Vec::new();
         for counter in counters {
-            let key = Key::Said(room, counter);
-            let Some(said) = records.read_appended::<Said>(store, &key)? else {
+            let said = match records.read_appended(store, &Key::SaidAgain(room, counter))? {
+                Some(again) => Some(again),
+                None => said_first.at(&Key::Said(room, counter))?,
+            };
+            let Some(said) = said else {
                 continue;
             };
             let entry = match said.place {
                 Place::Hidden(entry) => Some(entry),
-                Place::At(position) => history.at(position)?.map(|record| record.entry),
+                Place::At(position) => {
+                    let record = history.at(&Key::History(room, position))?;
+                    record.map(|record| record.entry)
+                }
             };
             let entry = entry.and_then(|entry| wire::Entry::decode(entry.as_slice()).ok());
             recalled.extend(entry.map(|entry| Recalled {
@@ -193,10 +200,10 @@ impl Engine {
         sequence: u64,
     ) -> Result<Vec<u64>, RecordsError> {
         let length = self.rooms.get(&room).map(|room| room.record.history_length);
-        let mut history = HistoryReader::new(self.provider.records(), store, room);
+        let mut history = Reader::<StoredRecord>::new(self.provider.records(), store);
         let mut counters = Vec::new();
         for position in (0..length.unwrap_or(0)).rev().take(RECALL_RECORDS) {
-            let Some(record) = history.at(position)? else {
+            let Some(record) = history.at(&Key::History(room, position))? else {
                 break;
             };
             if record.note.is_some() {

@@ -341,9 +341,12 @@ impl Engine {
         let length = room.record.history_length;
         for (entry, landing) in landed.entries {
             let late = landing == Reading::Late;
-            let place = match landing {
-                Reading::Again => None,
-                _ => self.append(room, arrival, &own, &entry, late),
+            let (key, place) = match landing {
+                Reading::Again => (Key::SaidAgain(room.id, entry.counter), None),
+                _ => (
+                    Key::Said(room.id, entry.counter),
+                    self.append(room, arrival, &own, &entry, late),
+                ),
             };
             let said = Said {
                 epoch: landed.epoch,
@@ -352,7 +355,6 @@ impl Engine {
                     None => Place::Hidden(entry.encode_to_vec()),
                 },
             };
-            let key = Key::Said(room.id, entry.counter);
             self.provider.records().append(key, &said);
         }
         self.report_received(room, length);

@@ -1,6 +1,8 @@
 //! The logical names of records: which there are, what each is of, and how a
 //! name is written down before the vault hides it.
 
+use std::ops::RangeInclusive;
+
 use sotto_proto::{FileId, RoomId, UserName};
 
 /// First byte of the stored name of state, which is read when opening.
@@ -34,7 +36,8 @@ pub(crate) enum Key {
     Flight(RoomId),
     /// The payload of a frame of it, by the frame's number.
     Frame(RoomId, u64),
-    /// An entry (protobuf) that waits to be sent, by counter.
+    /// An entry (protobuf) that waits to be sent, by counter; runs of them are
+    /// on the disk (see [`super::runs`]).
     Outbox(RoomId, u64),
     /// A message for an inbox or a blob subject that waits to be sent.
     Post(u64),
@@ -49,8 +52,12 @@ pub(crate) enum Key {
     /// Some [`crate::history::StoredRecord`], one after the other (see
     /// [`super::runs`]), by the position of the first.
     History(RoomId, u64),
-    /// [`crate::history::Said`], by own counter.
+    /// Some [`crate::history::Said`], one after the other (see [`super::runs`]),
+    /// by the own counter of the first.
     Said(RoomId, u64),
+    /// [`crate::history::Said`] of an entry that travelled again, by own counter:
+    /// it counts in place of the first.
+    SaidAgain(RoomId, u64),
     /// [`crate::commits::PastCommits`].
     PastCommits(RoomId),
     /// [`crate::resend::EpochKeys`].
@@ -73,6 +80,7 @@ impl Key {
             | Self::Mls(Some(room), _)
             | Self::History(room, _)
             | Self::Said(room, _)
+            | Self::SaidAgain(room, _)
             | Self::PastCommits(room)
             | Self::EpochKeys(room)
             | Self::Resend(room, _)
@@ -82,20 +90,44 @@ impl Key {
     }
 
     pub(super) fn table(&self) -> u8 {
-        if matches!(self, Self::History(..) | Self::Said(..)) {
+        if matches!(
+            self,
+            Self::History(..) | Self::Said(..) | Self::SaidAgain(..)
+        ) {
             HISTORY
         } else {
             STATE
         }
     }
 
-    /// The next position of a history, if it is a neighbour of this one.
-    pub(super) fn next_neighbour(&self) -> Option<Self> {
-        let Self::History(room, position) = self else {
-            return None;
+    /// The number of a record that is on the disk in runs, and what makes the
+    /// key of another number of the same series.
+    pub(super) fn in_series(&self) -> Option<(u64, impl Fn(u64) -> Self + use<>)> {
+        let (series, room, number): (fn(RoomId, u64) -> Self, _, _) = match self {
+            Self::History(room, position) => (Self::History, *room, *position),
+            Self::Said(room, counter) => (Self::Said, *room, *counter),
+            Self::Outbox(room, counter) => (Self::Outbox, *room, *counter),
+            _ => return None,
         };
-        let next = position.checked_add(1)?;
-        (next % NEIGHBOURS != 0).then_some(Self::History(*room, next))
+        Some((number, move |number| series(room, number)))
+    }
+
+    /// The key of the next number, if it is a neighbour of this one.
+    pub(super) fn next_neighbour(&self) -> Option<Self> {
+        let (number, of_number) = self.in_series()?;
+        let next = number.checked_add(1)?;
+        (next % NEIGHBOURS != 0).then(|| of_number(next))
+    }
+
+    /// All that may be in one run with this one.
+    pub(super) fn neighbours(&self) -> RangeInclusive<Self> {
+        match self.in_series() {
+            Some((number, of_number)) => {
+                let first = number - number % NEIGHBOURS;
+                of_number(first)..=of_number(first.saturating_add(NEIGHBOURS - 1))
+            }
+            None => self.clone()..=self.clone(),
+        }
     }
 
     /// One tag byte, the parts, of which the last takes the rest, and the place
@@ -120,6 +152,7 @@ impl Key {
             Self::Mls(None, key) => (12, [b"", key], None),
             Self::History(room, position) => (13, [room.as_bytes(), b""], Some(*position)),
             Self::Said(room, counter) => (14, [room.as_bytes(), b""], Some(*counter)),
+            Self::SaidAgain(room, counter) => (21, [room.as_bytes(), b""], Some(*counter)),
             Self::PastCommits(room) => (15, [room.as_bytes(), b""], None),
             Self::EpochKeys(room) => (16, [room.as_bytes(), b""], None),
             Self::Resend(room, counter) => (17, [room.as_bytes(), b""], Some(*counter)),
@@ -180,34 +213,30 @@ impl Key {
             20 => {
                 room_and_rest().and_then(|(room, rest)| Some(Self::Frame(room, number(rest)?)))?
             }
+            21 => room_and_rest()
+                .and_then(|(room, rest)| Some(Self::SaidAgain(room, number(rest)?)))?,
             _ => return None,
         })
     }
 }
 
-/// The positions of a room's history that are neighbours of one.
-pub(crate) fn neighbours_of(position: u64) -> std::ops::RangeInclusive<u64> {
-    let first = position - position % NEIGHBOURS;
-    first..=first.saturating_add(NEIGHBOURS - 1)
-}
-
 /// The range of a room's outbox.
-pub(crate) fn outbox_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
+pub(crate) fn outbox_of(room: RoomId) -> RangeInclusive<Key> {
     Key::Outbox(room, 0)..=Key::Outbox(room, u64::MAX)
 }
 
 /// The range of the frames of a room that are under way.
-pub(crate) fn frames_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
+pub(crate) fn frames_of(room: RoomId) -> RangeInclusive<Key> {
     Key::Frame(room, 0)..=Key::Frame(room, u64::MAX)
 }
 
 /// The range of what a room's device says again.
-pub(crate) fn resends_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
+pub(crate) fn resends_of(room: RoomId) -> RangeInclusive<Key> {
     Key::Resend(room, 0)..=Key::Resend(room, u64::MAX)
 }
 
 /// The range of what a room's device keeps until it reaches its epoch.
-pub(crate) fn early_of(room: RoomId) -> std::ops::RangeInclusive<Key> {
+pub(crate) fn early_of(room: RoomId) -> RangeInclusive<Key> {
     Key::Early(room, 0)..=Key::Early(room, u64::MAX)
 }
 
@@ -240,6 +269,7 @@ mod tests {
             Key::Mls(None, vec![]),
             Key::History(room, u64::MAX),
             Key::Said(room, 3),
+            Key::SaidAgain(room, 3),
             Key::PastCommits(room),
             Key::EpochKeys(room),
             Key::Resend(room, 4),

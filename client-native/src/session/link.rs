@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng;
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use sotto_client_core::io::{Grants, LiveMessage};
 use sotto_client_core::pace::Pace;
 use sotto_proto::{DeviceId, wire};
@@ -16,10 +16,14 @@ use crate::gateway::GatewayError;
 use crate::nats::{ConnectError, Connection, Presence, Settings};
 use crate::poor_link::Patience;
 
-/// The first pause between two attempts; doubled up to [`PAUSE_MAX`].
-const PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause between two attempts.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The longest pause between two attempts, before chance makes it longer.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// The pauses between attempts: not all devices come back at the same moment.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(25))
+    .with_max_delay(PAUSE_MAX)
+    .with_jitter()
+    .without_max_times();
 /// What lasted this long needs no pause after it.
 const CALM: Duration = Duration::from_secs(10);
 /// The shortest life of a connection that is replaced for its JWT's sake.
@@ -90,7 +94,7 @@ impl Pass {
 impl Link {
     /// Runs until nobody listens to the events.
     pub(super) async fn keep(self) {
-        let mut pause = PAUSE;
+        let mut pauses = PAUSES.build();
         let mut patience = Patience::for_a_connection();
         // The connection in force, also while its successor is being made.
         let mut current: Option<Connection> = None;
@@ -129,11 +133,10 @@ impl Link {
                 return;
             }
             if began.elapsed() > CALM {
-                pause = PAUSE;
+                pauses = PAUSES.build();
                 continue;
             }
-            let pausing_until = Instant::now() + jittered(pause);
-            pause = (2 * pause).min(PAUSE_MAX);
+            let pausing_until = Instant::now() + pauses.next().unwrap_or(PAUSE_MAX);
             if !self.until_change(&mut current, pausing_until).await {
                 return;
             }
@@ -242,9 +245,4 @@ async fn sign_nonce(keys: mpsc::Sender<KeyRequest>, nonce: Vec<u8>) -> Option<Ve
         .await
         .ok()?;
     signature.await.ok().flatten()
-}
-
-/// Not all devices come back at the same moment.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::thread_rng().gen_range(0.5..1.0))
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use rustix::process::Signal;
 use sotto_log::Known;
 use sotto_service::Layout;
@@ -28,9 +29,13 @@ pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const LAME_DUCK_TIMEOUT: Duration = Duration::from_secs(45);
 /// How nats-server is told to become a lame duck.
 const LAME_DUCK: Signal = Signal::USR2;
-/// Pause before a restart: doubles with each crash, up to the longest.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause before a restart.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The pauses before restarts: longer with each crash.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(PAUSE_MAX)
+    .without_max_times();
 /// A server that ran this long did not crash because of how it was started.
 const STABLE: Duration = Duration::from_secs(60);
 /// How much of the end of the log is looked at for the reason of a crash.
@@ -41,7 +46,7 @@ pub struct Supervisor {
     command: NatsCommand,
     process: Process,
     started: Instant,
-    pause: Duration,
+    pauses: ExponentialBackoff,
     /// By when a process must have ended that hands over.
     leaves_by: Option<tokio::time::Instant>,
 }
@@ -105,7 +110,7 @@ impl Supervisor {
             process: command.spawn()?,
             command,
             started: Instant::now(),
-            pause: PAUSE_MIN,
+            pauses: PAUSES.build(),
             leaves_by: None,
         })
     }
@@ -141,7 +146,7 @@ impl Supervisor {
             process: Process::adopted(running),
             command,
             started: Instant::now(),
-            pause: PAUSE_MIN,
+            pauses: PAUSES.build(),
             leaves_by: None,
         };
         Ok(Some(Adopted {
@@ -199,15 +204,15 @@ impl Supervisor {
             None => {
                 let why = self.ended().await;
                 if self.started.elapsed() >= STABLE {
-                    self.pause = PAUSE_MIN;
+                    self.pauses = PAUSES.build();
                 }
+                let pause = self.pauses.next().unwrap_or(PAUSE_MAX);
                 sotto_log::error!(
                     why = Known(why),
-                    pause = self.pause,
+                    pause,
                     "nats-server ended; it is started again"
                 );
-                tokio::time::sleep(self.pause).await;
-                self.pause = (self.pause * 2).min(PAUSE_MAX);
+                tokio::time::sleep(pause).await;
             }
         }
         loop {
@@ -220,8 +225,7 @@ impl Supervisor {
                 }
                 Err(error) => sotto_log::error!(error, "nats-server does not start"),
             }
-            tokio::time::sleep(self.pause).await;
-            self.pause = (self.pause * 2).min(PAUSE_MAX);
+            tokio::time::sleep(self.pauses.next().unwrap_or(PAUSE_MAX)).await;
         }
     }
 

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::BackoffBuilder as _;
 use tokio::time::sleep;
 
 use super::answers::next_index;
-use super::backoff::Backoff;
 use super::client::Client;
+use super::{PAUSE_MAX, PAUSES};
 use crate::logging::{LEVELS_MAX, Levels, LogFilter};
 
 const KEY: &str = "log";
@@ -21,13 +22,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Follows the key, for ever.
 pub(super) async fn follow(client: Arc<Client>, log: LogFilter) {
-    let mut backoff = Backoff::default();
+    let mut pauses = PAUSES.build();
     let mut index = 0;
     let mut known = None;
     loop {
         match client.read(KEY, index, LEVELS_MAX).await {
             Ok(read) => {
-                backoff.succeeded();
+                pauses = PAUSES.build();
                 index = next_index(index, read.index);
                 if known.as_ref() != Some(&read.value) {
                     apply(&log, read.value.as_deref(), known.is_none());
@@ -39,8 +40,7 @@ pub(super) async fn follow(client: Arc<Client>, log: LogFilter) {
                 sotto_log::debug!(error, "Consul does not say how much is to be logged");
                 // It may be another Consul that answers next.
                 index = 0;
-                let pause = backoff.failed(&mut rand::thread_rng());
-                sleep(pause).await;
+                sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
             }
         }
     }

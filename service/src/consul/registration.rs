@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBackoff};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
 use super::client::Client;
 use super::error::ConsulError;
+use super::{PAUSE_MAX, PAUSES};
 use crate::handover::{Part, Phase};
 use crate::watch::Readiness;
 
@@ -90,7 +91,7 @@ pub(super) async fn keep(
         readiness,
         registered: false,
         lost: false,
-        backoff: Backoff::default(),
+        pauses: PAUSES.build(),
     };
     let keeping = async {
         while handover.is_successor() && !keeper.readiness.reasons().is_empty() {
@@ -115,7 +116,7 @@ struct Keeper {
     registered: bool,
     /// Whether the log says that Consul is of no use.
     lost: bool,
-    backoff: Backoff,
+    pauses: ExponentialBackoff,
 }
 
 impl Keeper {
@@ -132,7 +133,7 @@ impl Keeper {
             match self.tell(&reasons).await {
                 Ok(()) => {
                     told = Some((Instant::now(), reasons));
-                    self.backoff.succeeded();
+                    self.pauses = PAUSES.build();
                     if std::mem::take(&mut self.lost) {
                         sotto_log::info!("Consul knows this program again");
                     }
@@ -147,8 +148,7 @@ impl Keeper {
                             "Consul does not list this program, which goes on without"
                         );
                     }
-                    let pause = self.backoff.failed(&mut rand::thread_rng());
-                    sleep(pause).await;
+                    sleep(self.pauses.next().unwrap_or(PAUSE_MAX)).await;
                 }
             }
         }

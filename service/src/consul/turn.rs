@@ -9,15 +9,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::BackoffBuilder as _;
 use sotto_log::Known;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::answers::SessionId;
-use super::backoff::Backoff;
 use super::client::Client;
 use super::error::ConsulError;
+use super::{PAUSE_MAX, PAUSES};
 use crate::watch::Readiness;
 
 /// How often the lock is asked for, and kept.
@@ -117,7 +118,7 @@ struct Holder {
 
 impl Holder {
     async fn run(&mut self) {
-        let mut backoff = Backoff::default();
+        let mut pauses = PAUSES.build();
         loop {
             if !self.readiness.reasons().is_empty() {
                 // Who cannot do the job leaves the lock to others.
@@ -128,7 +129,7 @@ impl Holder {
             }
             let pause = match self.ask().await {
                 Ok(mine) => {
-                    backoff.succeeded();
+                    pauses = PAUSES.build();
                     let until = Instant::now() + BELIEVED;
                     self.other.send_replace((!mine).then_some(until));
                     if self.mine.replace(mine) != Some(mine) {
@@ -142,7 +143,7 @@ impl Holder {
                     if self.mine.take().is_some() {
                         sotto_log::debug!(error, "Consul does not say who has a lock");
                     }
-                    backoff.failed(&mut rand::thread_rng())
+                    pauses.next().unwrap_or(PAUSE_MAX)
                 }
             };
             sleep(pause).await;

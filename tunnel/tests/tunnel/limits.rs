@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustls::AlertDescription;
 use rustls::version::TLS13;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::look;
@@ -124,6 +125,32 @@ async fn who_does_not_read_holds_nobody_up_and_little_memory() {
     let each = after.saturating_sub(before) / stalled.len();
     // A window at each end, buffers, and what malloc keeps.
     assert!(each < 1_000_000, "{each} bytes for each that does not read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn few_hellos_that_are_long_come_in_at_a_time() {
+    let identity = Identity::new();
+    let server = echo_server(identity.server(&[&TLS13], &[])).await;
+    let (end, _dialer) = tunnel_with(server, "", &["--hello-seconds", "600"], &[]).await;
+    // A whole record of a message that does not end with it.
+    let mut begun = vec![0; 5 + 0x4000];
+    begun[..9].copy_from_slice(&[22, 3, 1, 0x40, 0, 1, 0, 0xf0, 0]);
+    let mut long = Vec::new();
+    for _ in 0..300 {
+        let mut tcp = TcpStream::connect(end.at).await.unwrap();
+        tcp.write_all(&begun).await.unwrap();
+        long.push(tcp);
+    }
+    // The oldest have gone, and only those.
+    until("end of the oldest", || async {
+        end.metric("sotto_tunnel_waiting ").await == 256.0
+    })
+    .await;
+    let mut byte = [0];
+    let ended = timeout(PATIENCE, long[0].read(&mut byte)).await.unwrap();
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    identity.echo(end.at).await.unwrap();
+    assert_eq!(end.metric("sotto_tunnel_waiting ").await, 256.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -193,6 +194,36 @@ async fn ten_thousand_slow_clients_do_not_stop_a_good_one() {
     drop(clients);
     until("end of waiting", || async { waiting().await == 0.0 }).await;
     identity.echo(end.at).await.unwrap();
+}
+
+/// A handshake of a dialer's that never comes to its proof.
+fn hello_of_a_dialer(identity: &Identity) -> Vec<u8> {
+    let name = "link.tunnel.sotto.internal".try_into().unwrap();
+    let config = Arc::new(identity.client(&[&TLS13], &[]));
+    let mut hello = Vec::new();
+    let mut client = rustls::ClientConnection::new(config, name).unwrap();
+    client.write_tls(&mut hello).unwrap();
+    hello
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dialers_that_prove_nothing_keep_no_other_away() {
+    let identity = Identity::new();
+    let server = echo_server(identity.server(&[&TLS13], &[])).await;
+    let key = Key::new();
+    let end = PublicEnd::start(&key.org("acme", &[NAME], ""), &[]);
+    let hello = hello_of_a_dialer(&identity);
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        let mut tcp = TcpStream::connect(end.at).await.unwrap();
+        tcp.write_all(&hello).await.unwrap();
+        silent.push(tcp);
+    }
+    let route = format!("{NAME}={server}");
+    let _dialer = Dialer::start(key.folder.path(), &[&end.to], &[route], &[]);
+    end.linked(1).await;
+    identity.echo(end.at).await.unwrap();
+    drop(silent);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use serde_json::json;
 use sotto_service::readiness::Ready;
 use tokio::process::{Child, ChildStdin, Command};
@@ -18,10 +19,13 @@ const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(20);
 /// How often the ready file is looked at.
 const LOOK: Duration = Duration::from_millis(20);
-/// The first pause before a process is started again; doubled up to [`PAUSE_MAX`].
-const PAUSE: Duration = Duration::from_millis(100);
-/// The longest such pause.
+/// The longest pause before a process is started again.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The pauses before that.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(PAUSE_MAX)
+    .without_max_times();
 /// What ran this long was no failure to start.
 const CALM: Duration = Duration::from_secs(30);
 
@@ -95,20 +99,19 @@ impl Part {
 
     /// Starts it again whenever it ends.
     pub async fn keep(&mut self, output: Output) -> anyhow::Result<()> {
-        let mut pause = PAUSE;
+        let mut pauses = PAUSES.build();
         loop {
             let began = Instant::now();
             let child = self.child.as_mut().context("it was not started")?;
             let status = child.wait().await?;
             if began.elapsed() > CALM {
-                pause = PAUSE;
+                pauses = PAUSES.build();
             }
             output.say(
                 &json!({ "event": "restarting", "part": self.name, "status": status.to_string() }),
                 format_args!("The {} ended ({status}): starting it again.", self.name),
             )?;
-            sleep(pause).await;
-            pause = (2 * pause).min(PAUSE_MAX);
+            sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
             self.start()?;
         }
     }
