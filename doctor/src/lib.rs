@@ -12,6 +12,7 @@ mod listeners;
 mod programs;
 mod server;
 mod system;
+mod units;
 
 use std::future::Future;
 use std::pin::Pin;

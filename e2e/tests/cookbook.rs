@@ -1,5 +1,5 @@
-//! `docs/policy-cookbook.md` works as it is written: every file is saved under
-//! the name in its first line, and every command is run.
+//! `docs/policy-cookbook.md` and `docs/admin.md` work as they are written: every
+//! file is saved under the name in its first line, and every command is run.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,18 +29,13 @@ fn bob_may(alice: &Person, what: &str) -> bool {
     allowed.and_then(Value::as_bool).unwrap()
 }
 
-#[test]
-fn every_recipe_is_taken_and_what_it_forbids_is_forbidden() {
-    let case = Case::new().unwrap();
-    let alice = &case.alice;
-    case.member(case.device("bob").unwrap(), "bob").unwrap();
-    alice
-        .does(&["admin", "group", "create", "pickers"])
-        .unwrap();
-    assert!(bob_may(alice, "post"));
-
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policy-cookbook.md");
-    let page = fs::read_to_string(page).unwrap();
+/// Does what a page says, on the side of alice; `after` sees each command that
+/// was done. How many there were.
+fn plays(case: &Case, page: &str, mut after: impl FnMut(&str)) -> usize {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs")
+        .join(page);
+    let page = fs::read_to_string(path).unwrap();
     let mut commands = 0;
     for (language, block) in blocks(&page) {
         if language == "cedar" {
@@ -50,22 +45,46 @@ fn every_recipe_is_taken_and_what_it_forbids_is_forbidden() {
         }
         assert_eq!(language, "sh");
         for line in block.lines() {
-            let line = line.strip_prefix("sotto ").unwrap();
-            let args = line
-                .split(' ')
-                .map(|word| match word.strip_suffix(".cedar") {
-                    Some(_) => case.folder().join(word).to_str().unwrap().to_owned(),
-                    None => word.to_owned(),
-                });
+            let words = shlex::split(line.strip_prefix("sotto ").unwrap()).unwrap();
+            let is_file = |word: &str| word.ends_with(".cedar") || word.ends_with(".log");
+            let args = words.into_iter().map(|word| match is_file(&word) {
+                true => case.folder().join(word).to_str().unwrap().to_owned(),
+                false => word,
+            });
             let args: Vec<String> = args.collect();
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
-            alice.does(&args).unwrap();
+            case.alice.does(&args).unwrap();
+            after(line);
             commands += 1;
-            if line.contains("announcements.cedar") {
-                assert!(!bob_may(alice, "post"), "only owners write");
-            }
         }
     }
+    commands
+}
+
+#[test]
+fn every_recipe_is_taken_and_what_it_forbids_is_forbidden() {
+    let case = Case::new().unwrap();
+    let alice = &case.alice;
+    case.member(case.device("bob").unwrap(), "bob").unwrap();
+    alice
+        .does(&["admin", "group", "create", "pickers"])
+        .unwrap();
+    assert!(bob_may(alice, "post"));
+    let commands = plays(&case, "policy-cookbook.md", |command| {
+        if command.contains("announcements.cedar") {
+            assert!(!bob_may(alice, "post"), "only owners write");
+        }
+    });
     assert!(commands > 10, "{commands}");
     assert!(bob_may(alice, "post"), "everything was cleared");
+}
+
+#[test]
+fn an_organisation_is_looked_after_as_it_is_written() {
+    let case = Case::new().unwrap();
+    case.member(case.device("bob").unwrap(), "bob").unwrap();
+    let commands = plays(&case, "admin.md", |_| {});
+    assert!(commands > 15, "{commands}");
+    assert!(case.folder().join("acme.log").is_file());
+    assert!(!bob_may(&case.alice, "read"), "bob has left");
 }

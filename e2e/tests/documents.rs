@@ -31,6 +31,9 @@ const PROGRAMS: [&str; 5] = [
     "sotto-release",
 ];
 
+/// As whom a server's own files are seen.
+const SUDO: [&str; 3] = ["sudo", "-u", "sotto"];
+
 /// A block of a document.
 struct Block {
     /// Under which heading.
@@ -86,14 +89,34 @@ fn commands(block: &Block) -> Vec<Vec<String>> {
     let text = block.text.replace("\\\n", " ");
     let lines = text.lines().filter_map(shlex::split);
     let ours = lines.filter_map(|words| {
-        let is_ours = |word: &String| PROGRAMS.contains(&word.as_str());
-        let first = words.iter().position(is_ours)?;
+        let words = words
+            .strip_prefix(&SUDO.map(str::to_owned))
+            .unwrap_or(&words);
         // Up to what is done with what it prints.
-        let end = |word: &String| ["|", ">", "&&", ";"].contains(&word.as_str());
-        let words = words.into_iter().skip(first);
-        Some(words.take_while(|word| !end(word)).collect())
+        let goes_on = |word: &&String| !["|", ">", "&&", ";"].contains(&word.as_str());
+        let words = words.iter().take_while(goes_on).cloned();
+        let words: Vec<String> = words.collect();
+        let is_ours = PROGRAMS.contains(&words.first()?.as_str());
+        is_ours.then_some(words)
     });
     ours.collect()
+}
+
+/// What a program says of one of its commands.
+fn help(command: &[String]) -> String {
+    let mut program = Command::new(binary(&command[0]).unwrap());
+    let output = program.args(&command[1..]).arg("--help").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The commands that a command has; none when it takes something else.
+fn subcommands(help: &str) -> Vec<&str> {
+    let list = help.split_once("Commands:\n").map_or("", |(_, list)| list);
+    let lines = list.lines().take_while(|line| !line.is_empty());
+    let names = lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    names.filter(|name| !name.is_empty()).collect()
 }
 
 #[test]
@@ -104,21 +127,26 @@ fn every_command_is_one_that_the_programs_take() {
         for block in blocks(&document) {
             for command in commands(&block) {
                 let shown = format!("{}: {}", document.display(), command.join(" "));
-                let named = command.iter().skip(1);
-                let named = named.take_while(|word| !word.starts_with('-'));
-                let named: Vec<String> = command[..1].iter().chain(named).cloned().collect();
-                let help = helps.entry(named).or_insert_with_key(|named| {
-                    let mut program = Command::new(binary(&named[0]).unwrap());
-                    let output = program.args(&named[1..]).arg("--help").output().unwrap();
-                    let said = String::from_utf8_lossy(&output.stderr);
-                    assert!(output.status.success(), "{shown}: {said}");
-                    String::from_utf8(output.stdout).unwrap()
-                });
-                for flag in command.iter().filter(|word| word.starts_with("--")) {
-                    let flag = flag.split('=').next().unwrap();
-
-                    let known = help.contains(flag) || flag == "--";
-                    assert!(known, "{shown}: {flag}");
+                let (mut name, mut flags) = (Vec::new(), Vec::new());
+                let (mut wants_name, mut words) = (true, command.iter());
+                while let Some(word) = words.next() {
+                    if let Some(flag) = word.strip_prefix("--") {
+                        let (flag, _) = flag.split_once('=').unwrap_or((flag, ""));
+                        flags.push(flag);
+                        let takes_value = format!("--{flag} <");
+                        if wants_name && helps[&name].contains(&takes_value) {
+                            words.next();
+                        }
+                    } else if wants_name && !word.starts_with('-') {
+                        name.push(word.clone());
+                        let known = helps.entry(name.clone());
+                        let commands = subcommands(known.or_insert_with_key(|name| help(name)));
+                        wants_name = !commands.is_empty();
+                    }
+                }
+                let help = &helps[&name];
+                for flag in flags {
+                    assert!(help.contains(&format!("--{flag}")), "{shown}: --{flag}");
                 }
                 seen += 1;
             }

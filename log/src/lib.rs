@@ -4,7 +4,8 @@
 //!
 //! The macros here ([`error`], [`warn`], [`info`], [`debug`]) take values of
 //! types that are declared [`LogSafe`], and a message in which nothing is put
-//! in. No program of the server logs in another way: only this crate, and what
+//! in; a value cannot begin another line. No program of the server logs in
+//! another way: only this crate, and what
 //! starts the log, depends on `tracing`.
 //!
 //! ```
@@ -28,6 +29,8 @@
 //! sotto_log::info!("{name} came");
 //! ```
 
+mod one_line;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,10 +38,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sotto_proto::{DeviceId, IdError, OrgName};
-use tracing::field::{debug, display};
+use tracing::field::debug;
 
 #[doc(hidden)]
 pub use tracing;
+
+pub use one_line::display;
 
 /// A type whose every value may stand in a log: it holds no name, address,
 /// payload or secret of a user.
@@ -128,7 +133,7 @@ macro_rules! log_safe {
     ($($type:ty),+ $(,)?) => {
         $(impl $crate::LogSafe for $type {
             fn value(&self) -> impl $crate::tracing::Value {
-                $crate::tracing::field::display(self)
+                $crate::display(self)
             }
         })+
     };
@@ -276,7 +281,7 @@ mod tests {
                 error,
                 orgs = 3,
                 none,
-                from = Known("n1"),
+                from = Known("n1\n2026 ERROR all is lost"),
                 "not everything is kept"
             );
         });
@@ -284,7 +289,7 @@ mod tests {
         for part in [
             "WARN sotto_log::tests: not everything is kept",
             "error=a file is not written: no more room",
-            "orgs=3 from=n1\n",
+            "orgs=3 from=n1\\n2026 ERROR all is lost\n",
         ] {
             assert!(said.contains(part), "{part}: {said}");
         }

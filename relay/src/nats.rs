@@ -16,6 +16,10 @@ use crate::renewal::{Renewal, Step};
 use crate::serve::Given;
 use crate::takeover::{self, Inherited};
 
+/// How long the nats-server that a successor left behind may take to say that
+/// it is healthy.
+const LEFT_BEHIND: Duration = Duration::from_secs(10);
+
 /// What a relay looks after.
 pub struct Nats {
     /// This node, when the server is one.
@@ -30,10 +34,6 @@ pub struct Nats {
     file: ConfigFile,
     turns: TurnArgs,
 }
-
-/// How long the nats-server that a successor left behind may take to say that
-/// it is healthy.
-const LEFT_BEHIND: Duration = Duration::from_secs(10);
 
 impl Nats {
     /// Starts it, or takes it over from a predecessor.

@@ -31,7 +31,8 @@ pub enum Renewal {
     /// It is this node's turn.
     HandsOver(Option<Held>),
     /// It is still this node's turn, and the new one must be healthy by then.
-    Comes(Option<Held>, Instant),
+    /// Where it is nobody's turn, it may take others until it is.
+    Comes(Option<Held>, Option<Instant>),
     /// The new one is of no use.
     Failed(Option<Held>),
 }
@@ -84,7 +85,11 @@ impl Renewal {
                 None => std::future::pending().await,
             },
             Self::Comes(_, by) => {
-                let why = match timeout_at(*by, health.ready()).await {
+                let served = match *by {
+                    Some(by) => timeout_at(by, health.ready()).await,
+                    None => Ok(health.ready().await),
+                };
+                let why = match served {
                     Ok(Ok(())) => return Ok(Step::Served),
                     Ok(Err(unmet)) => anyhow!(unmet),
                     Err(_) => anyhow!("nats-server, started anew, is not healthy in time"),
@@ -96,17 +101,19 @@ impl Renewal {
         }
     }
 
-    /// Another process was started in the place of one that ended; it has so
-    /// long to be healthy, when it is the new one.
+    /// Another process was started in the place of one that ended; at this node's
+    /// turn it has so long to be healthy.
     ///
     /// # Errors
     /// When that was the new one already.
     pub fn restarted(&mut self, within: Duration) -> Result<()> {
-        let by = Instant::now() + within;
         *self = match std::mem::replace(self, Self::Done) {
             // Ended by itself; what was started is the new one.
-            Self::Waits(_) => Self::Comes(None, by),
-            Self::HandsOver(turn) => Self::Comes(turn, by),
+            Self::Waits(_) => Self::Comes(None, None),
+            Self::HandsOver(turn) => {
+                let by = turn.is_some().then(|| Instant::now() + within);
+                Self::Comes(turn, by)
+            }
             Self::Comes(turn, _) | Self::Failed(turn) => {
                 *self = Self::Failed(turn);
                 return Err(anyhow!("nats-server, started anew, ended before it served"));

@@ -167,7 +167,7 @@ async fn run(
     tokio::pin!(ends);
     let mut part = given.handover.part();
     let ended = loop {
-        if let Err(error) = announcement.is_partial(nats.is_outdated()) {
+        if let Err(error) = announcement.set_partial(nats.is_outdated()) {
             sotto_log::error!(error, "an update does not hear how far this relay is");
         }
         // Otherwise a successor looks after nats-server.

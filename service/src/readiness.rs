@@ -78,7 +78,7 @@ impl Announcement {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn is_partial(&self, is_partial: bool) -> Result<(), FileError> {
+    pub fn set_partial(&self, is_partial: bool) -> Result<(), FileError> {
         match self.is_partial.swap(is_partial, Ordering::Relaxed) == is_partial {
             true => Ok(()),
             false => self.renew(),
@@ -114,9 +114,9 @@ mod tests {
         let said = || Ready::read(&path).unwrap();
         assert_eq!(said().pid, std::process::id());
         assert!(!said().is_partial);
-        announcement.is_partial(true).unwrap();
+        announcement.set_partial(true).unwrap();
         assert!(said().is_partial);
-        announcement.is_partial(false).unwrap();
+        announcement.set_partial(false).unwrap();
         assert!(!said().is_partial);
         drop(announcement);
         assert!(!path.exists());

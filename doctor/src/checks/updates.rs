@@ -4,7 +4,6 @@
 //! said against it.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::{fs, io};
 
@@ -12,35 +11,16 @@ use jiff::Timestamp;
 use sotto_service::unit::UPDATE_DIR;
 use sotto_update::journal::{Journal, JournalFile};
 use sotto_update::{TrustFile, UpdateError};
-use tokio::process::Command;
 
+use crate::broken;
 use crate::finding::{Check, Finding};
 use crate::server::Server;
+use crate::units::{self, Unit};
 
 /// There when systemd is the machine's first process.
 const SYSTEMD: &str = "/run/systemd/system";
 const PROGRAMS: [&str; 2] = ["sotto-relay", "sotto-gateway"];
-/// What is asked of each unit.
-const PROPERTIES: [&str; 5] = [
-    "LoadState",
-    "UnitFileState",
-    "ActiveState",
-    "Result",
-    "ExecStart",
-];
 const HOW: &str = "run `sotto bootstrap` again with --updates, or do by hand what docs/install.md says of updates";
-
-/// What systemd says of a unit; one that is not there says nothing of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Unit {
-    is_there: bool,
-    is_enabled: bool,
-    /// Running, or waiting for its time.
-    is_active: bool,
-    has_failed: bool,
-    /// How its program is started.
-    command: String,
-}
 
 /// One program, as it is updated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +52,7 @@ pub(crate) async fn check(server: Arc<Server>) -> Vec<Finding> {
     for name in PROGRAMS {
         let units = [".service", "-update.timer", "-update.service"];
         let units = units.map(|end| format!("{name}{end}"));
-        let Ok([unit, timer, update]) = ask(&units).await else {
+        let Ok([unit, timer, update]) = units::ask(&units).await else {
             return vec![Finding::not_checked(
                 Check::Updates,
                 "systemd does not say how the programs are updated",
@@ -80,7 +60,7 @@ pub(crate) async fn check(server: Arc<Server>) -> Vec<Finding> {
             )];
         };
         let root = server.layout.root().as_os_str();
-        let is_ours = word_after(&unit.command, "--dir").is_some_and(|dir| dir == root);
+        let is_ours = unit.word_after("--dir").is_some_and(|dir| dir == root);
         if unit.is_there && is_ours {
             updated.push((name, timer, update));
         }
@@ -91,7 +71,7 @@ pub(crate) async fn check(server: Arc<Server>) -> Vec<Finding> {
     let read = move || {
         let state = updated
             .iter()
-            .find_map(|(.., update)| word_after(&update.command, "--state"));
+            .find_map(|(.., update)| update.word_after("--state"));
         let state = state.map_or_else(|| PathBuf::from(UPDATE_DIR), PathBuf::from);
         let updated = updated.into_iter().map(|(name, timer, update)| Updated {
             name,
@@ -107,58 +87,13 @@ pub(crate) async fn check(server: Arc<Server>) -> Vec<Finding> {
             Timestamp::now(),
         )
     };
-    match tokio::task::spawn_blocking(read).await {
-        Ok(findings) => findings,
-        Err(error) => vec![Finding::not_checked(
-            Check::Updates,
-            format!("the check itself failed ({error})"),
-            "report this as an error of Sotto",
-        )],
-    }
+    let found = tokio::task::spawn_blocking(read).await;
+    found.unwrap_or_else(|error| vec![broken(Check::Updates, &error.to_string())])
 }
 
 fn elsewhere(why: &str) -> Finding {
     let what = format!("{why}: updates are a matter of whoever runs its programs");
     Finding::ok(Check::Updates, what)
-}
-
-async fn ask<const N: usize>(units: &[String; N]) -> io::Result<[Unit; N]> {
-    let said = Command::new("systemctl")
-        .arg("show")
-        .args(["--property", &PROPERTIES.join(",")])
-        .args(units)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await?;
-    let text = String::from_utf8_lossy(&said.stdout);
-    let units: Vec<Unit> = text.split("\n\n").map(unit).collect();
-    units
-        .try_into()
-        .map_err(|_| io::ErrorKind::InvalidData.into())
-}
-
-/// One of the paragraphs that `systemctl show` prints.
-fn unit(said: &str) -> Unit {
-    let of = |name: &str| {
-        let mut lines = said.lines().filter_map(|line| line.split_once('='));
-        let found = lines.find(|(key, _)| *key == name);
-        found.map_or("", |(_, value)| value)
-    };
-    Unit {
-        is_there: of("LoadState") == "loaded",
-        is_enabled: of("UnitFileState") == "enabled",
-        is_active: matches!(of("ActiveState"), "active" | "activating"),
-        has_failed: of("ActiveState") == "failed" || !matches!(of("Result"), "" | "success"),
-        command: of("ExecStart").to_owned(),
-    }
-}
-
-/// Our units have no quoting.
-fn word_after<'a>(command: &'a str, option: &str) -> Option<&'a str> {
-    let mut words = command.split_whitespace();
-    words.find(|word| *word == option)?;
-    words.next()
 }
 
 fn trusted(state: &Path) -> Trusted {
@@ -174,13 +109,9 @@ fn trusted(state: &Path) -> Trusted {
 }
 
 fn judge(updated: &[Updated], trusted: &Trusted, now: Timestamp) -> Vec<Finding> {
-    let without: Vec<&str> = updated
-        .iter()
-        .filter(|program| !program.timer.is_there)
-        .map(|program| program.name)
-        .collect();
     let mut findings: Vec<Finding> = updated.iter().filter_map(judge_timer).collect();
-    if without.len() == updated.len() {
+    if updated.iter().all(|program| !program.timer.is_there) {
+        // Nobody set them up: no more is to be said.
         return findings;
     }
     findings.extend(judge_trusted(trusted, now));
@@ -293,15 +224,17 @@ mod tests {
     use super::*;
     use crate::finding::Level;
 
-    const SHOWN: &str = "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nResult=success\n\
-         ExecStart={ path=/usr/local/bin/sotto-relay ; argv[]=/usr/local/bin/sotto-relay update \
-         --state /var/lib/sotto-update apply ; ignore_errors=no }";
-
     fn relay() -> Updated {
+        let well = Unit {
+            is_there: true,
+            is_enabled: true,
+            is_active: true,
+            ..Unit::default()
+        };
         Updated {
             name: "sotto-relay",
-            timer: unit(SHOWN),
-            update: unit(SHOWN),
+            timer: well.clone(),
+            update: well,
             journal: Ok(Journal::default()),
         }
     }
@@ -323,19 +256,6 @@ mod tests {
             "failures": [{"version": failed, "at": "2026-01-01T00:00:00Z", "why": "it crashed"}],
         });
         serde_json::from_value(json).unwrap()
-    }
-
-    #[test]
-    fn what_systemd_says_is_read() {
-        let shown = unit(SHOWN);
-        assert!(shown.is_there && shown.is_enabled && shown.is_active && !shown.has_failed);
-        let state = word_after(&shown.command, "--state");
-        assert_eq!(state, Some("/var/lib/sotto-update"));
-        assert_eq!(word_after(&shown.command, "--dir"), None);
-        let missing = unit("LoadState=not-found\nUnitFileState=\nActiveState=inactive");
-        assert_eq!(missing, Unit::default());
-        let failed = unit("LoadState=loaded\nActiveState=failed\nResult=exit-code");
-        assert!(failed.has_failed);
     }
 
     #[test]
