@@ -13,7 +13,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::num::NonZeroU64;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sotto_e2e::case::{Case, two_people};
@@ -24,6 +24,7 @@ use sotto_e2e::process::Outcome;
 use sotto_e2e::server::Server;
 use sotto_service::ServerConfig;
 use sotto_service::config::LimitsConfig;
+use tempfile::TempDir;
 
 /// `[limits]` of server.toml, from now on.
 fn limit(server: &mut Server, limits: LimitsConfig) {
@@ -69,12 +70,12 @@ fn still_waits(person: &Person, count: usize, why: &str) {
     assert_eq!(waiting(person), count);
 }
 
-/// Says `count` things, each by itself: how many were taken in before the
-/// server took nothing more.
-fn say(person: &Person, said: &mut Vec<String>, count: usize, why: &str) -> usize {
+/// Says `count` things that end with `words`, each by itself: how many were
+/// taken in before the server took nothing more.
+fn say(person: &Person, said: &mut Vec<String>, count: usize, words: &str, why: &str) -> usize {
     let mut sent = 0;
     for _ in 0..count {
-        let text = format!("said {}", said.len());
+        let text = format!("said {}{words}", said.len());
         let outcome = person.run(&["send", "barn", &text]).unwrap();
         said.push(text);
         if outcome.status.success() {
@@ -122,7 +123,7 @@ fn a_used_up_quota_keeps_what_is_said_until_it_is_raised() {
     for (limits, count, why) in quotas {
         limit(&mut case.server, limits);
         let before = said.len();
-        let sent = say(&case.alice, &mut said, count, why);
+        let sent = say(&case.alice, &mut said, count, "", why);
         eprintln!("{sent} of {count} taken in, then: {why}");
         assert!(sent < count, "nothing is full: {limits:?}");
         still_waits(&case.alice, count - sent, why);
@@ -142,37 +143,81 @@ fn a_used_up_quota_keeps_what_is_said_until_it_is_raised() {
     }
 }
 
+/// The streams have filled what they may take of it.
 #[test]
-fn a_full_disk_of_the_server_keeps_what_is_said_until_there_is_space() {
-    let name = "a_full_disk_of_the_server_keeps_what_is_said_until_there_is_space";
+fn a_full_disk_of_the_server_keeps_what_is_said_until_it_is_larger() {
+    let name = "a_full_disk_of_the_server_keeps_what_is_said_until_it_is_larger";
     if !mounts::are_own(name).unwrap() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let disk = folder.path().join("disk");
-    fs::create_dir(&disk).unwrap();
-    mount_small(&disk);
-    let server = Server::create(&disk.join("server"), "acme", "field").unwrap();
-    let invite = server.first_invite("acme").unwrap();
-    let ([alice, bob], room) = two_people(folder.path(), &invite).unwrap();
+    let disk = SmallDisk::new();
+    let mut server = disk.server();
+    let ([alice, bob], room) = disk.two_people(&server);
     let why = "the server's disk is full";
+    let path = disk.folder.path().join("film").display().to_string();
+    fs::write(&path, vec![b'f'; 80 << 20]).unwrap();
+    let outcome = alice.run(&["send", "barn", "--file", &path]).unwrap();
+    assert_eq!(outcome.status.code(), Some(5), "{outcome:?}");
+    assert!(outcome.stderr.contains(why), "{outcome:?}");
+    // There may be space left, for less than a chunk.
     let mut said = Vec::new();
-    assert_eq!(say(&alice, &mut said, 3, why), 3);
-
-    // Somebody else fills it; the server cannot know.
-    let others = disk.join("others");
-    fill(&others);
-    let sent = say(&alice, &mut said, 5, why);
-    eprintln!("{sent} of 5 taken in by a full disk");
-    assert!(sent < 5, "the disk is not full");
-    still_waits(&alice, 5 - sent, why);
-    // What is there can still be read.
+    let sent = say(&alice, &mut said, 14, &long(), why);
+    eprintln!("{sent} of 14 long texts taken in");
+    assert!(sent < 14, "the disk is not full");
+    still_waits(&alice, 14 - sent, why);
+    // What is there can be read.
     bob.does(&["sync"]).unwrap();
     let read = history(&bob, &room).unwrap();
-    assert_eq!(difference(&read, "said", &said[..3 + sent]), None);
+    assert_eq!(difference(&read, "said", &said[..sent]), None);
+
+    server.stop().unwrap();
+    disk.mount("remount,size=400m");
+    server.start().unwrap();
+    alice.does(&["sync"]).unwrap();
+    assert_eq!(waiting(&alice), 0);
+    bob.does(&["sync"]).unwrap();
+    for person in [&bob, &alice] {
+        let read = history(person, &room).unwrap();
+        assert_eq!(difference(&read, "said", &said), None);
+    }
+    let copy = disk.folder.path().join("copy").display().to_string();
+    bob.does(&["files", "get", &room, "film", "-o", &copy])
+        .unwrap();
+    assert!(fs::read(copy).unwrap() == fs::read(path).unwrap());
+}
+
+/// Somebody else has filled it, which the server cannot know: nats-server does
+/// not answer then, until the relay starts it again.
+#[test]
+fn a_disk_of_the_server_that_others_fill_loses_nothing() {
+    let name = "a_disk_of_the_server_that_others_fill_loses_nothing";
+    if !mounts::are_own(name).unwrap() {
+        return;
+    }
+    let disk = SmallDisk::new();
+    let server = disk.server();
+    let ([alice, bob], room) = disk.two_people(&server);
+    let mut said: Vec<String> = (0..3).map(|number| format!("said {number}")).collect();
+    for text in &said {
+        alice.does(&["send", "barn", text]).unwrap();
+    }
+    let others = disk.path().join("others");
+    fill(&others);
+    for number in 3..6 {
+        let text = format!("said {number}{}", long());
+        let sending = ["--wait", "5", "send", "barn", &text];
+        let lines = alice.does(&sending).unwrap();
+        assert_eq!(lines.last().unwrap()["done"], "queued", "{lines:?}");
+        said.push(text);
+    }
+    assert_eq!(waiting(&alice), 3);
+    // What is there can be read.
+    bob.does(&["sync"]).unwrap();
+    let read = history(&bob, &room).unwrap();
+    assert_eq!(difference(&read, "said", &said[..3]), None);
 
     fs::remove_file(others).unwrap();
-    alice.does(&["sync"]).unwrap();
+    alice.does(&["--wait", "100", "sync"]).unwrap();
     assert_eq!(waiting(&alice), 0);
     bob.does(&["sync"]).unwrap();
     for person in [&bob, &alice] {
@@ -181,14 +226,48 @@ fn a_full_disk_of_the_server_keeps_what_is_said_until_there_is_space() {
     }
 }
 
-fn mount_small(target: &Path) {
-    let mut mount = Command::new("mount");
-    let mount = mount.args(["-t", "tmpfs", "-o", "size=150m", "tmpfs"]);
-    let status = mount.arg(target).status().unwrap();
-    assert!(
-        status.success(),
-        "mounting a small tmpfs is not allowed here"
-    );
+/// A disk of which the streams of a server may take a few megabytes.
+struct SmallDisk {
+    folder: TempDir,
+}
+
+impl SmallDisk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Self { folder };
+        fs::create_dir(disk.path()).unwrap();
+        // The gateway's buckets alone reserve 64 MB.
+        disk.mount("size=80m");
+        disk
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("disk")
+    }
+
+    fn mount(&self, options: &str) {
+        let mut mount = Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]);
+        let status = mount.arg(self.path()).status().unwrap();
+        assert!(
+            status.success(),
+            "mounting a small tmpfs is not allowed here"
+        );
+    }
+
+    fn server(&self) -> Server {
+        Server::create(&self.path().join("server"), "acme", "field").unwrap()
+    }
+
+    fn two_people(&self, server: &Server) -> ([Person; 2], String) {
+        let invite = server.first_invite("acme").unwrap();
+        two_people(self.folder.path(), &invite).unwrap()
+    }
+}
+
+/// What makes a text one that does not fit into what is left of a block.
+fn long() -> String {
+    ".".repeat(60_000)
 }
 
 /// Writes until there is no space left.
