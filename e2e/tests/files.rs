@@ -401,3 +401,81 @@ fn a_file_for_a_second_room_is_not_uploaded_again() {
     let newest = listed.last().unwrap()["file"].as_str().unwrap();
     assert!(get(&case, &carol, &loft, newest) == content);
 }
+
+#[test]
+fn a_part_of_a_file_costs_the_chunks_it_is_in_and_no_more() {
+    const SIZE: usize = 8 * limits::CHUNK + 1_000;
+    let case = Case::new().unwrap();
+    let bob = case.member(case.device("bob").unwrap(), "bob").unwrap();
+    let (path, content) = write(&case, "atlas", SIZE);
+    case.alice.does(&["send", "barn", "--file", &path]).unwrap();
+    bob.does(&["sync"]).unwrap();
+    let network = Network::new(case.server.layout(), Conditions::GOOD, 6).unwrap();
+    let bob = bob.behind(&network);
+    let target = case.folder().join("part");
+    let copy = target.display().to_string();
+    let part = |range: &str| {
+        let get = [
+            "files", "get", "barn", "atlas", "--range", range, "-o", &copy,
+        ];
+        let before = total(&network);
+        let outcome = bob.run(&get).unwrap();
+        let content = fs::read(&target).ok();
+        fs::remove_file(&target).ok();
+        (outcome, content, (total(&network) - before).down)
+    };
+
+    let (chunk, size) = (limits::CHUNK, SIZE);
+    let in_chunks = |first: usize, end: usize| match first == end {
+        true => 0,
+        false => end.div_ceil(chunk) - first / chunk,
+    };
+    for (first, end) in [
+        (0, 1),
+        (chunk + 10, chunk + 21),
+        (2 * chunk, 3 * chunk),
+        (3 * chunk - 1, 3 * chunk + 1),
+        (4 * chunk - 7, 6 * chunk + 7),
+        (size - 1, size),
+        (0, size),
+    ] {
+        let (outcome, got, down) = part(&format!("{first}-{}", end - 1));
+        outcome.success().unwrap();
+        assert!(got.unwrap() == content[first..end], "{first} to {end}");
+        let most = in_chunks(first, end) as u64 * CHUNK * 101 / 100 + CONNECTION;
+        eprintln!("{down} bytes down for {first} to {end}");
+        assert!(down <= most, "{down} bytes for {first} to {end}");
+    }
+    // To the end, of which there may be nothing left.
+    for first in [0, 5 * chunk, 8 * chunk + 1, size] {
+        let (outcome, got, down) = part(&format!("{first}-"));
+        outcome.success().unwrap();
+        assert!(got.unwrap() == content[first..], "from {first}");
+        let most = in_chunks(first, size) as u64 * CHUNK * 101 / 100 + CONNECTION;
+        assert!(down <= most, "{down} bytes from {first}");
+    }
+
+    let within = format!("the file has {size} bytes: ask for a range within them");
+    for (range, why) in [
+        (format!("{}-", size + 1), within.as_str()),
+        (format!("0-{size}"), &within),
+        (format!("{size}-{size}"), &within),
+        (format!("0-{}", u64::MAX - 1), &within),
+        (format!("0-{}", u64::MAX), "a range is FIRST- or FIRST-LAST"),
+        ("2-1".to_owned(), "a range is FIRST- or FIRST-LAST"),
+    ] {
+        let (outcome, got, down) = part(&range);
+        assert!(!outcome.status.success(), "{range}");
+        assert!(outcome.stderr.contains(why), "{range}: {}", outcome.stderr);
+        assert!(got.unwrap_or_default().is_empty(), "{range}");
+        assert!(down <= CONNECTION, "{down} bytes for {range}");
+    }
+    // What is there is never overwritten.
+    fs::write(&target, "mine").unwrap();
+    let (outcome, got, _) = part("0-1");
+    assert!(
+        outcome.stderr.contains("choose another name"),
+        "{outcome:?}"
+    );
+    assert_eq!(got.unwrap(), b"mine");
+}

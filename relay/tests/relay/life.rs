@@ -10,7 +10,7 @@ use sotto_proto::wire::{FetchRequest, RoomCursor};
 use sotto_proto::{RoomAddress, Subject};
 
 use crate::org::{Device, Org, store, submission, try_fetch};
-use crate::server::{Server, eventually, is_alive};
+use crate::server::{PATIENCE, Server, eventually, eventually_within, is_alive};
 
 /// What the room holds, as a device is told.
 pub async fn payloads(client: &Client, device: &Device, room: &RoomAddress) -> Vec<String> {
@@ -71,6 +71,34 @@ async fn a_killed_nats_server_is_restarted_and_nothing_stored_is_lost() {
         })
         .await;
     }
+    store_surely(&client, &room.messages(), "last").await;
+    expected.push("last".to_owned());
+    assert_eq!(payloads(&client, &alice, &room).await, expected);
+}
+
+/// It takes a minute: so long it may be busy without being taken for one that
+/// hangs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nats_server_that_hangs_is_replaced_and_nothing_stored_is_lost() {
+    let server = Server::new();
+    let _relay = server.start().await;
+    let org = Org::found(&server).await;
+    let alice = org.sign_up("alice").await;
+    let room = org.room(&alice).await;
+    let client = org.connect(&alice).await;
+    let mut expected: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    for text in &expected {
+        store_surely(&client, &room.messages(), text).await;
+    }
+
+    let hanging = server.nats_pid().unwrap();
+    kill_process(hanging, Signal::STOP).unwrap();
+    let replaced = "another nats-server runs in its place";
+    eventually_within(3 * PATIENCE, replaced, async || {
+        let other = server.nats_pid().filter(|pid| *pid != hanging);
+        other.filter(|_| !is_alive(hanging))
+    })
+    .await;
     store_surely(&client, &room.messages(), "last").await;
     expected.push("last".to_owned());
     assert_eq!(payloads(&client, &alice, &room).await, expected);
