@@ -74,3 +74,19 @@ fn servers_whose_clocks_differ_have_lost_nothing() {
         assert!(!history.map(|record| record.content).any(rewound));
     }
 }
+
+/// It cannot be added to a room; nobody else is kept from anything by that.
+#[test]
+fn a_device_whose_clock_is_a_year_ahead_holds_up_no_other() {
+    let (mut world, [alice, bob], room) = case(4);
+    world.let_pass(365);
+    let ahead = world.link_device(bob);
+    world.settle();
+    world.set_back(365 * 24);
+    say(&mut world, bob, room, "it is now");
+    assert_eq!(texts(&world, alice, room), ["it is now"]);
+    assert!(texts(&world, ahead, room).is_empty());
+    for machine in [alice, bob] {
+        assert!(world.machines[machine].engine().is_settled(), "{machine}");
+    }
+}

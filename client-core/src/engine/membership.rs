@@ -188,6 +188,8 @@ impl Engine {
         let mut key_packages = Vec::new();
         let mut grants = Vec::new();
         let mut recipients = Vec::new();
+        // Their next ones may be as bad: such as when their clock is wrong.
+        let mut unusable = Vec::new();
         for package in answer.packages {
             let device = DeviceId::try_from(&package.device)
                 .ok()
@@ -195,6 +197,7 @@ impl Engine {
             let checked = device.and_then(|device| self.check_key_package(device, &package));
             let (Some(device), Some(key_package), Some(grant)) = (device, checked, package.grant)
             else {
+                unusable.extend(device);
                 continue;
             };
             key_packages.push(key_package);
@@ -202,10 +205,10 @@ impl Engine {
             recipients.push(device);
         }
         for device in asked.iter().filter(|device| !recipients.contains(device)) {
-            // It has no usable key package yet. An own device is wanted again
-            // at the next look at the directory.
+            // An own device is wanted again at the next look at the directory,
+            // which is soon when it has no key package yet.
             room.record.wanted.remove(device);
-            self.link.me_due = true;
+            self.link.me_due |= !unusable.contains(device);
         }
         if recipients.is_empty() {
             let reason = "none of that user's devices can be added yet: they must be online once, then invite again";
