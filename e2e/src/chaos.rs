@@ -64,6 +64,10 @@ pub fn play(seed: u64, nodes: usize, duration: Duration) -> anyhow::Result<Verdi
         people.push((name, join(name)?));
     }
     let (outsider, _disk) = join("erin")?;
+    let (stranger, _disk) = device("frank")?;
+    let invite = alice.does(&["invite", "--project", "field"])?;
+    stranger.does(&["signup", &text(&invite, "invite")?, "frank"])?;
+    let stranger = checker::Stranger(stranger);
     people.push(("alice", (alice.clone(), her_disk)));
     let (gateway, nats) = machines.addresses()?;
     let mut members = Vec::new();
@@ -87,7 +91,7 @@ pub fn play(seed: u64, nodes: usize, duration: Duration) -> anyhow::Result<Verdi
     let quiet = Instant::now();
     let final_words = crowd::last_words(&members)?;
     said.extend(final_words);
-    let findings = checker::check(&members, &room, &said, &outsider, PATIENCE)?;
+    let findings = checker::check(&members, &room, &said, (&outsider, &stranger), PATIENCE)?;
     Ok(Verdict {
         seed,
         nodes,

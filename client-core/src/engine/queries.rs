@@ -42,6 +42,8 @@ pub struct RoomSummary {
     pub owner: bool,
     /// Every device in it.
     pub members: Vec<Member>,
+    /// The epoch of its group (RFC 9420), which each change of the members ends.
+    pub epoch: u64,
     /// Records in the history.
     pub history_length: u64,
     /// The first position that was not shown yet.
@@ -99,6 +101,7 @@ impl Engine {
             members: group
                 .map(|group| group.members().map(member).collect())
                 .unwrap_or_default(),
+            epoch: room.epoch(),
             history_length: room.record.history_length,
             read_position: room.record.read_position,
             queued: room.record.counter.saturating_sub(room.record.sent),

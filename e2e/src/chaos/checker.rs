@@ -1,6 +1,6 @@
 //! What must hold after everything has gone wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -112,13 +112,72 @@ impl Outsider {
     }
 }
 
+/// Somebody of the org who was never in the room.
+pub(super) struct Stranger(pub(super) Person);
+
+impl Stranger {
+    fn findings(&self, room: &str) -> anyhow::Result<Vec<String>> {
+        // It fails, which is right.
+        self.0.run(&["--wait", "3", "room", "join", room])?;
+        let is_in = as_seen_by(&self.0, room)?.is_some_and(|seen| seen.is_member);
+        let finding = "frank, whom nobody invited, is in the room".to_owned();
+        Ok(is_in.then_some(finding).into_iter().collect())
+    }
+}
+
+/// A room's group, as one device has it.
+#[derive(Debug, PartialEq, Eq)]
+struct Group {
+    is_member: bool,
+    epoch: u64,
+    devices: BTreeSet<(String, String)>,
+}
+
+fn as_seen_by(person: &Person, room: &str) -> anyhow::Result<Option<Group>> {
+    let rooms = person.does(&["rooms"])?;
+    let Some(listed) = rooms.iter().find(|listed| listed["room"] == room) else {
+        return Ok(None);
+    };
+    let members = listed["members"].as_array().context("members")?;
+    let devices = members.iter().map(|member| {
+        let text = |field: &str| member[field].as_str().unwrap_or_default().to_owned();
+        (text("user"), text("device"))
+    });
+    Ok(Some(Group {
+        is_member: listed["member"] == true,
+        epoch: listed["epoch"].as_u64().context("an epoch")?,
+        devices: devices.collect(),
+    }))
+}
+
+/// Whether all devices are in the same epoch, with the same members.
+fn disagreements(members: &[Member], room: &str) -> anyhow::Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    let mut agreed: Option<(&str, Group)> = None;
+    for member in members {
+        let name = member.name;
+        let group = as_seen_by(&member.person, room)?.context("the room is gone")?;
+        if group.devices.iter().any(|(user, _)| user == "erin") {
+            wrong.push(format!("{name} still has erin in the group"));
+        }
+        match &agreed {
+            Some((other, known)) if *known != group => {
+                wrong.push(format!("{name} has {group:?}, and {other} {known:?}"));
+            }
+            Some(_) => {}
+            None => agreed = Some((name, group)),
+        }
+    }
+    Ok(wrong)
+}
+
 /// Waits until every device has everything, at most for `patience`; what is
 /// wrong then.
 pub(super) fn check(
     members: &[Member],
     room: &str,
     said: &[Said],
-    outsider: &Outsider,
+    (outsider, stranger): (&Outsider, &Stranger),
     patience: Duration,
 ) -> anyhow::Result<Vec<String>> {
     let began = Instant::now();
@@ -134,8 +193,10 @@ pub(super) fn check(
                 .collect();
             findings.extend(differences(member.name, &texts, said));
         }
+        findings.extend(disagreements(members, room)?);
         if findings.is_empty() || began.elapsed() > patience {
             findings.extend(outsider.findings(room)?);
+            findings.extend(stranger.findings(room)?);
             return Ok(findings);
         }
         thread::sleep(Duration::from_millis(500));
@@ -161,7 +222,7 @@ fn differences(who: &str, seen: &[&str], said: &[Said]) -> Vec<String> {
     for (text, _) in times.iter().filter(|(text, _)| text.contains(" says ")) {
         wrong.push(format!("{who} has `{text}`, which nobody said"));
     }
-    let senders: std::collections::BTreeSet<&str> = said.iter().map(|said| said.by).collect();
+    let senders: BTreeSet<&str> = said.iter().map(|said| said.by).collect();
     for sender in senders {
         let prefix = format!("{sender} says ");
         let numbers = seen.iter().filter(|text| text.starts_with(&prefix));

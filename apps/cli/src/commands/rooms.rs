@@ -64,6 +64,7 @@ fn show(context: &Context, room: &RoomSummary) -> anyhow::Result<()> {
             "members": room.members.iter().map(|member| json!({
                 "user": member.user, "device": member.device,
             })).collect::<Vec<_>>(),
+            "epoch": room.epoch,
             "history_length": room.history_length,
             "read_position": room.read_position,
             "queued": room.queued,
