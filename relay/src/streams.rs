@@ -6,7 +6,7 @@ use async_nats::jetstream::context::{
     CreateStreamError, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind,
 };
 use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, Info, PersistenceMode, Republish, RetentionPolicy, StorageType,
+    Config, DiscardPolicy, PersistenceMode, Republish, RetentionPolicy, StorageType,
 };
 use async_nats::jetstream::{self, ErrorCode};
 use sotto_proto::{
@@ -122,7 +122,8 @@ pub async fn ensure(
         };
         let made = jetstream.create_or_update_stream(config.clone()).await;
         let made = made.map_err(|source| StreamError::of(&name, source))?;
-        verify(&config, &made).map_err(|problem| StreamError::Unsuitable { name, problem })?;
+        verify(&config, &made.config)
+            .map_err(|problem| StreamError::Unsuitable { name, problem })?;
     }
     Ok(())
 }
@@ -182,14 +183,21 @@ fn republish(source: String, destination: String) -> Republish {
 }
 
 /// What an acknowledged message and catch-up depend on.
-fn verify(wanted: &Config, made: &Info) -> Result<(), &'static str> {
-    let made = &made.config;
+fn verify(wanted: &Config, made: &Config) -> Result<(), &'static str> {
     let demands = [
         (made.storage == StorageType::File, "it is not kept in files"),
         (!made.no_ack, "it does not acknowledge"),
         (
             made.persist_mode != Some(PersistenceMode::Async),
             "it acknowledges before it has stored",
+        ),
+        (
+            made.discard == wanted.discard && made.retention == wanted.retention,
+            "it deletes messages by itself",
+        ),
+        (
+            made.duplicate_window == wanted.duplicate_window,
+            "it remembers message ids for another time",
         ),
         (made.subjects == wanted.subjects, "it has other subjects"),
         (
@@ -232,6 +240,29 @@ mod tests {
         // Nobody answers, or no leader is known.
         assert!(!missing(GetStreamErrorKind::Request));
         assert!(!missing(GetStreamErrorKind::JetStream(said(503, 10_008))));
+    }
+
+    #[test]
+    fn what_acknowledgements_depend_on_is_demanded() {
+        let wanted = mail(Shard(0));
+        assert_eq!(verify(&wanted, &wanted), Ok(()));
+        let changes: [fn(&mut Config); 10] = [
+            |made| made.storage = StorageType::Memory,
+            |made| made.no_ack = true,
+            |made| made.persist_mode = Some(PersistenceMode::Async),
+            |made| made.discard = DiscardPolicy::Old,
+            |made| made.retention = RetentionPolicy::Interest,
+            |made| made.duplicate_window = Duration::from_secs(1),
+            |made| made.republish = None,
+            |made| made.allow_direct = false,
+            |made| made.max_age = Duration::from_secs(1),
+            |made| made.allow_message_ttl = false,
+        ];
+        for change in changes {
+            let mut made = wanted.clone();
+            change(&mut made);
+            assert!(verify(&wanted, &made).is_err(), "{made:?}");
+        }
     }
 
     #[test]

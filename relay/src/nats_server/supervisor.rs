@@ -268,12 +268,6 @@ impl Supervisor {
         {
             self.process = Process::adopted(running);
         }
-        // A successor that ended may have started another one in its place.
-        if !self.process.runs()
-            && let Ok(Some((running, _))) = self.command.running().await
-        {
-            self.process = Process::adopted(running);
-        }
         self.process.signal(signal);
         self.has_ended_by(tokio::time::Instant::now() + timeout)
             .await;
