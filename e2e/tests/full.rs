@@ -100,10 +100,10 @@ fn a_used_up_quota_keeps_what_is_said_until_it_is_raised() {
         ),
         (
             LimitsConfig {
-                device_messages_per_day: some(5),
+                device_messages_per_day: some(2),
                 ..LimitsConfig::default()
             },
-            8,
+            4,
             "this device has sent as many messages as it may in a day",
         ),
         (
@@ -111,7 +111,7 @@ fn a_used_up_quota_keeps_what_is_said_until_it_is_raised() {
                 org_bytes: some(1),
                 ..LimitsConfig::default()
             },
-            3,
+            2,
             "your organisation keeps as many bytes as it may",
         ),
     ];
