@@ -16,6 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use sotto_e2e::case::text;
 use sotto_e2e::cluster::{self, Cluster};
@@ -334,4 +335,22 @@ impl Drop for Stranger {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// The others are told by its silence that it is away, which must not hide
+/// from its own relay that it hangs.
+#[test]
+fn a_nats_server_of_a_node_that_hangs_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::create(folder.path(), "acme", "field", 3).unwrap();
+    cluster.is_settled().unwrap();
+    let node = &cluster.nodes()[1];
+    let hanging = node.nats_server().unwrap();
+    kill_process(hanging, Signal::STOP).unwrap();
+    let began = Instant::now();
+    while node.nats_server().map_or(true, |pid| pid == hanging) {
+        assert!(began.elapsed() < 2 * PATIENCE, "it is not replaced");
+        thread::sleep(Duration::from_millis(100));
+    }
+    cluster.is_settled().unwrap();
 }

@@ -125,26 +125,40 @@ impl Nats {
     /// # Errors
     /// When the relay must not go on.
     pub async fn work(&mut self, health: &Health) -> Result<()> {
-        tokio::select! {
-            () = self.supervisor.restarted() => self.renewal.restarted(self.turns.ready_within())?,
-            work = work_of(&mut self.node) => self.reload |= work? == Work::Reload,
-            reloaded = health.reloaded(), if self.reload => self.reloaded(reloaded),
-            step = self.renewal.step(health) => match step? {
-                Step::HandOver { to_others } => self.hand_over(to_others)?,
-                Step::Served => self.renewal.done(&self.readiness).await,
-            },
-            finding = health.watch() => match finding {
-                Finding::Sick(why) => {
-                    sotto_log::error!(why = Known(why), "nats-server is sick: it is killed");
-                    self.supervisor.kill();
+        // Whatever the other nodes do meanwhile: a server that hangs is away to
+        // them, and must not be asked anew because of that.
+        let watching = health.watch();
+        tokio::pin!(watching);
+        loop {
+            tokio::select! {
+                () = self.supervisor.restarted() => {
+                    return self.renewal.restarted(self.turns.ready_within());
                 }
-                Finding::Unsuitable(unmet) => {
-                    self.renewal.fails();
-                    return Err(unmet.into());
+                work = work_of(&mut self.node) => self.reload |= work? == Work::Reload,
+                reloaded = health.reloaded(), if self.reload => {
+                    self.reloaded(reloaded);
+                    return Ok(());
                 }
-            },
+                step = self.renewal.step(health) => {
+                    match step? {
+                        Step::HandOver { to_others } => self.hand_over(to_others)?,
+                        Step::Served => self.renewal.done(&self.readiness).await,
+                    }
+                    return Ok(());
+                }
+                finding = &mut watching => match finding {
+                    Finding::Sick(why) => {
+                        sotto_log::error!(why = Known(why), "nats-server is sick: it is killed");
+                        self.supervisor.kill();
+                        return Ok(());
+                    }
+                    Finding::Unsuitable(unmet) => {
+                        self.renewal.fails();
+                        return Err(unmet.into());
+                    }
+                },
+            }
         }
-        Ok(())
     }
 
     /// Whether nats-server has yet to be started anew.

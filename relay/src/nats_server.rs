@@ -9,7 +9,7 @@ mod accounts;
 mod binary;
 mod carried;
 mod config;
-mod disk;
+pub mod disk;
 mod health;
 mod orphan;
 pub mod peer_state;

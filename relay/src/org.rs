@@ -100,7 +100,16 @@ pub async fn start(
     let devices = connect(&of_devices, ingest::SUBMISSIONS).await?;
     let storing = connect(&own, ingest::ACKNOWLEDGEMENTS).await?;
     let (followed, counts) = (Arc::clone(&directory), Arc::clone(metrics));
-    let ingest = IngestService::start(devices, storing, followed, shards, limits, counts).await?;
+    let ingest = IngestService::start(
+        devices,
+        storing,
+        followed,
+        shards,
+        limits,
+        layout.jetstream(),
+        counts,
+    )
+    .await?;
     let mut streams = vec![INBOX_STREAM.to_owned(), DIRECTORY_STREAM.to_owned()];
     for shard in (0..shards).map(Shard) {
         streams.extend([mail_stream(shard), blob_stream(shard)]);

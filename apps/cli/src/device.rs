@@ -10,7 +10,8 @@ use sotto_client_core::engine::{FindRoomError, RoomSummary};
 use sotto_client_core::io::{Command, Event};
 use sotto_client_native::clock::Clock;
 use sotto_client_native::home::{Home, Opened};
-use sotto_client_native::session::{Notice, Session};
+use sotto_client_native::session::{CommandError, Notice, Session};
+use sotto_proto::refusals::Refusal;
 use sotto_proto::wire::directory_event::Body;
 use sotto_proto::{DeviceId, RoomId, UserName, wire};
 use tokio::sync::mpsc;
@@ -71,6 +72,7 @@ impl Context {
             notices,
             online: None,
             requests: 0,
+            held: None,
         };
         Ok(Device {
             session,
@@ -158,7 +160,10 @@ impl Device {
         let settled = reports.until(deadline, session.settled());
         match output.patiently(what, settled).await? {
             Some(settled) => Ok(settled?),
-            None => Err(reports.away("what is queued stays queued")),
+            None => Err(match reports.held.take() {
+                Some(refusal) => CommandError::Held(refusal).into(),
+                None => reports.away("what is queued stays queued"),
+            }),
         }
     }
 }
@@ -171,6 +176,8 @@ pub struct Reports {
     online: Option<Result<(), String>>,
     /// Catch-up requests so far.
     pub requests: u32,
+    /// What the server does not take for now, and why.
+    held: Option<Refusal>,
 }
 
 /// What a command may react to.
@@ -240,7 +247,10 @@ impl Reports {
 
     fn event(&mut self, event: Event) -> anyhow::Result<Report> {
         match event {
-            Event::Sent { room, through } => return Ok(Report::Sent { room, through }),
+            Event::Sent { room, through } => {
+                self.held = None;
+                return Ok(Report::Sent { room, through });
+            }
             Event::Received { room, .. } => return Ok(Report::Received { room }),
             Event::CaughtUp { requests } => self.requests += requests,
             Event::IdentityChanged { user } => self.output.say(
@@ -293,7 +303,8 @@ impl Reports {
                     "event": "held", "room": room, "code": refusal.code(),
                     "reason": refusal.to_string(),
                 }))?;
-                self.output.note(refusal);
+                self.output.note(&refusal);
+                self.held = Some(refusal);
             }
             Event::Skipped {
                 room,

@@ -1,6 +1,7 @@
 //! Submissions in, acknowledgements out: one task per org, which waits for
 //! nothing but NATS, so that what comes is never left lying.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use super::flight::{Flight, Outstanding, Reply};
 use super::submission::{Addressed, Checked, EXPECTED};
 use crate::intake::{ConnectionClosed, Intake};
 use crate::metrics::Metrics;
+use crate::nats_server::disk;
 use crate::quota::{self, Counted, Counter, Ledger};
 
 /// How often it is looked for what waits too long.
@@ -43,6 +45,8 @@ pub struct IngestService {
     copied: mpsc::Receiver<Copied>,
     /// How long streams keep messages, as the value of a header.
     kept: Option<HeaderValue>,
+    /// Where nats-server keeps streams.
+    store: PathBuf,
     metrics: Arc<Metrics>,
 }
 
@@ -60,6 +64,7 @@ impl IngestService {
         directory: Arc<DirectoryLog>,
         shards: u8,
         limits: Limits,
+        store: PathBuf,
         metrics: Arc<Metrics>,
     ) -> Result<Self, ConnectionClosed> {
         let closed = |_| ConnectionClosed;
@@ -93,6 +98,7 @@ impl IngestService {
             copies,
             copied,
             kept: limits.retention_days.map(lifetime),
+            store,
             metrics,
         })
     }
@@ -279,7 +285,12 @@ impl IngestService {
         let mut count = 0;
         while let Some(overdue) = self.flight.overdue(now) {
             self.metrics.arrived();
-            self.refuse(overdue.reply, Refusal::Busy).await?;
+            // nats-server says nothing when it cannot write.
+            let refusal = match disk::is_full(&self.store) {
+                true => Refusal::DiskFull,
+                false => Refusal::Busy,
+            };
+            self.refuse(overdue.reply, refusal).await?;
             count += 1;
         }
         if count > 0 {

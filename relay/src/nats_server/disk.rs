@@ -9,6 +9,8 @@ use std::path::Path;
 
 /// What the streams leave free, as a part of what is free at the start.
 const LEFT_FREE: u64 = 10;
+/// With less than this free, in bytes, a disk counts as full.
+const SPACE_MIN: u64 = 16 * 1024 * 1024;
 
 /// Bytes that the streams below `store` may take in all: what they have and
 /// most of what is free. (nats-server's own default counts only what is free,
@@ -21,11 +23,16 @@ pub(super) fn limit(store: &Path) -> io::Result<u64> {
     Ok(used(store)?.saturating_add(free - free / LEFT_FREE))
 }
 
+/// Whether so little is free that nats-server may not be able to write.
+pub fn is_full(path: &Path) -> bool {
+    available(path).is_ok_and(|free| free < SPACE_MIN)
+}
+
 /// Bytes that are free on the file system of `path`.
 ///
 /// # Errors
 /// When the file system does not answer.
-pub(super) fn available(path: &Path) -> io::Result<u64> {
+fn available(path: &Path) -> io::Result<u64> {
     let file_system = rustix::fs::statvfs(path)?;
     Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
 }

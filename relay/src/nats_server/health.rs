@@ -25,8 +25,6 @@ const UNANSWERED_MAX: u32 = 6;
 const SICK_MAX: u32 = 2;
 /// The same for a node, which may be catching up with the others.
 const NODE_SICK_MAX: u32 = 24;
-/// With less than this free, in bytes, starting it again would not help.
-const SPACE_MIN: u64 = 16 * 1024 * 1024;
 /// How often a server that is starting is asked.
 const STARTING_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -161,7 +159,8 @@ impl Health {
                         true => NODE_SICK_MAX,
                         false => SICK_MAX,
                     };
-                    if self.disk_is_full() {
+                    // Starting it again would not help.
+                    if disk::is_full(&self.store) {
                         sotto_log::error!(
                             why = Known(why),
                             "the disk is full: free some space; nothing that was acknowledged is lost"
@@ -246,10 +245,6 @@ impl Health {
     async fn could_be_well(&self) -> bool {
         let jsz = self.ask::<Jsz>("JSZ").await;
         !self.is_node || jsz.is_some_and(|jsz| jsz.group().is_some())
-    }
-
-    fn disk_is_full(&self) -> bool {
-        disk::available(&self.store).is_ok_and(|free| free < SPACE_MIN)
     }
 
     async fn ask<D: DeserializeOwned>(&self, what: &str) -> Option<D> {

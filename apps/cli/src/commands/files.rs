@@ -142,8 +142,12 @@ async fn part(
         session, reports, ..
     } = &mut *device;
     let got = download_range(session, address, file, range, output);
-    reports.meanwhile(got).await??;
-    Ok(())
+    let got = reports.meanwhile(got).await?;
+    if let (Err(_), Some(path)) = (&got, &target) {
+        // It would look like the whole part, and be in the way of the next try.
+        std::fs::remove_file(path).ok();
+    }
+    Ok(got?)
 }
 
 fn say_saved(context: &Context, file: &wire::File, target: &Path) -> anyhow::Result<()> {
