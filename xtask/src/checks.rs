@@ -26,6 +26,11 @@ pub(crate) fn test(arguments: &[String]) -> anyhow::Result<()> {
     tools::all()?;
     wheels::nextest()?;
     build()?;
+    if arguments.is_empty() {
+        // What must not compile, too, which nextest does not try.
+        let mut examples = cargo(&["test", "--workspace", "--locked", "--doc"])?;
+        step("examples in the documentation", &mut examples)?;
+    }
     let mut nextest = cargo(&["nextest", "run", "--workspace", "--locked"])?;
     // Many tests wait for servers and bad networks most of the time.
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
@@ -33,13 +38,7 @@ pub(crate) fn test(arguments: &[String]) -> anyhow::Result<()> {
     let threads = threads.unwrap_or_else(|_| (cores + cores.div_ceil(2)).to_string());
     // What is said behind `cargo xtask test` counts more.
     nextest.env("NEXTEST_TEST_THREADS", threads);
-    step("tests", nextest.args(arguments))?;
-    if !arguments.is_empty() {
-        return Ok(());
-    }
-    // What must not compile, too, which the other one does not try.
-    let mut examples = cargo(&["test", "--workspace", "--locked", "--doc"])?;
-    step("examples in the documentation", &mut examples)
+    step("tests", nextest.args(arguments))
 }
 
 /// Plays the whole product through on this machine.
