@@ -5,16 +5,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use async_nats::jetstream::context::{
-    CreateKeyValueError, CreateKeyValueErrorKind, CreateStreamError, CreateStreamErrorKind,
-};
-use async_nats::jetstream::{self, ErrorCode};
+use async_nats::jetstream;
+use async_nats::jetstream::context::{CreateKeyValueError, CreateKeyValueErrorKind};
 use ed25519_dalek::SigningKey;
 use sotto_jwt_accounts::AccountSigner;
 use sotto_jwt_accounts::directory::{
     AppendError, Appended, By, Command, DirectoryWriter, LogError, State,
 };
 use sotto_proto::OrgName;
+use sotto_service::awaiting_leaders;
 use tokio::sync::watch;
 
 use crate::refusal::Refusal;
@@ -58,26 +57,18 @@ impl OrgError {
     }
 }
 
-/// Whether a node is away without which there are not enough copies of a new
-/// bucket, or they agree on no leader.
+/// Of the stream behind a new bucket: see [`awaiting_leaders::lacks_nodes`].
 fn lacks_nodes(error: &CreateKeyValueError) -> bool {
     let source = std::error::Error::source(error);
-    let refused = source.and_then(|source| source.downcast_ref::<CreateStreamError>());
-    match refused.map(CreateStreamError::kind) {
-        Some(CreateStreamErrorKind::JetStream(error)) => [
-            ErrorCode::CLUSTER_NO_PEERS,
-            ErrorCode::CLUSTER_NOT_AVAILABLE,
-            ErrorCode::CLUSTER_NOT_LEADER,
-        ]
-        .contains(&error.error_code()),
-        _ => false,
-    }
+    let refused = source.and_then(|source| source.downcast_ref());
+    refused.is_some_and(awaiting_leaders::lacks_nodes)
 }
 
 impl Org {
     /// Reads the org's directory and opens its buckets, making what is
-    /// missing on as many nodes as there are to be `copies`. `client` has the gateway's credentials in the org's account;
-    /// `key` signs the directory, `snapshot` is where what was read of it is kept.
+    /// missing on as many nodes as there are to be `copies`. `client` has the
+    /// gateway's credentials in the org's account; `key` signs the directory,
+    /// `snapshot` is where what was read of it is kept.
     ///
     /// # Errors
     /// [`OrgError`].

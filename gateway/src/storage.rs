@@ -81,16 +81,8 @@ impl Buckets {
     /// # Errors
     /// When JetStream refuses, or a bucket has another configuration.
     pub async fn open(jetstream: &Context, copies: usize) -> Result<Self, CreateKeyValueError> {
-        let open = |config: Config| {
-            let num_replicas = copies;
-            Bucket::open(
-                jetstream,
-                Config {
-                    num_replicas,
-                    ..config
-                },
-            )
-        };
+        let open = |config| Bucket::open(jetstream, config);
+        let config = |bucket| config(bucket, copies);
         Ok(Self {
             accounts: open(config(ACCOUNTS)).await?,
             sessions: open(Config {
@@ -127,11 +119,12 @@ impl Buckets {
     }
 }
 
-fn config(bucket: &str) -> Config {
+fn config(bucket: &str, copies: usize) -> Config {
     Config {
         bucket: bucket.to_owned(),
         history: 1,
         storage: StorageType::File,
+        num_replicas: copies,
         ..Config::default()
     }
 }

@@ -13,6 +13,7 @@ use sotto_proto::{
     INBOX_STREAM, INBOX_STREAM_SUBJECTS, Shard, blob_stream, blob_stream_subjects, limits,
     mail_stream, mail_stream_subjects,
 };
+use sotto_service::awaiting_leaders;
 use sotto_service::config::Limits;
 
 use crate::fetch::PAYLOAD_MAX;
@@ -60,17 +61,11 @@ pub enum StreamError {
 impl StreamError {
     fn of(name: &str, source: CreateStreamError) -> Self {
         let name = name.to_owned();
-        let passes = match source.kind() {
-            CreateStreamErrorKind::TimedOut | CreateStreamErrorKind::Response => true,
-            CreateStreamErrorKind::JetStream(error) => [
-                // A node is away without which there are not enough copies.
-                ErrorCode::CLUSTER_NO_PEERS,
-                ErrorCode::CLUSTER_NOT_AVAILABLE,
-                ErrorCode::CLUSTER_NOT_LEADER,
-            ]
-            .contains(&error.error_code()),
-            _ => false,
-        };
+        let silent = matches!(
+            source.kind(),
+            CreateStreamErrorKind::TimedOut | CreateStreamErrorKind::Response
+        );
+        let passes = silent || awaiting_leaders::lacks_nodes(&source);
         match passes {
             true => Self::NoLeader {
                 name,

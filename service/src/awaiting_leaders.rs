@@ -4,11 +4,27 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use sotto_log::LogSafe;
 use sotto_proto::OrgName;
 
 /// Pause between attempts.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether a stream is not made only because the nodes agree on no leader, or
+/// one is away without which there are not enough copies of it.
+pub fn lacks_nodes(error: &CreateStreamError) -> bool {
+    match error.kind() {
+        CreateStreamErrorKind::JetStream(error) => [
+            ErrorCode::CLUSTER_NO_PEERS,
+            ErrorCode::CLUSTER_NOT_AVAILABLE,
+            ErrorCode::CLUSTER_NOT_LEADER,
+        ]
+        .contains(&error.error_code()),
+        _ => false,
+    }
+}
 
 /// Starts to serve an org, however long it takes until somebody answers.
 ///

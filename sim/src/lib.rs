@@ -14,6 +14,7 @@
 mod directory;
 mod machine;
 mod streams;
+mod talk;
 mod world;
 
 pub use machine::Machine;

@@ -3,24 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use sotto_client_core::io::{Command, Event};
-use sotto_proto::{DeviceId, RoomId, wire};
+use sotto_proto::{DeviceId, wire};
 use sotto_sim::World;
-
-fn room_of_two(world: &mut World) -> (usize, usize, RoomId) {
-    let (alice, bob) = (world.sign_up("alice"), world.sign_up("bob"));
-    world.settle();
-    let room = world.create_room(alice, wire::JoinRule::Invite);
-    let user = "bob".parse().unwrap();
-    let role = wire::Role::User;
-    world.command(alice, Command::Invite { room, user, role });
-    world.settle();
-    (alice, bob, room)
-}
 
 #[test]
 fn beacons_say_what_is_durable_and_only_what_is_new() {
     let mut world = World::new(1);
-    let (alice, bob, room) = room_of_two(&mut world);
+    let ([alice, bob], room) = world.room_of_two();
     // Long enough for whoever has read something to have said so.
     world.tick(80);
     world.machines[bob].beacons.clear();
@@ -59,7 +48,7 @@ fn beacons_say_what_is_durable_and_only_what_is_new() {
 #[test]
 fn presence_is_shown_of_members_only() {
     let mut world = World::new(2);
-    let (alice, bob, room) = room_of_two(&mut world);
+    let ([alice, bob], room) = world.room_of_two();
     let at_bob = world.machines[bob].device;
     let stranger = DeviceId::try_from(&[9; 16][..]).unwrap();
     for (device, here) in [(at_bob, true), (stranger, true), (at_bob, false)] {

@@ -3,32 +3,20 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use sotto_client_core::history::{Content, Note};
-use sotto_client_core::io::Command;
+use sotto_proto::RoomId;
 use sotto_proto::refusals::Refusal;
-use sotto_proto::{RoomId, wire};
 use sotto_sim::World;
 
 /// Alice and bob in a room.
 fn case(seed: u64) -> (World, [usize; 2], RoomId) {
     let mut world = World::new(seed);
-    let (alice, bob) = (world.sign_up("alice"), world.sign_up("bob"));
-    world.settle();
-    let room = world.create_room(alice, wire::JoinRule::Invite);
-    let (user, role) = ("bob".parse().unwrap(), wire::Role::User);
-    world.command(alice, Command::Invite { room, user, role });
-    world.settle();
-    (world, [alice, bob], room)
+    let (machines, room) = world.room_of_two();
+    (world, machines, room)
 }
 
 fn say(world: &mut World, machine: usize, room: RoomId, text: &str) {
-    let texts = vec![text.to_owned()];
-    world.command(machine, Command::SendTexts { room, texts });
+    world.say(machine, room, text);
     world.settle();
-}
-
-fn texts(world: &World, machine: usize, room: RoomId) -> Vec<String> {
-    let texts = world.machines[machine].texts(room).into_iter();
-    texts.map(|(_, text)| text).collect()
 }
 
 #[test]
@@ -39,7 +27,7 @@ fn what_waits_leaves_when_the_clock_is_set_back() {
     world.refusing = None;
     world.set_back(22);
     world.tick(2);
-    assert_eq!(texts(&world, bob, room), ["later"]);
+    assert_eq!(world.texts(bob, room), ["later"]);
 }
 
 #[test]
@@ -49,10 +37,10 @@ fn a_pause_that_is_not_over_is_kept() {
     say(&mut world, alice, room, "later");
     world.refusing = None;
     world.tick(1);
-    assert!(texts(&world, bob, room).is_empty());
+    assert!(world.texts(bob, room).is_empty());
     world.let_pass(1);
     world.tick(2);
-    assert_eq!(texts(&world, bob, room), ["later"]);
+    assert_eq!(world.texts(bob, room), ["later"]);
 }
 
 /// The stream is led by a server whose clock is ahead, and then by another.
@@ -68,7 +56,7 @@ fn servers_whose_clocks_differ_have_lost_nothing() {
     world.tell_again(first);
     world.settle();
     for machine in machines {
-        assert_eq!(texts(&world, machine, room), ["one", "two"]);
+        assert_eq!(world.texts(machine, room), ["one", "two"]);
         let history = world.machines[machine].history(room).into_iter();
         let rewound = |content| matches!(content, Content::Note(Note::Rewound { .. }));
         assert!(!history.map(|record| record.content).any(rewound));
@@ -84,8 +72,8 @@ fn a_device_whose_clock_is_a_year_ahead_holds_up_no_other() {
     world.settle();
     world.set_back(365 * 24);
     say(&mut world, bob, room, "it is now");
-    assert_eq!(texts(&world, alice, room), ["it is now"]);
-    assert!(texts(&world, ahead, room).is_empty());
+    assert_eq!(world.texts(alice, room), ["it is now"]);
+    assert!(world.texts(ahead, room).is_empty());
     for machine in [alice, bob] {
         assert!(world.machines[machine].engine().is_settled(), "{machine}");
     }

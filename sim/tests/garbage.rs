@@ -13,13 +13,7 @@ use sotto_sim::World;
 const ROUNDS: u32 = 400;
 
 fn send(world: &mut World, machine: usize, room: RoomId, text: &str) {
-    world.command(
-        machine,
-        Command::SendTexts {
-            room,
-            texts: vec![text.to_owned()],
-        },
-    );
+    world.say(machine, room, text);
     world.settle();
 }
 

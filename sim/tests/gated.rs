@@ -3,24 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-use sotto_client_core::io::{Command, Event};
+use sotto_client_core::io::Event;
 use sotto_proto::{RoomId, wire};
 use sotto_sim::World;
-
-fn send(
-    world: &mut World,
-    machine: usize,
-    room: RoomId,
-    text: &str,
-) -> sotto_client_core::io::Ticket {
-    let texts = vec![text.to_owned()];
-    world.command(machine, Command::SendTexts { room, texts })
-}
-
-fn texts(world: &World, machine: usize, room: RoomId) -> Vec<String> {
-    let texts = world.machines[machine].texts(room).into_iter();
-    texts.map(|(_, text)| text).collect()
-}
 
 /// Alice and Bob with two rooms.
 fn two_rooms() -> (World, usize, usize, [RoomId; 2]) {
@@ -29,9 +14,7 @@ fn two_rooms() -> (World, usize, usize, [RoomId; 2]) {
     world.settle();
     let rooms = [(); 2].map(|()| {
         let room = world.create_room(alice, wire::JoinRule::Invite);
-        let user = "bob".parse().unwrap();
-        let role = wire::Role::User;
-        world.command(alice, Command::Invite { room, user, role });
+        world.invite(alice, room, "bob");
         world.settle();
         room
     });
@@ -48,8 +31,8 @@ fn what_was_missed_in_gated_and_other_rooms_comes_from_their_subjects() {
     }
     world.connect(alice);
     for n in 0..20 {
-        send(&mut world, alice, gated, &format!("gated {n}"));
-        send(&mut world, alice, open, &format!("open {n}"));
+        world.say(alice, gated, &format!("gated {n}"));
+        world.say(alice, open, &format!("open {n}"));
         world.settle_connected();
     }
     world.machines[bob].events.clear();
@@ -57,7 +40,7 @@ fn what_was_missed_in_gated_and_other_rooms_comes_from_their_subjects() {
     world.settle();
     for (room, name) in [(gated, "gated"), (open, "open")] {
         let all: Vec<String> = (0..20).map(|n| format!("{name} {n}")).collect();
-        assert_eq!(texts(&world, bob, room), all);
+        assert_eq!(world.texts(bob, room), all);
     }
     let caught_up = Event::CaughtUp { requests: 2 };
     let events = &world.machines[bob].events;
@@ -73,15 +56,15 @@ fn a_room_that_becomes_gated_is_read_on() {
     world.prove(alice);
     world.prove(bob);
     world.disconnect(bob);
-    send(&mut world, alice, gated, "before");
+    world.say(alice, gated, "before");
     world.settle_connected();
     // Bob connects with grants of before.
     world.connect(bob);
     world.gate(gated);
     world.settle();
-    send(&mut world, alice, gated, "after");
+    world.say(alice, gated, "after");
     world.settle();
-    assert_eq!(texts(&world, bob, gated), ["before", "after"]);
+    assert_eq!(world.texts(bob, gated), ["before", "after"]);
 }
 
 #[test]
@@ -94,9 +77,9 @@ fn a_closed_room_says_what_is_missing_and_opens_once_it_is_proven() {
         world.connect(machine);
     }
     world.machines[bob].events.clear();
-    let ticket = send(&mut world, bob, gated, "from behind the door");
-    send(&mut world, bob, open, "elsewhere all is well");
-    send(&mut world, alice, gated, "can you hear me?");
+    let ticket = world.say(bob, gated, "from behind the door");
+    world.say(bob, open, "elsewhere all is well");
+    world.say(alice, gated, "can you hear me?");
     world.settle();
     let failed = world.machines[bob]
         .events
@@ -114,8 +97,8 @@ fn a_closed_room_says_what_is_missing_and_opens_once_it_is_proven() {
         world.machines[bob].engine().is_settled(),
         "it waits for a person"
     );
-    assert_eq!(texts(&world, bob, gated), [""; 0]);
-    assert_eq!(texts(&world, alice, open), ["elsewhere all is well"]);
+    assert_eq!(world.texts(bob, gated), [""; 0]);
+    assert_eq!(world.texts(alice, open), ["elsewhere all is well"]);
 
     world.prove(bob);
     world.disconnect(bob);
@@ -123,7 +106,7 @@ fn a_closed_room_says_what_is_missing_and_opens_once_it_is_proven() {
     world.settle();
     for machine in [alice, bob] {
         assert_eq!(
-            texts(&world, machine, gated),
+            world.texts(machine, gated),
             ["can you hear me?", "from behind the door"],
             "what was queued behind the door is not lost"
         );

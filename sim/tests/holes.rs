@@ -41,26 +41,18 @@ fn case(seed: u64) -> Case {
 }
 
 fn invite(world: &mut World, machine: usize, room: RoomId, user: &str) {
-    let user = user.parse().unwrap();
-    let role = wire::Role::User;
-    world.command(machine, Command::Invite { room, user, role });
+    world.invite(machine, room, user);
     world.settle();
 }
 
 fn say(world: &mut World, machine: usize, room: RoomId, text: &str) {
-    let texts = vec![text.to_owned()];
-    world.command(machine, Command::SendTexts { room, texts });
+    world.say(machine, room, text);
     world.settle_connected();
 }
 
 /// The sequence of what was stored last.
 fn last(world: &World) -> u64 {
     world.streams.sequences().into_iter().max().unwrap()
-}
-
-fn texts(world: &World, machine: usize, room: RoomId) -> Vec<String> {
-    let texts = world.machines[machine].texts(room).into_iter();
-    texts.map(|(_, text)| text).collect()
 }
 
 fn notes(world: &World, machine: usize, room: RoomId) -> Vec<Note> {
@@ -89,7 +81,7 @@ fn what_a_server_lost_is_said_again_and_shown_as_late() {
     world.connect(bob);
     world.settle();
     world.tick(REPAIR);
-    assert_eq!(texts(&world, bob, room), ["two", "one"]);
+    assert_eq!(world.texts(bob, room), ["two", "one"]);
     let late: Vec<bool> = world.machines[bob]
         .history(room)
         .iter()
@@ -97,8 +89,8 @@ fn what_a_server_lost_is_said_again_and_shown_as_late() {
         .collect();
     assert_eq!(late, [false, false, true], "the name, two, one");
     // Whoever had it shows it once.
-    assert_eq!(texts(&world, carol, room), ["one", "two"]);
-    assert_eq!(texts(&world, alice, room), ["one", "two"]);
+    assert_eq!(world.texts(carol, room), ["one", "two"]);
+    assert_eq!(world.texts(alice, room), ["one", "two"]);
     assert!(notes(&world, bob, room).is_empty());
     // Relays count it.
     world.tick(12);
@@ -123,7 +115,7 @@ fn the_last_that_was_said_is_missed_when_somebody_answers() {
     world.connect(bob);
     world.settle();
     world.tick(REPAIR);
-    assert_eq!(texts(&world, bob, room), ["answer", "question"]);
+    assert_eq!(world.texts(bob, room), ["answer", "question"]);
 }
 
 #[test]
@@ -145,10 +137,10 @@ fn the_last_that_was_said_is_spoken_of_until_somebody_has_read_it() {
         world.connect(machine);
     }
     world.settle();
-    assert!(texts(&world, bob, room).is_empty());
+    assert!(world.texts(bob, room).is_empty());
     world.tick(QUIET + REPAIR);
     for machine in [alice, bob, carol] {
-        assert_eq!(texts(&world, machine, room), ["goodbye"]);
+        assert_eq!(world.texts(machine, room), ["goodbye"]);
     }
     // Once somebody has said that it was read, nobody says anything.
     world.tick(QUIET);
@@ -174,7 +166,7 @@ fn what_stays_missing_is_noted_and_what_comes_after_all_is_late() {
     world.disconnect(alice);
     world.connect(bob);
     world.tick(100);
-    assert_eq!(texts(&world, bob, room), ["two"]);
+    assert_eq!(world.texts(bob, room), ["two"]);
     let [Note::Missing { from, through }] = notes(&world, bob, room)[..] else {
         panic!("{:?}", notes(&world, bob, room));
     };
@@ -194,9 +186,9 @@ fn what_stays_missing_is_noted_and_what_comes_after_all_is_late() {
     world.connect(alice);
     world.settle();
     world.tick(REPAIR);
-    assert_eq!(texts(&world, bob, room), ["two", "one"]);
+    assert_eq!(world.texts(bob, room), ["two", "one"]);
     assert_eq!(notes(&world, bob, room).len(), 1);
-    assert_eq!(texts(&world, carol, room), ["one", "two"]);
+    assert_eq!(world.texts(carol, room), ["one", "two"]);
 }
 
 #[test]
@@ -220,11 +212,11 @@ fn newcomers_get_nothing_to_read_that_was_said_before_them() {
     world.connect(bob);
     world.settle();
     world.tick(REPAIR);
-    assert_eq!(texts(&world, bob, room), ["after", "before dave"]);
-    assert_eq!(texts(&world, dave, room), ["after"]);
+    assert_eq!(world.texts(bob, room), ["after", "before dave"]);
+    assert_eq!(world.texts(dave, room), ["after"]);
     world.tick(200);
     assert!(notes(&world, dave, room).is_empty());
-    assert_eq!(texts(&world, dave, room), ["after"]);
+    assert_eq!(world.texts(dave, room), ["after"]);
 }
 
 #[test]
@@ -251,10 +243,10 @@ fn who_was_there_before_the_newest_is_owed_more_than_they() {
     world.settle();
     world.tick(REPAIR);
     let both = ["his second", "his first word"];
-    assert_eq!(texts(&world, alice, room), both);
-    assert_eq!(texts(&world, carol, room), both);
+    assert_eq!(world.texts(alice, room), both);
+    assert_eq!(world.texts(carol, room), both);
     world.tick(200);
-    assert_eq!(texts(&world, dave, room), ["his second"]);
+    assert_eq!(world.texts(dave, room), ["his second"]);
     assert!(notes(&world, dave, room).is_empty());
 }
 
@@ -289,9 +281,7 @@ fn a_commit_that_is_refused_again_and_again_waits() {
 }
 
 fn invite_connected(world: &mut World, machine: usize, room: RoomId, user: &str) {
-    let user = user.parse().unwrap();
-    let role = wire::Role::User;
-    world.command(machine, Command::Invite { room, user, role });
+    world.invite(machine, room, user);
     world.settle_connected();
     world.settle_connected();
 }
@@ -320,8 +310,8 @@ fn an_acknowledged_message_that_is_gone_is_sent_again() {
     world.streams.lose(lost);
     world.faults.lose_live = 0;
     world.tick(REPAIR);
-    assert_eq!(texts(&world, alice, room), ["vanished"]);
-    assert_eq!(texts(&world, bob, room), ["vanished"]);
+    assert_eq!(world.texts(alice, room), ["vanished"]);
+    assert_eq!(world.texts(bob, room), ["vanished"]);
 }
 
 #[test]
@@ -345,15 +335,15 @@ fn a_stream_that_went_back_gets_again_what_it_lost() {
     world.settle();
     world.tick(REPAIR);
     world.settle();
-    assert_eq!(texts(&world, alice, room), ["kept", "one", "two"]);
-    assert_eq!(texts(&world, bob, room), ["kept", "one", "two"]);
-    let mut late = texts(&world, carol, room);
+    assert_eq!(world.texts(alice, room), ["kept", "one", "two"]);
+    assert_eq!(world.texts(bob, room), ["kept", "one", "two"]);
+    let mut late = world.texts(carol, room);
     late.sort();
     assert_eq!(late, ["kept", "one", "two"]);
     let rewound = |note: &Note| matches!(note, Note::Rewound { .. });
     assert!(notes(&world, alice, room).iter().any(rewound));
     say(&mut world, carol, room, "three");
-    assert_eq!(texts(&world, alice, room), ["kept", "one", "two", "three"]);
+    assert_eq!(world.texts(alice, room), ["kept", "one", "two", "three"]);
 }
 
 #[test]
@@ -381,10 +371,10 @@ fn a_commit_that_a_server_lost_is_published_again() {
     world.connect(bob);
     world.settle();
     world.tick(40);
-    assert_eq!(texts(&world, bob, room), ["welcome, dave"]);
+    assert_eq!(world.texts(bob, room), ["welcome, dave"]);
     say(&mut world, bob, room, "hello");
     for machine in [alice, carol, dave] {
-        assert_eq!(texts(&world, machine, room), ["welcome, dave", "hello"]);
+        assert_eq!(world.texts(machine, room), ["welcome, dave", "hello"]);
     }
     // And the room can still change.
     world.sign_up("erin");
@@ -418,9 +408,9 @@ fn what_is_replayed_or_out_of_order_is_shown_once() {
     world.settle();
     world.tick(40);
     let all: Vec<String> = (0..20).map(|n| n.to_string()).collect();
-    let mut at_bob = texts(&world, bob, room);
+    let mut at_bob = world.texts(bob, room);
     at_bob.sort_by_key(|text| text.parse::<u32>().unwrap());
     assert_eq!(at_bob, all);
-    assert_eq!(texts(&world, carol, room), all);
-    assert_eq!(texts(&world, alice, room), all);
+    assert_eq!(world.texts(carol, room), all);
+    assert_eq!(world.texts(alice, room), all);
 }

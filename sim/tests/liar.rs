@@ -73,7 +73,7 @@ fn run(seed: u64) {
     world.settle();
     let room = world.create_room(machines[0], wire::JoinRule::Invite);
     for user in ["bob", "carol"] {
-        invite(&mut world, machines[0], room, user);
+        world.invite(machines[0], room, user);
         world.settle();
     }
 
@@ -88,7 +88,7 @@ fn run(seed: u64) {
         world.run(choices.gen_range(0..12));
         if n == 15 {
             world.sign_up("dave");
-            invite(&mut world, machines[0], room, "dave");
+            world.invite(machines[0], room, "dave");
         }
         if choices.gen_ratio(1, 4) {
             lie(&mut world, &mut choices);
@@ -103,12 +103,6 @@ fn run(seed: u64) {
         world.tick(60);
     }
     check(&world, seed, room, &sent, &machines);
-}
-
-fn invite(world: &mut World, machine: usize, room: RoomId, user: &str) {
-    let user = user.parse().unwrap();
-    let role = wire::Role::User;
-    world.command(machine, Command::Invite { room, user, role });
 }
 
 fn lie(world: &mut World, choices: &mut ChaCha20Rng) {

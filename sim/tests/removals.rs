@@ -9,25 +9,6 @@ use sotto_client_core::io::{Command, Event};
 use sotto_proto::{RoomId, wire};
 use sotto_sim::World;
 
-fn send(world: &mut World, machine: usize, room: RoomId, text: &str) {
-    let texts = vec![text.to_owned()];
-    world.command(machine, Command::SendTexts { room, texts });
-}
-
-fn invite(world: &mut World, machine: usize, room: RoomId, user: &str) {
-    let invite = Command::Invite {
-        room,
-        user: user.parse().unwrap(),
-        role: wire::Role::User,
-    };
-    world.command(machine, invite);
-}
-
-fn texts(world: &World, machine: usize, room: RoomId) -> Vec<String> {
-    let texts = world.machines[machine].texts(room).into_iter();
-    texts.map(|(_, text)| text).collect()
-}
-
 fn users(world: &World, machine: usize) -> Vec<String> {
     let members = &world.machines[machine].engine().rooms()[0].members;
     let mut users: Vec<String> = members.iter().map(|m| m.user.to_string()).collect();
@@ -60,7 +41,7 @@ fn case() -> Case {
     world.settle();
     let room = world.create_room(alice, wire::JoinRule::Invite);
     for user in ["bob", "carol", "eve"] {
-        invite(&mut world, alice, room, user);
+        world.invite(alice, room, user);
         world.settle();
     }
     assert_eq!(users(&world, alice), ["alice", "bob", "carol", "eve"]);
@@ -86,20 +67,20 @@ fn any_member_carries_an_order_out_before_anything_else_is_said() {
     } = case();
     world.disconnect(alice);
     world.order_user_out("eve", room);
-    send(&mut world, bob, room, "without eve");
-    send(&mut world, carol, room, "also without eve");
+    world.say(bob, room, "without eve");
+    world.say(carol, room, "also without eve");
     world.settle_connected();
     world.settle();
     for machine in [alice, bob, carol] {
         assert_eq!(users(&world, machine), ["alice", "bob", "carol"]);
-        let mut seen = texts(&world, machine, room);
+        let mut seen = world.texts(machine, room);
         seen.sort();
         assert_eq!(seen, ["also without eve", "without eve"]);
         assert!(world.machines[machine].engine().is_settled());
     }
     assert!(was_told(&world, eve, room), "she heard the order");
     assert!(!is_member(&world, eve));
-    assert_eq!(texts(&world, eve, room), [""; 0]);
+    assert_eq!(world.texts(eve, room), [""; 0]);
 }
 
 #[test]
@@ -115,16 +96,16 @@ fn who_was_away_learns_of_an_order_before_saying_anything() {
     for machine in [alice, bob, carol, eve] {
         world.disconnect(machine);
     }
-    send(&mut world, bob, room, "queued before the order");
+    world.say(bob, room, "queued before the order");
     world.order_user_out("eve", room);
     world.connect(bob);
     world.settle_connected();
     assert_eq!(users(&world, bob), ["alice", "bob", "carol"]);
     world.settle();
     for machine in [alice, carol] {
-        assert_eq!(texts(&world, machine, room), ["queued before the order"]);
+        assert_eq!(world.texts(machine, room), ["queued before the order"]);
     }
-    assert_eq!(texts(&world, eve, room), [""; 0]);
+    assert_eq!(world.texts(eve, room), [""; 0]);
 }
 
 #[test]
@@ -143,11 +124,11 @@ fn one_device_is_ordered_out_and_the_other_carries_it_out() {
     world.order_device_out(device);
     world.settle_connected();
     world.settle();
-    send(&mut world, bob, room, "still me");
+    world.say(bob, room, "still me");
     world.settle();
     let members = &world.machines[alice].engine().rooms()[0].members;
     assert!(members.iter().all(|member| member.device != device));
-    assert_eq!(texts(&world, alice, room), ["still me"]);
+    assert_eq!(world.texts(alice, room), ["still me"]);
     assert!(was_told(&world, lost, room));
     assert!(is_member(&world, bob));
 }
@@ -190,25 +171,25 @@ fn an_order_counts_once_and_who_comes_back_stays() {
     } = case();
     let notice = world.order_user_out("eve", room);
     world.settle();
-    invite(&mut world, alice, room, "eve");
+    world.invite(alice, room, "eve");
     world.settle();
     world.sign_up("frank");
     world.settle();
-    invite(&mut world, alice, room, "frank");
+    world.invite(alice, room, "frank");
     world.settle();
     let address = world.machines[alice].engine().rooms()[0].address.clone();
     // By the relay, by a gateway that does not know that it has said it, …
     for _ in 0..3 {
         world.inject(address.clone().unwrap().handshakes(), &notice);
     }
-    send(&mut world, bob, room, "welcome back");
+    world.say(bob, room, "welcome back");
     world.settle();
     let frank = world.machines.len() - 1;
     for machine in [alice, bob, carol, eve, frank] {
         let everybody = ["alice", "bob", "carol", "eve", "frank"];
         assert_eq!(users(&world, machine), everybody);
     }
-    assert_eq!(texts(&world, eve, room), ["welcome back"]);
+    assert_eq!(world.texts(eve, room), ["welcome back"]);
 }
 
 #[test]
@@ -229,11 +210,11 @@ fn orders_that_do_not_count_change_nothing() {
     for payload in [forged, unsigned, nonsense, vec![0x0a; 2_000]] {
         world.inject(address.handshakes(), &payload);
     }
-    send(&mut world, bob, room, "all here");
+    world.say(bob, room, "all here");
     world.settle();
     for machine in [alice, eve] {
         assert_eq!(users(&world, machine), ["alice", "bob", "carol", "eve"]);
-        assert_eq!(texts(&world, machine, room), ["all here"]);
+        assert_eq!(world.texts(machine, room), ["all here"]);
     }
 }
 
@@ -250,15 +231,15 @@ fn an_order_for_somebody_who_is_not_there_keeps_nobody_waiting() {
     world.settle();
     // Frank has the role, but nobody has added him.
     world.disconnect(alice);
-    invite(&mut world, alice, room, "frank");
+    world.invite(alice, room, "frank");
     world.connect(alice);
     let notice: Bytes = world.order_user_out("carol", room);
     world.settle();
     let address = world.machines[alice].engine().rooms()[0].address.clone();
     world.inject(address.unwrap().handshakes(), &notice);
-    send(&mut world, bob, room, "business as usual");
+    world.say(bob, room, "business as usual");
     world.settle();
-    assert_eq!(texts(&world, alice, room), ["business as usual"]);
+    assert_eq!(world.texts(alice, room), ["business as usual"]);
     assert_eq!(users(&world, bob), ["alice", "bob", "eve", "frank"]);
 }
 
@@ -280,10 +261,10 @@ fn an_order_behind_the_rooms_public_key_does_not_keep_newcomers_out() {
     world.settle_connected();
     assert!(is_member(&world, bob), "{:?}", world.machines[bob].events);
     world.settle();
-    send(&mut world, bob, room, "hello");
+    world.say(bob, room, "hello");
     world.settle();
     assert_eq!(users(&world, alice), ["alice", "bob"]);
-    assert_eq!(texts(&world, alice, room), ["hello"]);
+    assert_eq!(world.texts(alice, room), ["hello"]);
 }
 
 #[test]
@@ -309,14 +290,14 @@ fn a_commit_that_is_stored_after_its_order_has_ended_counts_for_nobody() {
     world.connect(bob);
     world.settle_connected();
     assert_eq!(world.streams.messages(), before + 1, "made a month ago");
-    send(&mut world, bob, room, "too late for that");
+    world.say(bob, room, "too late for that");
     world.settle();
-    send(&mut world, alice, room, "but we still agree");
+    world.say(alice, room, "but we still agree");
     world.settle();
     for machine in [alice, bob, carol] {
         assert_eq!(users(&world, machine), ["alice", "bob", "carol", "eve"]);
         assert_eq!(
-            texts(&world, machine, room),
+            world.texts(machine, room),
             ["too late for that", "but we still agree"]
         );
         assert!(world.machines[machine].engine().is_settled());
@@ -333,7 +314,7 @@ fn who_was_taken_out_while_away_is_told_on_coming_back() {
         ..
     } = case();
     let kept = world.create_room(bob, wire::JoinRule::Invite);
-    invite(&mut world, bob, kept, "eve");
+    world.invite(bob, kept, "eve");
     world.settle();
     world.disconnect(eve);
     world.order_user_out("eve", room);
@@ -351,12 +332,12 @@ fn who_was_taken_out_while_away_is_told_on_coming_back() {
     let other = rooms.iter().find(|summary| summary.room == kept).unwrap();
     assert!(other.member, "the other room is as it was");
     // Whoever says so must be the gateway, and who comes back stays.
-    invite(&mut world, bob, kept, "carol");
+    world.invite(bob, kept, "carol");
     world.settle();
-    let texts_before = texts(&world, eve, kept);
-    send(&mut world, bob, kept, "still here");
+    let texts_before = world.texts(eve, kept);
+    world.say(bob, kept, "still here");
     world.settle();
-    assert_eq!(texts(&world, eve, kept).len(), texts_before.len() + 1);
+    assert_eq!(world.texts(eve, kept).len(), texts_before.len() + 1);
 }
 
 #[test]
@@ -374,13 +355,13 @@ fn who_was_ordered_out_while_all_were_away_comes_back_by_one_invitation() {
     }
     world.order_user_out("eve", room);
     // Alice has not heard of the order when she invites.
-    invite(&mut world, alice, room, "eve");
+    world.invite(alice, room, "eve");
     world.connect(alice);
     world.settle_connected();
     world.settle();
     assert_eq!(users(&world, alice), ["alice", "bob", "carol", "eve"]);
     assert!(is_member(&world, eve));
-    send(&mut world, eve, room, "back again");
+    world.say(eve, room, "back again");
     world.settle();
-    assert_eq!(texts(&world, bob, room), ["back again"]);
+    assert_eq!(world.texts(bob, room), ["back again"]);
 }

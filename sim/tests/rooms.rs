@@ -12,26 +12,8 @@ use sotto_client_core::io::{Command, Event};
 use sotto_proto::{RoomId, limits, wire};
 use sotto_sim::World;
 
-fn send(world: &mut World, machine: usize, room: RoomId, text: &str) {
-    world.command(
-        machine,
-        Command::SendTexts {
-            room,
-            texts: vec![text.to_owned()],
-        },
-    );
-}
-
 fn invite(world: &mut World, machine: usize, room: RoomId, user: &str) {
-    let user = user.parse().unwrap();
-    let ticket = world.command(
-        machine,
-        Command::Invite {
-            room,
-            user,
-            role: wire::Role::User,
-        },
-    );
+    let ticket = world.invite(machine, room, user);
     world.settle_connected();
     assert_eq!(
         world.done(machine, ticket),
@@ -52,23 +34,15 @@ fn alice_and_bob() -> (World, usize, usize, RoomId) {
     (world, alice, bob, room)
 }
 
-fn texts(world: &World, machine: usize, room: RoomId) -> Vec<String> {
-    world.machines[machine]
-        .texts(room)
-        .into_iter()
-        .map(|(_, text)| text)
-        .collect()
-}
-
 #[test]
 fn two_people_read_each_other_and_the_rooms_name() {
     let (mut world, alice, bob, room) = alice_and_bob();
-    send(&mut world, alice, room, "hello bob");
+    world.say(alice, room, "hello bob");
     world.settle();
-    send(&mut world, bob, room, "hello alice");
+    world.say(bob, room, "hello alice");
     world.settle();
     for machine in [alice, bob] {
-        assert_eq!(texts(&world, machine, room), ["hello bob", "hello alice"]);
+        assert_eq!(world.texts(machine, room), ["hello bob", "hello alice"]);
         let summary = &world.machines[machine].engine().rooms()[0];
         assert_eq!(summary.name.as_deref(), Some("the room"));
         assert_eq!(summary.members.len(), 2);
@@ -88,21 +62,21 @@ fn what_waits_travels_in_one_frame() {
         },
     );
     world.settle();
-    assert_eq!(texts(&world, bob, room), many);
+    assert_eq!(world.texts(bob, room), many);
     assert_eq!(world.streams.messages(), before + 1);
 }
 
 #[test]
 fn a_linked_device_is_in_every_room_and_reads_on() {
     let (mut world, alice, bob, room) = alice_and_bob();
-    send(&mut world, alice, room, "before");
+    world.say(alice, room, "before");
     world.settle();
     let second = world.link_device(bob);
     world.settle();
-    send(&mut world, alice, room, "after");
+    world.say(alice, room, "after");
     world.settle();
-    assert_eq!(texts(&world, second, room), ["after"]);
-    assert_eq!(texts(&world, bob, room), ["before", "after"]);
+    assert_eq!(world.texts(second, room), ["after"]);
+    assert_eq!(world.texts(bob, room), ["before", "after"]);
     assert_eq!(world.machines[second].engine().rooms()[0].members.len(), 3);
 }
 
@@ -112,13 +86,13 @@ fn a_device_that_was_off_gets_everything_once_in_order_with_one_request() {
     world.disconnect(bob);
     let sent: Vec<String> = (0..50).map(|n| format!("{n}")).collect();
     for text in &sent {
-        send(&mut world, alice, room, text);
+        world.say(alice, room, text);
         world.settle_connected();
     }
     world.machines[bob].events.clear();
     world.connect(bob);
     world.settle();
-    assert_eq!(texts(&world, bob, room), sent);
+    assert_eq!(world.texts(bob, room), sent);
     let caught_up = world.machines[bob]
         .events
         .iter()
@@ -141,9 +115,9 @@ fn an_open_room_is_joined_without_an_invitation() {
         "{:?}",
         world.machines[bob].events
     );
-    send(&mut world, bob, room, "I am in");
+    world.say(bob, room, "I am in");
     world.settle();
-    assert_eq!(texts(&world, alice, room), ["I am in"]);
+    assert_eq!(world.texts(alice, room), ["I am in"]);
     let summary = &world.machines[bob].engine().rooms()[0];
     assert_eq!(
         summary.name.as_deref(),
@@ -262,7 +236,7 @@ fn an_unknown_user_is_a_clear_error_and_nothing_stays() {
 fn the_longest_text_is_sent_and_a_longer_one_refused_with_nothing_queued() {
     let (mut world, alice, bob, room) = alice_and_bob();
     let longest = "é".repeat(limits::TEXT / 2);
-    send(&mut world, alice, room, &longest);
+    world.say(alice, room, &longest);
     let texts_too_long = vec!["fine".to_owned(), "x".repeat(limits::TEXT + 1)];
     let ticket = world.command(
         alice,
@@ -278,7 +252,7 @@ fn the_longest_text_is_sent_and_a_longer_one_refused_with_nothing_queued() {
             .unwrap()
             .contains("65537 bytes")
     );
-    assert_eq!(texts(&world, bob, room), [longest]);
+    assert_eq!(world.texts(bob, room), [longest]);
 }
 
 #[test]
@@ -403,9 +377,9 @@ fn a_large_tree_travels_as_chunks() {
         world.streams.blobs() > 0,
         "the tree should have passed the inline limit"
     );
-    send(&mut world, bob, room, "many of you");
+    world.say(bob, room, "many of you");
     world.settle();
-    assert_eq!(texts(&world, last, room), ["many of you"]);
+    assert_eq!(world.texts(last, room), ["many of you"]);
 }
 
 #[test]
@@ -413,8 +387,8 @@ fn what_was_encrypted_too_many_epochs_ago_is_encrypted_again() {
     let (mut world, alice, bob, room) = alice_and_bob();
     let before = world.streams.messages();
     world.faults.lose_publish = 1;
-    send(&mut world, alice, room, "from long ago");
-    send(&mut world, alice, room, "and one more");
+    world.say(alice, room, "from long ago");
+    world.say(alice, room, "and one more");
     world.disconnect(alice);
     world.faults.lose_publish = 0;
     assert_eq!(world.streams.messages(), before, "encrypted, but lost");
@@ -425,14 +399,11 @@ fn what_was_encrypted_too_many_epochs_ago_is_encrypted_again() {
         world.connect(new);
         world.settle_connected();
     }
-    assert_eq!(texts(&world, bob, room), [""; 0]);
+    assert_eq!(world.texts(bob, room), [""; 0]);
     world.connect(alice);
     world.settle();
-    assert_eq!(texts(&world, bob, room), ["from long ago", "and one more"]);
-    assert_eq!(
-        texts(&world, alice, room),
-        ["from long ago", "and one more"]
-    );
+    assert_eq!(world.texts(bob, room), ["from long ago", "and one more"]);
+    assert_eq!(world.texts(alice, room), ["from long ago", "and one more"]);
 }
 
 #[test]
@@ -449,16 +420,16 @@ fn a_message_that_is_no_message_is_passed_over() {
     ] {
         world.inject(subject, payload);
     }
-    send(&mut world, alice, room, "still here");
+    world.say(alice, room, "still here");
     let carol = world.sign_up("carol");
     world.connect(carol);
     world.settle();
     invite(&mut world, alice, room, "carol");
     world.settle();
-    send(&mut world, bob, room, "welcome");
+    world.say(bob, room, "welcome");
     world.settle();
-    assert_eq!(texts(&world, bob, room), ["still here", "welcome"]);
-    assert_eq!(texts(&world, carol, room), ["welcome"]);
+    assert_eq!(world.texts(bob, room), ["still here", "welcome"]);
+    assert_eq!(world.texts(carol, room), ["welcome"]);
     let skipped = |event: &&Event| matches!(event, Event::Skipped { .. });
     assert_eq!(world.machines[bob].events.iter().filter(skipped).count(), 3);
 }
@@ -467,22 +438,22 @@ fn a_message_that_is_no_message_is_passed_over() {
 fn a_newcomer_gets_what_was_said_by_who_did_not_know_of_it_yet() {
     let (mut world, alice, bob, room) = alice_and_bob();
     world.faults.lose_publish = 1;
-    send(&mut world, alice, room, "one");
+    world.say(alice, room, "one");
     world.disconnect(alice);
     world.faults.lose_publish = 0;
     let second = world.link_device(bob);
     world.connect(bob);
     world.connect(second);
     world.settle_connected();
-    send(&mut world, bob, room, "two");
+    world.say(bob, room, "two");
     world.settle_connected();
     world.connect(alice);
-    send(&mut world, alice, room, "three");
+    world.say(alice, room, "three");
     world.settle();
     for machine in [alice, bob] {
-        assert_eq!(texts(&world, machine, room), ["two", "one", "three"]);
+        assert_eq!(world.texts(machine, room), ["two", "one", "three"]);
     }
-    let mut seen = texts(&world, second, room);
+    let mut seen = world.texts(second, room);
     seen.sort();
     assert_eq!(seen, ["one", "three", "two"]);
     let skipped = |event: &Event| matches!(event, Event::Skipped { .. });
@@ -499,10 +470,10 @@ fn everyone_whom_one_commit_adds_is_told() {
     let room = world.create_room(alice, wire::JoinRule::Invite);
     invite(&mut world, alice, room, "bob");
     world.settle();
-    send(&mut world, alice, room, "to both");
+    world.say(alice, room, "to both");
     world.settle();
     for machine in [bob, second] {
-        assert_eq!(texts(&world, machine, room), ["to both"]);
+        assert_eq!(world.texts(machine, room), ["to both"]);
     }
 }
 
@@ -513,24 +484,24 @@ fn a_revoked_device_leaves_every_room_before_anything_else_is_said() {
     world.settle();
     let device = world.machines[lost].device;
     let ticket = world.revoke_device(bob, device);
-    send(&mut world, bob, room, "my phone is gone");
+    world.say(bob, room, "my phone is gone");
     world.settle();
     let events = &world.machines[bob].events;
     assert!(
         events.contains(&Event::Done { ticket, room: None }),
         "{events:?}"
     );
-    send(&mut world, alice, room, "good that you told us");
+    world.say(alice, room, "good that you told us");
     world.settle();
     for machine in [alice, bob] {
         let summary = &world.machines[machine].engine().rooms()[0];
         assert!(summary.members.iter().all(|member| member.device != device));
         assert_eq!(
-            texts(&world, machine, room),
+            world.texts(machine, room),
             ["my phone is gone", "good that you told us"]
         );
     }
-    assert_eq!(texts(&world, lost, room), [""; 0]);
+    assert_eq!(world.texts(lost, room), [""; 0]);
 }
 
 #[test]
@@ -547,12 +518,12 @@ fn an_owner_takes_a_revoked_device_of_somebody_else_out() {
             .events
             .contains(&Event::Done { ticket, room: None })
     );
-    send(&mut world, alice, room, "for two");
+    world.say(alice, room, "for two");
     world.settle();
     let summary = &world.machines[bob].engine().rooms()[0];
     assert_eq!(summary.members.len(), 2);
-    assert_eq!(texts(&world, bob, room), ["for two"]);
-    assert_eq!(texts(&world, lost, room), [""; 0]);
+    assert_eq!(world.texts(bob, room), ["for two"]);
+    assert_eq!(world.texts(lost, room), [""; 0]);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use sotto_client_core::io::Command;
 use sotto_client_core::pace::Pace;
-use sotto_proto::{RoomId, Subject, wire};
+use sotto_proto::{RoomId, Subject};
 use sotto_sim::World;
 
 struct Case {
@@ -17,12 +17,7 @@ struct Case {
 
 fn case(seed: u64) -> Case {
     let mut world = World::new(seed);
-    let (alice, bob) = (world.sign_up("alice"), world.sign_up("bob"));
-    world.settle();
-    let room = world.create_room(alice, wire::JoinRule::Invite);
-    let (user, role) = ("bob".parse().unwrap(), wire::Role::User);
-    world.command(alice, Command::Invite { room, user, role });
-    world.settle();
+    let ([alice, bob], room) = world.room_of_two();
     Case {
         world,
         alice,
@@ -32,17 +27,12 @@ fn case(seed: u64) -> Case {
 }
 
 fn say(world: &mut World, machine: usize, room: RoomId, text: &str) {
-    queue(world, machine, room, vec![text.to_owned()]);
+    world.say(machine, room, text);
     world.settle_connected();
 }
 
 fn queue(world: &mut World, machine: usize, room: RoomId, texts: Vec<String>) {
     world.command(machine, Command::SendTexts { room, texts });
-}
-
-fn texts(world: &World, machine: usize, room: RoomId) -> Vec<String> {
-    let texts = world.machines[machine].texts(room).into_iter();
-    texts.map(|(_, text)| text).collect()
 }
 
 /// Connects again, on the slowest link.
@@ -68,10 +58,10 @@ fn what_came_live_while_catching_up_is_not_fetched_as_well() {
     let before = world.answered;
     say(&mut world, alice, room, "two");
     say(&mut world, alice, room, "three");
-    assert!(texts(&world, bob, room).is_empty(), "one is on its way");
+    assert!(world.texts(bob, room).is_empty(), "one is on its way");
     world.release_answers();
     world.settle_connected();
-    assert_eq!(texts(&world, bob, room), ["one", "two", "three"]);
+    assert_eq!(world.texts(bob, room), ["one", "two", "three"]);
     assert_eq!(world.answered, before, "what came live came twice");
 }
 
@@ -99,7 +89,7 @@ fn what_was_missed_comes_in_portions_and_what_is_said_meanwhile_follows() {
     }
     world.release_answers();
     world.settle_connected();
-    assert_eq!(texts(&world, bob, room), said);
+    assert_eq!(world.texts(bob, room), said);
     assert!(world.asked - before > 1, "40 texts are more than a portion");
 }
 
@@ -119,7 +109,7 @@ fn what_waits_travels_in_small_frames() {
         world.pace = pace;
         world.connect(alice);
         world.settle_connected();
-        assert_eq!(texts(&world, bob, room), said);
+        assert_eq!(world.texts(bob, room), said);
         let frames = world.streams.messages() - before;
         assert_eq!(frames == 1, few, "{frames} frames");
         let stored = world.streams.stored();
@@ -152,7 +142,7 @@ fn what_was_acknowledged_is_given_the_time_that_it_takes_to_come_back() {
         assert_eq!(world.asked == before, patient);
         world.tick(120);
         assert!(world.asked > before);
-        assert_eq!(texts(&world, alice, room), ["hello"]);
+        assert_eq!(world.texts(alice, room), ["hello"]);
     }
 }
 

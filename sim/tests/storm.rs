@@ -39,7 +39,7 @@ fn storm(seed: u64) {
     world.sign_up("eve");
     world.settle();
     for user in ["bob", "eve"] {
-        invite(&mut world, alice, room, user);
+        world.invite(alice, room, user);
         world.settle();
     }
     let second = world.link_device(bob);
@@ -62,7 +62,7 @@ fn storm(seed: u64) {
         world.run(choices.gen_range(0..12));
         if n == 20 {
             world.sign_up("carol");
-            invite(&mut world, alice, room, "carol");
+            world.invite(alice, room, "carol");
         }
         if n == 22 {
             notice = Some(world.order_user_out("eve", room));
@@ -80,12 +80,6 @@ fn storm(seed: u64) {
     world.settle();
     world.settle();
     check(&world, seed, room, &sent, &[alice, bob, second]);
-}
-
-fn invite(world: &mut World, machine: usize, room: RoomId, user: &str) {
-    let user = user.parse().unwrap();
-    let role = wire::Role::User;
-    world.command(machine, Command::Invite { room, user, role });
 }
 
 fn check(world: &World, seed: u64, room: RoomId, sent: &Sent, machines: &[usize]) {

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Why membership must not change now, or nothing.
 pub fn unsettled(group: &Group, members: usize) -> Option<String> {
     if group.size != members {

@@ -95,9 +95,7 @@ async fn what_every_device_has_is_deleted_and_nothing_else() {
 async fn cursors_beyond_the_stream_delete_nothing() {
     let server = Server::new();
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
     let first = store(&client, &room.messages(), "one").await;
     let last = store(&client, &room.messages(), "two").await;

@@ -112,9 +112,7 @@ async fn a_stream_that_ends_before_what_was_read_says_so() {
 async fn headers_that_a_sender_made_up_are_not_believed() {
     let server = Server::new();
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
 
     let first = store(&client, &room.messages(), "one").await;
@@ -155,9 +153,7 @@ async fn headers_that_a_sender_made_up_are_not_believed() {
 async fn a_month_is_caught_up_in_portions_that_can_be_resumed() {
     let server = Server::new();
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
 
     // More than a page and a frame hold, and the longest there can be.
@@ -206,9 +202,7 @@ async fn a_month_is_caught_up_in_portions_that_can_be_resumed() {
 async fn chunks_are_served_and_missing_ones_left_out() {
     let server = Server::new();
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
     let file = FileId::random(&mut OsRng);
     for index in [0, 1, 2, 5] {
@@ -343,9 +337,7 @@ async fn what_was_granted_a_moment_ago_is_served() {
 async fn garbage_is_answered_with_a_refusal() {
     let server = Server::new();
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
     let encoded = |request: FetchRequest| Bytes::from(request.encode_to_vec());
     let short_id = RoomCursor {
@@ -424,9 +416,7 @@ async fn nothing_is_answered_outside_the_devices_own_prefix() {
 async fn a_revoked_device_is_refused_even_while_its_connection_lives() {
     let server = Server::new();
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
     store(&client, &room.messages(), "text").await;
     org.revoke(&alice).await;
@@ -445,9 +435,7 @@ async fn a_revoked_device_is_refused_even_while_its_connection_lives() {
 async fn many_requests_at_once_are_all_answered() {
     let server = Server::new();
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
     for _ in 0..50 {
         store(&client, &room.messages(), vec![1; 10_000]).await;

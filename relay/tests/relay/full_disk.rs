@@ -63,9 +63,7 @@ async fn streams_that_fill_the_disk_are_refused_with_an_error_before_it_is_full(
     };
     let server = Server::within(disk.0.path());
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
     let (stored, why) = fill(&client, &room).await;
     assert!(stored > 50, "{stored}");
@@ -82,9 +80,7 @@ async fn after_a_full_disk_has_space_again_everything_goes_on() {
     };
     let server = Server::within(disk.0.path());
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
     for number in 0..20 {
         store_surely(&client, &room.messages(), &number.to_string()).await;

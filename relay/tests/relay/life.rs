@@ -52,9 +52,7 @@ pub async fn store_surely(client: &Client, subject: &Subject, id: &str) {
 async fn a_killed_nats_server_is_restarted_and_nothing_stored_is_lost() {
     let server = Server::new();
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
 
     let mut expected = Vec::new();
@@ -82,9 +80,7 @@ async fn a_killed_nats_server_is_restarted_and_nothing_stored_is_lost() {
 async fn a_nats_server_that_hangs_is_replaced_and_nothing_stored_is_lost() {
     let server = Server::new();
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
     let mut expected: Vec<String> = (0..20).map(|number| number.to_string()).collect();
     for text in &expected {
@@ -108,9 +104,7 @@ async fn a_nats_server_that_hangs_is_replaced_and_nothing_stored_is_lost() {
 async fn a_new_relay_stops_the_orphan_of_a_killed_one_and_serves() {
     let server = Server::new();
     let relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
     store(&client, &room.messages(), "before").await;
 

@@ -19,9 +19,7 @@ async fn counters_and_nats_own_figures_are_shown_without_names() {
     let mut server = Server::new();
     let address = server.show_metrics();
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
     for _ in 0..3 {
         store(&client, &room.messages(), vec![7; 1_000]).await;

@@ -55,6 +55,14 @@ impl<'a> Org<'a> {
         org
     }
 
+    /// Founds the org, with alice and a room of hers.
+    pub async fn with_alice(server: &'a Server) -> (Self, Device, RoomAddress) {
+        let org = Self::found(server).await;
+        let alice = org.sign_up("alice").await;
+        let room = org.room(&alice).await;
+        (org, alice, room)
+    }
+
     /// Signs up a user with one device; owners of the org may make rooms.
     pub async fn sign_up(&self, name: &str) -> Device {
         let user: UserName = name.parse().unwrap();

@@ -58,9 +58,7 @@ async fn streams_are_made_as_designed_and_put_right_again() {
 async fn what_is_stored_is_republished_with_its_place() {
     let server = Server::new();
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
     let mut live = client.subscribe(room.live_wildcard()).await.unwrap();
     let inbox = Subject::Inbox(alice.id);
@@ -94,9 +92,7 @@ async fn what_is_stored_is_republished_with_its_place() {
 async fn a_message_that_catch_up_could_not_carry_is_not_stored() {
     let server = Server::new();
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
     store(&client, &room.messages(), vec![7; limits::PAYLOAD]).await;
     let to = submission(&client, &room.messages());
@@ -113,9 +109,7 @@ async fn a_message_that_catch_up_could_not_carry_is_not_stored() {
 async fn a_commit_on_an_old_epoch_is_refused() {
     let server = Server::new();
     let _relay = server.start().await;
-    let org = Org::found(&server).await;
-    let alice = org.sign_up("alice").await;
-    let room = org.room(&alice).await;
+    let (org, alice, room) = Org::with_alice(&server).await;
     let client = org.connect(&alice).await;
     let to = submission(&client, &room.handshakes());
     let js = jetstream::new(client);
