@@ -2,13 +2,13 @@
 //! relay demands and without accounts: what is measured is the log.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
+use sotto_faults::ports;
 
 /// How long it may take to start.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,11 +35,8 @@ impl NatsServer {
         if nodes == 1 {
             return Ok(vec![Self::start()?]);
         }
-        let listeners = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0"));
-        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-        let addresses = listeners.iter().map(TcpListener::local_addr);
+        let addresses = (0..nodes).map(|_| ports::free());
         let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
-        drop(listeners);
         let routes: Vec<_> = addresses
             .iter()
             .map(|at| format!("\"nats://{at}\""))

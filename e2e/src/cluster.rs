@@ -14,6 +14,7 @@ use anyhow::{Context, ensure};
 use async_nats::Client;
 use rustix::process::Pid;
 use serde_json::Value;
+use sotto_faults::ports;
 use sotto_jwt_accounts::grants::{GATEWAY_INBOX, RELAY_INBOX};
 use sotto_proto::{DIRECTORY_STREAM, GatewayAddress, INBOX_STREAM, OrgName, Shard};
 use sotto_proto::{blob_stream, mail_stream};
@@ -28,7 +29,6 @@ use crate::case::text;
 use crate::links::{Addresses, Links};
 use crate::process::{self, Outcome, PATIENCE, Running, binary};
 use crate::programs::Programs;
-use crate::server::free_address;
 
 /// How long nothing is looked at again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -517,7 +517,7 @@ impl Node {
     /// # Errors
     /// When its configuration does not read or write.
     pub fn is_watched(&self) -> anyhow::Result<SocketAddr> {
-        let at: SocketAddr = free_address()?.parse()?;
+        let at: SocketAddr = ports::free()?;
         let mut config = ServerConfig::load(&self.layout)?;
         config.relay.metrics = Some(at.try_into()?);
         config.save(&self.layout)?;

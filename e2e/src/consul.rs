@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
+use sotto_faults::ports;
 use sotto_service::consul::ConsulConfig;
 use sotto_service::{Layout, ServerConfig};
 
 use crate::process::{PATIENCE, Running};
-use crate::server::free_address;
 
 pub use guard::Guarded;
 pub use liar::{Liar, Lie};
@@ -58,8 +58,12 @@ impl Agent {
         https: Option<SocketAddr>,
         settings: &str,
     ) -> anyhow::Result<Self> {
-        let http = free()?;
-        let [serf_lan, serf_wan, server] = [free()?.port(), free()?.port(), free()?.port()];
+        let http = ports::free()?;
+        let [serf_lan, serf_wan, server] = [
+            ports::free()?.port(),
+            ports::free()?.port(),
+            ports::free()?.port(),
+        ];
         let settings = format!(
             "disable_update_check = true\n\
              ports {{\n http = {}\n https = {}\n dns = -1\n grpc = -1\n serf_lan = {serf_lan}\n \
@@ -252,8 +256,4 @@ fn program() -> anyhow::Result<PathBuf> {
     let mut candidates = folders.map(|folder| folder.join("tools/consul/usr/bin/consul"));
     let found = candidates.find(|path| path.is_file());
     found.context("consul is not there: run `cargo xtask setup` first")
-}
-
-fn free() -> anyhow::Result<SocketAddr> {
-    Ok(free_address()?.parse()?)
 }

@@ -6,12 +6,12 @@
 use std::net::SocketAddr;
 
 use anyhow::Context;
+use sotto_faults::ports;
 use sotto_faults::{Conditions, Door, Link, Place, Way};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::namespace::Namespace;
-use crate::server::free_address;
 
 /// Where a node listens.
 #[derive(Debug, Clone, Copy)]
@@ -43,12 +43,11 @@ impl Addresses {
     /// # Errors
     /// When there are none.
     pub fn free() -> anyhow::Result<Self> {
-        let free = || anyhow::Ok(free_address()?.parse()?);
         Ok(Self {
-            gateway: free()?,
-            nats: free()?,
-            routes: free()?,
-            admission: free()?,
+            gateway: ports::free()?,
+            nats: ports::free()?,
+            routes: ports::free()?,
+            admission: ports::free()?,
         })
     }
 

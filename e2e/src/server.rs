@@ -1,7 +1,6 @@
 //! A private server as its operator runs it: one `sotto up`, and what that
 //! starts.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use std::{fs, thread};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
+use sotto_faults::ports;
 use sotto_proto::OrgName;
 use sotto_service::Layout;
 use sotto_service::readiness::Ready;
@@ -66,7 +66,7 @@ impl Server {
         };
         // Not the customary ports: a server that stops for a while would find
         // them taken by the next one on this machine.
-        let (gateway, nats) = (free_address()?, free_address()?);
+        let (gateway, nats) = (ports::free()?.to_string(), ports::free()?.to_string());
         let listen = [
             "--public-host",
             host,
@@ -210,13 +210,4 @@ impl Drop for Server {
             up.interrupt().ok();
         }
     }
-}
-
-/// A loopback address that nobody listens on at this moment.
-///
-/// # Errors
-/// When there is none.
-pub fn free_address() -> anyhow::Result<String> {
-    let probe = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
-    Ok(probe.local_addr()?.to_string())
 }

@@ -23,7 +23,8 @@ use sotto_e2e::cluster::{self, Cluster};
 use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::person::Person;
 use sotto_e2e::process::{PATIENCE, nats_server};
-use sotto_e2e::server::{Server, free_address};
+use sotto_e2e::server::Server;
+use sotto_faults::ports;
 use sotto_service::Layout;
 
 const PASSWORD: &str = "correct horse battery staple";
@@ -304,7 +305,7 @@ impl Stranger {
         key.save(&dir.join("node.key")).unwrap();
         fs::write(dir.join("node.pem"), admitted.certificate).unwrap();
         let log = dir.join("log");
-        let listen = free_address().unwrap();
+        let listen = ports::free().unwrap();
         let members = sotto_service::cluster::Members::load(keeper).unwrap();
         let configuration = format!(
             "server_name: stranger\nlisten: \"127.0.0.1:-1\"\nlog_file: {log:?}\ndebug: true\n\

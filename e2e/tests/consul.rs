@@ -26,7 +26,8 @@ use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::links::Addresses;
 use sotto_e2e::person::Person;
 use sotto_e2e::process::{self, Outcome, PATIENCE, Running, binary};
-use sotto_e2e::server::{Part, free_address};
+use sotto_e2e::server::Part;
+use sotto_faults::ports;
 use sotto_service::consul::ConsulConfig;
 use sotto_service::{Layout, ServerConfig};
 
@@ -211,7 +212,7 @@ fn a_machine_that_joins_finds_its_cluster_among_liars() {
     agent.until(PROGRAMS[0], one_is("passing")).unwrap();
 
     let garbage = Liar::start(Lie::Garbage).unwrap();
-    let nobody = free_address().unwrap();
+    let nobody = ports::free().unwrap().to_string();
     for (id, address) in [
         ("a", nobody.as_str()),
         ("b", &garbage.endpoint()),
@@ -342,9 +343,9 @@ fn one_gateway_of_two_has_the_lock_and_all_log_as_consul_says() {
             thread::sleep(Duration::from_millis(100));
         }
     };
-    let (first, its_name, its_log) = gateway(free_address().unwrap().parse().unwrap());
+    let (first, its_name, its_log) = gateway(ports::free().unwrap());
     has_it(&its_name);
-    let (second, other_name, other_log) = gateway(free_address().unwrap().parse().unwrap());
+    let (second, other_name, other_log) = gateway(ports::free().unwrap());
     let both = |states: &[State]| states.len() == 2 && states.iter().all(|(s, _)| s == "passing");
     agent.until(PROGRAMS[1], both).unwrap();
     has_it(&its_name);
@@ -369,7 +370,7 @@ fn one_gateway_of_two_has_the_lock_and_all_log_as_consul_says() {
     assert!(first.interrupt().unwrap().status.success());
     has_it(&other_name);
     second.kill().unwrap();
-    let (_third, third_name, _) = gateway(free_address().unwrap().parse().unwrap());
+    let (_third, third_name, _) = gateway(ports::free().unwrap());
     has_it(&third_name);
     cluster.still_runs().unwrap();
 }

@@ -21,7 +21,8 @@ use rcgen::{CertificateParams, Issuer, KeyPair};
 use serde_json::Value;
 use sotto_e2e::cluster::Cluster;
 use sotto_e2e::process::{PATIENCE, binary, with_clock_off};
-use sotto_e2e::server::{Server, free_address};
+use sotto_e2e::server::Server;
+use sotto_faults::ports;
 use sotto_service::{Layout, ServerConfig};
 use tempfile::TempDir;
 
@@ -110,8 +111,8 @@ fn stopped() -> (TempDir, Layout) {
     let layout = Layout::new(folder.path().join("server"));
     let mut init = Command::new(binary("sotto-gateway").unwrap());
     init.args(["init", "--org", "acme", "--project", "field"])
-        .args(["--gateway-listen", &free_address().unwrap()])
-        .args(["--nats-listen", &free_address().unwrap()])
+        .args(["--gateway-listen", &ports::free().unwrap().to_string()])
+        .args(["--nats-listen", &ports::free().unwrap().to_string()])
         .arg("--dir")
         .arg(layout.root());
     let made = init.output().unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use sotto_e2e::process::{self, Running};
 use sotto_e2e::programs::{Programs, hand_over, reload, runs, until};
 use sotto_e2e::releases::script;
-use sotto_e2e::server::free_address;
+use sotto_faults::ports;
 use sotto_service::readiness::Ready;
 
 /// The process that a script says it runs as.
@@ -27,7 +27,7 @@ fn a_successor_that_does_not_serve_in_time_is_ended() {
     let mut serve = programs.command("tunnel", "sotto-tunnel").unwrap();
     serve.args(["serve", "--json", "--exit-with-parent", "--dir"]);
     serve.arg(&dir).args(["--public-host", "127.0.0.1"]);
-    serve.args(["--listen", &free_address().unwrap()]);
+    serve.args(["--listen", &ports::free().unwrap().to_string()]);
     serve.args(["--successor-ready-seconds", "2"]);
     let mut serve = Running::start(serve, None).unwrap();
     let ready = dir.join("serve.json");

@@ -24,8 +24,9 @@ use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::mounts;
 use sotto_e2e::person::Person;
 use sotto_e2e::process::{PATIENCE, nats_server};
-use sotto_e2e::server::{Server, free_address};
+use sotto_e2e::server::Server;
 use sotto_faults::Disk;
+use sotto_faults::ports;
 
 /// A disk at a new folder.
 fn disk(folder: &Path) -> Disk {
@@ -204,7 +205,7 @@ fn two(folder: &Path, server: &Server) -> (Person, Person) {
 /// a power cut.
 async fn left_of_100(folder: &Path, setting: &str) -> u64 {
     let disk = disk(folder);
-    let listen = free_address().unwrap();
+    let listen = ports::free().unwrap().to_string();
     let configuration =
         format!("listen: \"{listen}\"\njetstream {{ store_dir: {folder:?}, {setting} }}\n");
     let path = folder.with_extension("conf");

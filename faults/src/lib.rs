@@ -7,11 +7,13 @@
 //!
 //! [`lane`] is the pure model of one direction of a link, [`proxy`] moves
 //! bytes by it and counts them, [`door`] lets a process in a network namespace
-//! of its own out through proxies only. [`disk`] is the file system.
+//! of its own out through proxies only. [`disk`] is the file system. [`ports`]
+//! finds addresses for the servers that are put behind all this.
 
 pub mod disk;
 pub mod door;
 pub mod lane;
+pub mod ports;
 pub mod proxy;
 mod socket;
 

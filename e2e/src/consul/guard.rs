@@ -8,9 +8,10 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
+use sotto_faults::ports;
 use sotto_service::consul::ConsulConfig;
 
-use super::{Agent, PAUSE, free};
+use super::{Agent, PAUSE};
 use crate::process::PATIENCE;
 
 /// Whoever shows it may do everything; Consul wants a UUID.
@@ -42,7 +43,7 @@ impl Guarded {
         fs::write(path("consul-ca.pem"), authority.pem())?;
         fs::write(path("consul.pem"), certificate.pem())?;
         fs::write(path("consul.key"), key.serialize_pem())?;
-        let https = free()?;
+        let https = ports::free()?;
         let settings = format!(
             "cert_file = {:?}\nkey_file = {:?}\n\
              acl {{\n enabled = true\n default_policy = \"deny\"\n \

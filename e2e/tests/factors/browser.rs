@@ -2,13 +2,14 @@
 //! Level 2, section 11) and a certificate store of its own.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use serde_json::{Value, json};
+use sotto_faults::ports;
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,10 +50,7 @@ impl Browser {
             let authority = authority.to_str().unwrap();
             certutil(&["-A", "-n", "test", "-t", "C,,", "-i", authority]);
         }
-        let port = {
-            let free = TcpListener::bind("127.0.0.1:0").unwrap();
-            free.local_addr().unwrap().port()
-        };
+        let port = ports::free().unwrap().port();
         let driver = Command::new(root.join("usr/bin/chromedriver"))
             .arg(format!("--port={port}"))
             .env("HOME", home.path())

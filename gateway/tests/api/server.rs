@@ -1,6 +1,6 @@
 //! A server directory, a nats-server on it, and gateways over TLS.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,6 +11,7 @@ use async_nats::jetstream;
 use prost::Message;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Body, StatusCode};
+use sotto_faults::ports;
 use sotto_gateway::clock::Clock;
 use sotto_gateway::gateway::Gateway;
 use sotto_gateway::org::Org;
@@ -60,7 +61,7 @@ impl Directory {
         tls::install_provider();
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("server");
-        let nats_listen = free_address();
+        let nats_listen = ports::free().unwrap();
         provision::init(&init_args(&dir, nats_listen)).unwrap();
         let layout = Layout::new(&dir);
         let config = ServerConfig::load(&layout).unwrap();
@@ -195,7 +196,7 @@ impl Server {
 
     /// Where it is watched, until the other is dropped.
     pub async fn watch(&self) -> (SocketAddr, Watch) {
-        let address = free_address();
+        let address = ports::free().unwrap();
         let listen = Some(address.try_into().unwrap());
         let watch = self.watched.show(&self.handover, listen).await;
         (address, watch.unwrap().unwrap())
@@ -282,11 +283,6 @@ pub fn https(layout: &Layout) -> reqwest::Client {
 
 pub fn code<T: std::fmt::Debug>(answer: Result<T, wire::ApiError>) -> wire::ApiErrorCode {
     answer.expect_err("this should have been refused").code()
-}
-
-pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
 }
 
 fn spawn_nats_server(layout: &Layout) -> Child {

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Body, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
+use sotto_faults::ports;
 use sotto_proto::api::{self, Call};
 use sotto_proto::wire::{ApiErrorCode, JoinRule, LoginFinish, MeRequest, ServerInfoRequest};
 use sotto_service::readiness::Ready;
 
 use super::look;
 use super::person::{Person, start_login};
-use super::server::{Directory, PATIENCE, Server, code, free_address, https};
+use super::server::{Directory, PATIENCE, Server, code, https};
 
 #[tokio::test]
 async fn requests_are_counted_by_what_they_are_not_by_who_asks() {
@@ -127,7 +128,7 @@ async fn a_gateway_without_nats_is_not_ready_and_says_so() {
 async fn the_program_waits_for_nats_serves_and_drains() {
     let directory = Directory::start().await;
     directory.kill_nats_server();
-    let at = free_address();
+    let at = ports::free().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_sotto-gateway"))
         .args(["run", "--exit-with-parent", "--dir"])
         .arg(directory.layout.root())

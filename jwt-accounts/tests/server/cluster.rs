@@ -1,13 +1,13 @@
 //! Three nats-servers that are one cluster.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions, jetstream};
 use futures::StreamExt;
+use sotto_faults::ports;
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_jwt_accounts::{AccountSigner, Credentials, grants};
 use sotto_proto::{
@@ -43,7 +43,7 @@ impl Cluster {
         let keys = KeyStore::create(&dir.path().join("accounts"), now_ms()).unwrap();
         let org: OrgName = "acme".parse().unwrap();
         keys.add_org(&org, SERVICES, now_ms()).unwrap();
-        let routes = free_ports();
+        let routes = [(); 3].map(|()| ports::free().unwrap().port());
         let mut nodes = Vec::new();
         for number in 0..routes.len() {
             let node = dir.path().join(format!("n{number}"));
@@ -236,11 +236,6 @@ impl Drop for Cluster {
             let _ = child.wait();
         }
     }
-}
-
-fn free_ports() -> [u16; 3] {
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 fn configuration(dir: &Path, number: usize, routes: &[u16], keys: &KeyStore) -> String {

@@ -3,12 +3,13 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use sotto_faults::ports;
 use sotto_ldap::Mapping;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -62,7 +63,7 @@ impl Slapd {
             fs::write(path("start.ldif"), ldif).unwrap();
             add_offline(folder.path(), &path("start.ldif")).unwrap();
         }
-        let [ldap, ldaps] = free_ports();
+        let [ldap, ldaps] = [(); 2].map(|()| ports::free().unwrap().port());
         let process = program("usr/sbin/slapd")
             .args(["-d", "0", "-h"])
             .arg(format!("ldap://localhost:{ldap} ldaps://localhost:{ldaps}"))
@@ -229,11 +230,6 @@ fn program(name: &str) -> Command {
     let mut command = Command::new(root().join(name));
     command.env("LD_LIBRARY_PATH", libraries);
     command
-}
-
-fn free_ports() -> [u16; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// The base entries, and this many people and groups: person `n` is in group

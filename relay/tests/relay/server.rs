@@ -1,7 +1,6 @@
 //! A server's data directory, and relays that serve it.
 
 use std::fs;
-use std::net::TcpListener;
 use std::num::NonZeroU8;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use async_nats::Client;
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use rustix::process::{Pid, Signal, kill_process};
+use sotto_faults::ports;
 use sotto_jwt_accounts::grants::{GATEWAY_INBOX, RELAY_INBOX, Services};
 use sotto_jwt_accounts::keystore::KeyStore;
 use sotto_proto::OrgName;
@@ -63,7 +63,7 @@ impl Server {
             },
             keys: KeysConfig::default(),
             nats: NatsConfig {
-                listen: free_address(),
+                listen: ports::free().unwrap(),
             },
             relay: RelayConfig::default(),
             limits: LimitsConfig::default(),
@@ -126,7 +126,7 @@ impl Server {
 
     /// Where metrics are shown, from the next start on.
     pub fn show_metrics(&mut self) -> std::net::SocketAddr {
-        let address = free_address();
+        let address = ports::free().unwrap();
         self.config.relay.metrics = Some(address.try_into().unwrap());
         self.config.save(&self.layout).unwrap();
         address
@@ -328,9 +328,4 @@ pub async fn eventually_within<T>(
     tokio::time::timeout(patience, asking)
         .await
         .unwrap_or_else(|_| panic!("it never comes true that {what}"))
-}
-
-fn free_address() -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
 }

@@ -17,6 +17,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use sotto_faults::ports;
 use sotto_service::handover::{Handover, HandoverArgs, Inherited};
 use sotto_service::watch::{Connections, Figures, Loopback, Readiness, Watch};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -52,7 +53,7 @@ struct Watched {
 }
 
 async fn watched() -> Watched {
-    let at = free();
+    let at = ports::free().unwrap();
     let stop = CancellationToken::new();
     let readiness = Readiness::starting(stop.clone());
     let seen: Counter = Counter::default();
@@ -72,11 +73,6 @@ async fn watched() -> Watched {
         stop,
         watch: watch.unwrap(),
     }
-}
-
-fn free() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
 }
 
 /// Of a process that has no predecessor and no successor.

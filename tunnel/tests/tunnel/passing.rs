@@ -11,6 +11,7 @@ use axum_server::tls_rustls::RustlsConfig;
 use futures::{SinkExt, StreamExt};
 use ppp::v2::{Addresses, Header};
 use rustls::version::TLS13;
+use sotto_faults::ports;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -85,7 +86,7 @@ async fn nats_passes_tls_first() {
     let folder = tempfile::tempdir().unwrap();
     let certificate = file(&folder, "server.pem", &identity.certificate_pem);
     let key = file(&folder, "server.key", &identity.key_pem);
-    let server = free();
+    let server = ports::free().unwrap();
     let config = format!(
         "listen: \"{server}\"\ntls {{ cert_file: {certificate:?}, key_file: {key:?}, handshake_first: true }}\n"
     );
@@ -107,7 +108,11 @@ async fn nats_passes_tls_first() {
     };
     let (one, two) = (connect().await.unwrap(), connect().await.unwrap());
     let mut heard = two.subscribe("told").await.unwrap();
-    two.flush().await.unwrap();
+    // A flush only empties this side's buffer: the server knows of the
+    // subscription when it brings back what was said after it.
+    two.publish("told", "ready".into()).await.unwrap();
+    let ready = timeout(PATIENCE, heard.next()).await.unwrap().unwrap();
+    assert_eq!(*ready.payload, *b"ready");
     for number in 0..1_000_u32 {
         one.publish("told", number.to_be_bytes().to_vec().into())
             .await
@@ -200,7 +205,7 @@ async fn one_name_leads_elsewhere_on_another_port() {
     };
     let one = tls_server(config(), said(b"one")).await;
     let two = tls_server(config(), said(b"two")).await;
-    let other = free();
+    let other = ports::free().unwrap();
     let key = Key::new();
     let names = key.org("acme", &["*.example", NAME], "");
     let end = PublicEnd::start(&names, &["--listen", &other.to_string()]);

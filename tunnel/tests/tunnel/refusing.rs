@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustls::AlertDescription;
 use rustls::version::{TLS12, TLS13};
+use sotto_faults::ports;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -241,7 +242,7 @@ async fn a_dialer_gets_only_the_names_that_are_its_own() {
             &["--links", "1"],
         )
     };
-    let thief_s = free();
+    let thief_s = ports::free().unwrap();
     let thief = dial(&theirs, &end.to, &format!("{NAME}={thief_s}"));
     let unknown = Key::new();
     let stranger = dial(&unknown, &end.to, &format!("{NAME}={thief_s}"));

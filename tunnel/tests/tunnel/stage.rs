@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use sotto_faults::ports;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -57,12 +58,6 @@ pub struct Identity {
     pub key_pem: String,
 }
 
-/// A port that was free a moment ago.
-pub fn free() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
 fn program() -> Command {
     sotto_service::tls::install_provider();
     Command::new(env!("CARGO_BIN_EXE_sotto-tunnel"))
@@ -90,11 +85,11 @@ impl PublicEnd {
     pub fn start(names: &str, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("names.toml"), names).unwrap();
-        let monitor = free();
+        let monitor = ports::free().unwrap();
         let mut end = Self {
             folder,
             running: None,
-            at: free(),
+            at: ports::free().unwrap(),
             to: String::new(),
             monitor,
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
@@ -144,7 +139,7 @@ impl PublicEnd {
 
 impl Dialer {
     pub fn start(key: &Path, ends: &[&str], routes: &[String], flags: &[&str]) -> Self {
-        let monitor = free();
+        let monitor = ports::free().unwrap();
         let mut command = program();
         command
             .arg("dial")
