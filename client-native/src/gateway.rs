@@ -22,7 +22,6 @@ use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::poor_link::{self, Patience};
-use crate::tls;
 
 /// A connection attempt ends after this, if the call that it is for has not
 /// before: a TLS handshake is 5 KB, which take half a minute at 2 kbit/s, and
@@ -121,7 +120,7 @@ impl Gateway {
             server: server(&address),
             reason,
         };
-        let mut tls = tls::client_config(address.authority, clock)
+        let mut tls = sotto_tls::pinned_client(address.authority, Arc::new(clock))
             .map_err(|error| unusable(error.to_string()))?;
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let http = reqwest::Client::builder()

@@ -13,4 +13,5 @@ mod poor_link;
 pub mod redb_store;
 pub mod security_key;
 pub mod session;
-pub mod tls;
+
+pub use sotto_tls as tls;

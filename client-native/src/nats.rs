@@ -41,7 +41,7 @@ const FRAMES: usize = 128;
 pub struct Settings {
     /// `tls://host:port` of each server.
     pub urls: Vec<String>,
-    /// From [`crate::tls::client_config`].
+    /// From [`sotto_tls::pinned_client`].
     pub tls: rustls::ClientConfig,
     /// This device.
     pub device: DeviceId,

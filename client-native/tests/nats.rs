@@ -172,7 +172,7 @@ impl Server {
     ) -> Result<Connected, ConnectError> {
         let settings = Settings {
             urls: vec![self.url.clone()],
-            tls: tls::client_config(authority, Clock::default()).unwrap(),
+            tls: tls::pinned_client(authority, Arc::new(Clock::default())).unwrap(),
             device: device(),
             jwt,
             rooms: vec![room(1)],

@@ -324,7 +324,7 @@ impl Nats {
         server: &wire::ServerInfo,
     ) -> anyhow::Result<Self> {
         let (sender, errors) = unbounded_channel();
-        let tls = tls::client_config(address.authority, Clock::from_environment())?;
+        let tls = tls::pinned_client(address.authority, Arc::new(Clock::from_environment()))?;
         let client = options
             .tls_client_config(tls)
             .tls_first()

@@ -22,7 +22,7 @@ fn a_device_that_comes_back_resumes_its_tls_sessions() {
     let link: InviteLink = case.invite().unwrap().parse().unwrap();
     let server = ServerConfig::load(case.server.layout()).unwrap();
     tls::install_provider();
-    let tls = tls::client_config(link.gateway.authority, Clock::default()).unwrap();
+    let tls = tls::pinned_client(link.gateway.authority, Arc::new(Clock::default())).unwrap();
     for (name, address) in [
         ("the gateway", server.gateway.listen),
         ("nats-server", server.nats.listen),

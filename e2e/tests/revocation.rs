@@ -217,7 +217,7 @@ async fn connect_everywhere(person: &Person) -> Vec<Connection> {
         .call(&wire::JwtRequest {}, Some(&session))
         .await
         .unwrap();
-    let tls = tls::client_config(account.gateway.authority, Clock::default()).unwrap();
+    let tls = tls::pinned_client(account.gateway.authority, Arc::new(Clock::default())).unwrap();
     let device = account.device;
     let opened = Arc::new(Mutex::new(opened));
     let mut connections = Vec::new();

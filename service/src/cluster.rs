@@ -8,7 +8,6 @@
 
 mod authority;
 mod member;
-mod pinned;
 
 use crate::Layout;
 use crate::private_files::{self, FileError};

@@ -12,15 +12,17 @@ use rcgen::{
     SubjectPublicKeyInfo,
 };
 use rustls::RootCertStore;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::version::TLS13;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
+use sotto_tls::provider;
 use zeroize::Zeroizing;
 
 use crate::Layout;
 use crate::private_files::{self, FileError};
+
+pub use sotto_tls::install_provider;
 
 /// Longest PEM file that is read, in bytes.
 pub(crate) const PEM_MAX: u64 = 64 * 1024;
@@ -44,13 +46,6 @@ pub enum TlsError {
     /// The certificate and the key cannot be used.
     #[error("the server's certificate cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
-}
-
-/// Makes the only cryptography provider the process' default. First thing in
-/// every `main`: libraries panic when they find two providers and no default.
-pub fn install_provider() {
-    // An error says that one is installed already: this one.
-    let _ = provider().install_default();
 }
 
 /// Makes the certificate authority of a new server: `ca.pem` and `ca.key`.
@@ -156,14 +151,6 @@ pub fn client_config(layout: &Layout) -> Result<rustls::ClientConfig, TlsError> 
             .with_root_certificates(roots)
             .with_no_client_auth(),
     )
-}
-
-pub(crate) fn provider() -> CryptoProvider {
-    use aws_lc_rs::kx_group::{SECP256R1, X25519, X25519MLKEM768};
-    CryptoProvider {
-        kx_groups: vec![X25519MLKEM768, X25519, SECP256R1],
-        ..aws_lc_rs::default_provider()
-    }
 }
 
 fn secret(path: &Path) -> Result<Zeroizing<String>, FileError> {

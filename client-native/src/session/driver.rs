@@ -26,7 +26,6 @@ use crate::clock::Clock;
 use crate::gateway::GatewayError;
 use crate::home::{HomeError, Lock, Opened};
 use crate::nats::{self, Connection, Presence};
-use crate::tls;
 
 /// How often the engine is told that time has passed.
 const TICK: Duration = Duration::from_secs(2);
@@ -200,7 +199,7 @@ impl Driver {
             return;
         }
         let account = self.engine.account();
-        let tls = match tls::client_config(account.gateway.authority, self.clock) {
+        let tls = match sotto_tls::pinned_client(account.gateway.authority, Arc::new(self.clock)) {
             Ok(tls) => tls,
             Err(error) => {
                 let reason = format!("TLS cannot be set up on this machine: {error}");

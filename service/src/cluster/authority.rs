@@ -12,6 +12,7 @@ use rcgen::{
 };
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
+use rustls::time_provider::DefaultTimeProvider;
 use rustls::version::TLS13;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -131,7 +132,7 @@ pub fn admit(
 /// # Errors
 /// When the cluster's files do not read.
 pub fn server_config(layout: &Layout) -> Result<rustls::ServerConfig, TlsError> {
-    let provider = Arc::new(tls::provider());
+    let provider = Arc::new(sotto_tls::provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(
         Arc::new(roots(layout)?),
         Arc::clone(&provider),
@@ -156,7 +157,7 @@ pub fn server_config(layout: &Layout) -> Result<rustls::ServerConfig, TlsError> 
 pub fn client_config(layout: &Layout) -> Result<rustls::ClientConfig, TlsError> {
     let (chain, key) = own(layout)?;
     Ok(
-        rustls::ClientConfig::builder_with_provider(Arc::new(tls::provider()))
+        rustls::ClientConfig::builder_with_provider(Arc::new(sotto_tls::provider()))
             .with_protocol_versions(&[&TLS13])?
             .with_root_certificates(roots(layout)?)
             .with_client_auth_cert(chain, key)?,
@@ -169,7 +170,10 @@ pub fn client_config(layout: &Layout) -> Result<rustls::ClientConfig, TlsError> 
 /// # Errors
 /// Never with the provider of this build.
 pub fn joining_config(authority: [u8; 32]) -> Result<rustls::ClientConfig, TlsError> {
-    Ok(super::pinned::client_config(authority)?)
+    Ok(sotto_tls::pinned_client(
+        authority,
+        Arc::new(DefaultTimeProvider),
+    )?)
 }
 
 /// SHA-256 of a DER certificate, 64 hexadecimal digits.
