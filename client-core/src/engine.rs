@@ -125,6 +125,9 @@ struct Link {
     held: BTreeMap<RoomId, outbox::Hold>,
     /// Rooms whose commit lost a race: the stream must be read before another try.
     lost_race: BTreeSet<RoomId>,
+    /// Rooms whose commit is stored and on its way back as a live message: at
+    /// the next tick it is looked for.
+    landing: BTreeSet<RoomId>,
     /// The directory is to be looked at.
     me_due: bool,
     /// The gateway is to say whether rooms that are not granted are lost.

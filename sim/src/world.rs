@@ -68,6 +68,8 @@ pub struct World {
     pub holding_answers: bool,
     /// So do answers to this gateway call.
     pub holding_calls: Option<&'static str>,
+    /// Acknowledgements overtake the live messages of what they are about.
+    pub acks_first: bool,
     /// What the server says to everything that is published, in place of
     /// storing it.
     pub refusing: Option<Refusal>,
@@ -108,6 +110,7 @@ impl World {
             pace: Pace::ORDINARY,
             holding_answers: false,
             holding_calls: None,
+            acks_first: false,
             refusing: None,
             servers_ahead_ms: 0,
             asked: 0,
@@ -573,21 +576,21 @@ impl World {
             return self.later(machine, vec![Input::PublishFailed { id, failure }]);
         }
         let stored_at = Timestamp(self.now.0 + self.servers_ahead_ms);
-        let answer = match self.streams.store(publish, stored_at) {
-            Ok((sequence, live)) => {
-                if let Some(live) = live {
-                    self.republish(&live);
-                }
-                Input::Published { id, sequence }
-            }
-            Err(failure) => Input::PublishFailed { id, failure },
+        let (live, mut answer) = match self.streams.store(publish, stored_at) {
+            Ok((sequence, live)) => (live, Input::Published { id, sequence }),
+            Err(failure) => (None, Input::PublishFailed { id, failure }),
         };
+        let (sooner, later) = match self.acks_first {
+            true => (None, live),
+            false => (live, None),
+        };
+        sooner.iter().for_each(|live| self.republish(live));
         if self.strikes(self.faults.lose_ack) {
             let failure = PublishFailure::Lost;
-            self.later(machine, vec![Input::PublishFailed { id, failure }]);
-        } else {
-            self.later(machine, vec![answer]);
+            answer = Input::PublishFailed { id, failure };
         }
+        self.later(machine, vec![answer]);
+        later.iter().for_each(|live| self.republish(live));
     }
 
     fn republish(&mut self, message: &sotto_client_core::io::LiveMessage) {

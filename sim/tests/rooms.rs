@@ -552,3 +552,32 @@ fn a_revocation_that_races_with_an_invitation_happens_too() {
         assert_eq!(users, ["alice", "bob", "carol"]);
     }
 }
+
+#[test]
+fn an_own_commit_does_not_travel_back_twice() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    let carol = world.sign_up("carol");
+    world.settle();
+    world.disconnect(bob);
+    world.disconnect(carol);
+    world.acks_first = true;
+    let answered = world.answered;
+    let ticket = world.invite(alice, room, "carol");
+    world.run(40);
+    assert_eq!(world.done(alice, ticket), Some(room));
+    assert_eq!(world.answered, answered);
+}
+
+#[test]
+fn an_own_commit_that_is_not_told_of_is_looked_for() {
+    let (mut world, alice, bob, room) = alice_and_bob();
+    world.sign_up("carol");
+    world.settle();
+    world.disconnect(bob);
+    world.faults.lose_live = 1;
+    let ticket = world.invite(alice, room, "carol");
+    world.run(40);
+    assert_eq!(world.done(alice, ticket), None);
+    world.tick(2);
+    assert_eq!(world.done(alice, ticket), Some(room));
+}

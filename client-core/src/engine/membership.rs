@@ -56,7 +56,8 @@ impl Engine {
         let (Some(commit), Some(address)) = (&room.commit, room.address()) else {
             return;
         };
-        if self.may_publish(room.id) && !self.link.lost_race.contains(&room.id) {
+        let waits = self.link.lost_race.contains(&room.id) || self.link.landing.contains(&room.id);
+        if self.may_publish(room.id) && !waits {
             let publishing = Publishing::Commit(room.id);
             self.publish(
                 publishing,

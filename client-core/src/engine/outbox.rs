@@ -357,7 +357,9 @@ impl Engine {
                 self.rooms.insert(room.id, room);
             }
             // It takes effect when it is seen in the stream, in order.
-            Some(Publishing::Commit(room)) => self.is_behind(room),
+            Some(Publishing::Commit(room)) => {
+                self.link.landing.insert(room);
+            }
             Some(Publishing::Post(number)) => {
                 let records = self.provider.records();
                 let post = records.get::<Post>(&Key::Post(number)).ok().flatten();

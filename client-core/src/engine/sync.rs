@@ -112,6 +112,7 @@ impl Engine {
     fn forget_outstanding(&mut self) {
         self.link.publishes.clear();
         self.link.lost_race.clear();
+        self.link.landing.clear();
         self.link.ahead = live::Ahead::default();
         let mut before = std::mem::take(&mut self.link.fetch);
         before.portion.ended(self.now);
@@ -130,6 +131,15 @@ impl Engine {
         self.tick_repairs(rng);
         for room in std::mem::take(&mut self.link.look_again) {
             self.is_behind(room);
+        }
+        for id in std::mem::take(&mut self.link.landing) {
+            if self
+                .rooms
+                .get(&id)
+                .is_some_and(|room| room.commit.is_some())
+            {
+                self.is_behind(id);
+            }
         }
         self.tick_beacon(rng);
         self.link.ticks = (self.link.ticks + 1) % self.link.pace.ticks(LOOK_EVERY_TICKS);
