@@ -74,7 +74,8 @@ impl Budget {
 impl Spent {
     fn is_used_up(&mut self, org: &Org, now: u64) -> bool {
         let today = now / DAY;
-        if self.day != today {
+        // A clock that goes back gives nothing back.
+        if self.day < today {
             self.day = today;
             self.bytes = 0;
         }
@@ -126,6 +127,7 @@ mod tests {
         assert_eq!(budget.pass(org, 1, DAY - 1), Err(Refusal::QuotaUsed));
         assert_eq!(budget.open(&table, org, DAY - 1), Err(Refusal::QuotaUsed));
         budget.open(&table, org, DAY).unwrap();
-        budget.pass(org, 1, DAY).unwrap();
+        budget.pass(org, 100, DAY).unwrap();
+        assert_eq!(budget.pass(org, 1, DAY - 1), Err(Refusal::QuotaUsed));
     }
 }

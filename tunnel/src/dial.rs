@@ -2,7 +2,7 @@
 //! joins what comes over them with the servers beside it.
 
 use std::convert::Infallible;
-use std::num::NonZeroU8;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use rustls::CertificateError;
 use sotto_log::Known;
 use sotto_proto::wire::{TunnelDialer, TunnelRoute, TunnelWelcome};
 use sotto_service::cluster::{Endpoint, joining_config};
@@ -36,8 +37,9 @@ use crate::frame;
 use crate::link::{below_tls, link, tend_link};
 use crate::metrics::{DialerMetrics, ToPublicEnd};
 use crate::name::LINK_NAME;
+use crate::open_files::raise_open_files;
 use crate::private::{Private, Target};
-use crate::registry::Route;
+use crate::registry::{LINKS_MAX, Route};
 
 /// How long a public end may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -75,9 +77,10 @@ pub struct DialArgs {
     #[arg(long, required = true, value_name = "NAME[:PORT]=HOST:PORT")]
     route: Vec<RouteTo>,
 
-    /// Links to each public end.
-    #[arg(long, default_value = "2", value_name = "NUMBER")]
-    links: NonZeroU8,
+    /// Links to each public end, 64 at most.
+    #[arg(long, default_value = "2", value_name = "NUMBER",
+          value_parser = clap::value_parser!(u8).range(1..=LINKS_MAX as i64))]
+    links: u8,
 
     /// Tell servers the addresses of clients, by a PROXY protocol header
     /// (version 2) before each connection. They must expect it.
@@ -183,6 +186,7 @@ pub async fn dial(args: DialArgs, inherited: Inherited) -> Result<()> {
     let watch = Watch::start(&handover, shown, &readiness, metrics.registry());
     let _watch = watch.await?;
     let key = read_key(&args.dir)?;
+    raise_open_files();
     let ends: Vec<Arc<AtomicUsize>> = args.to.iter().map(|_| Arc::default()).collect();
     let named = args.to.iter().map(|to| to.at.to_string());
     readiness.serves(without_links(named.zip(ends.clone()).collect()));
@@ -203,7 +207,7 @@ pub async fn dial(args: DialArgs, inherited: Inherited) -> Result<()> {
         let mut config = joining_config(to.fingerprint)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         let connector = TlsConnector::from(Arc::new(config));
-        for _ in 0..args.links.get() {
+        for _ in 0..args.links {
             let dialer = Dialer {
                 to: to.at.clone(),
                 connector: connector.clone(),
@@ -342,9 +346,10 @@ impl Dialer {
         let connecting = self
             .connector
             .connect(LINK_NAME.try_into()?, below_tls(tcp));
-        let mut tls = connecting
-            .await
-            .context("it is not the public end of this fingerprint")?;
+        let mut tls = connecting.await.map_err(|error| {
+            let problem = problem_of(&error);
+            anyhow::Error::new(error).context(problem)
+        })?;
         let binding = tls
             .get_ref()
             .1
@@ -366,6 +371,21 @@ impl Dialer {
             true => Ok(tls),
             false => bail!("it refuses: {}", welcome.refusal.escape_default()),
         }
+    }
+}
+
+/// What a failed handshake says of the public end.
+fn problem_of(error: &io::Error) -> &'static str {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let error = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match error {
+        Some(rustls::Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+        )) => "its certificate is not valid at this time: look at this machine's clock",
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            "it is not the public end of this fingerprint"
+        }
+        _ => "TLS with it does not come about",
     }
 }
 

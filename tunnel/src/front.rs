@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
+use rustix::io::Errno;
 use sotto_proto::wire::tunnel_stream_answer::Answer;
 use sotto_proto::wire::{TunnelStream, TunnelStreamAnswer};
 use sotto_service::handover::Listener;
@@ -42,6 +43,8 @@ const FIRST: usize = 16 * 1024;
 const NOBODY: Duration = Duration::from_secs(8);
 /// How long nothing is accepted after the system refused to.
 const OUT_OF_FILES: Duration = Duration::from_millis(20);
+/// How often it is said, as long as it lasts.
+const WARN_AGAIN: Duration = Duration::from_secs(60);
 
 /// Accepts for ever. What it has accepted is served until `stop`.
 pub async fn accept(
@@ -50,6 +53,7 @@ pub async fn accept(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
+    let mut warned = None;
     loop {
         match listener.accept().await {
             Ok((tcp, client)) => {
@@ -59,19 +63,31 @@ pub async fn accept(
                     client,
                 )));
             }
-            // The oldest of those that only wait makes room.
-            Err(error) => {
-                sotto_log::warn!(error, "a connection cannot be accepted");
+            // One of those that only wait makes room.
+            Err(error) if is_full(&error) => {
+                if warned.is_none_or(|at: Instant| at.elapsed() >= WARN_AGAIN) {
+                    warned = Some(Instant::now());
+                    sotto_log::warn!(error, "connections cannot be accepted");
+                }
                 public.waiting.evict();
                 tokio::time::sleep(OUT_OF_FILES).await;
             }
+            Err(error) => sotto_log::debug!(error, "a connection went before it was accepted"),
         }
     }
 }
 
+/// Whether the system has no place for one more.
+fn is_full(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| {
+        [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&errno)
+    })
+}
+
 /// What comes after the hello is boxed: who only waits holds no memory for it.
 async fn serve(public: Arc<Public>, mut tcp: TcpStream, client: SocketAddr) {
-    let hello = match wait_for_hello(&public, &mut tcp).await {
+    let hello = match wait_for_hello(&public, &mut tcp, client).await {
         Ok(Some(hello)) => hello,
         // It went, or never came.
         Ok(None) | Err(Broken::Io(_) | Broken::Idle) => return,
@@ -81,7 +97,7 @@ async fn serve(public: Arc<Public>, mut tcp: TcpStream, client: SocketAddr) {
     };
     if hello.name.as_str() == LINK_NAME {
         let before = [hello.bytes, hello.rest].concat();
-        return Box::pin(reception::receive(public, tcp, before)).await;
+        return Box::pin(reception::receive(public, tcp, client, before)).await;
     }
     match Box::pin(pass_on(&public, tcp, client, hello)).await {
         Ok(()) => {}
@@ -107,9 +123,11 @@ fn count(public: &Public, refusal: Refusal) {
 async fn wait_for_hello(
     public: &Public,
     tcp: &mut TcpStream,
+    client: SocketAddr,
 ) -> Result<Option<ClientHello>, Broken> {
     tend(tcp)?;
-    let place = public.waiting.enter(public.table().limits().waiting);
+    let most = public.table().limits().waiting;
+    let place = public.waiting.enter(most, client.ip());
     public.metrics.waiting.inc();
     let reading = timeout(public.patience.hello, read_hello(public, tcp, &place));
     let read = place.hold(reading).await;
@@ -174,8 +192,12 @@ async fn pass_on(
     };
     // Handed over: not to be held as long as the connection lasts.
     let ClientHello { name, bytes, rest } = hello;
+    let hello_length = bytes.len() + rest.len();
     drop((bytes, rest));
     let counts = Counts::new(public, org);
+    if let Err(refusal) = counts.passing(Way::In, hello_length) {
+        return Err((Some(tcp), refusal));
+    }
     public
         .metrics
         .accepted
@@ -188,6 +210,7 @@ async fn pass_on(
         server_hello: Some(ServerHelloReader::default()),
         observer: &counts,
         idle: public.patience.idle,
+        half_closed: public.patience.half_closed,
     };
     tokio::select! {
         spliced = splice.run() => match spliced {
@@ -263,8 +286,8 @@ async fn ask(
         ..TunnelStream::default()
     };
     if link.wants_addresses {
-        open.client = client.to_string();
-        open.server = server.to_string();
+        open.client = canonical(client).to_string();
+        open.server = canonical(server).to_string();
     }
     frame::send(&mut stream, &open).await?;
     stream.write_all(&hello.bytes).await?;
@@ -285,6 +308,11 @@ async fn ask(
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(Reached { stream, first }),
     }
+}
+
+/// An address of IPv4 as one, though it came to a socket of both families.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Returns when the name is not the org's any more.
@@ -327,7 +355,7 @@ impl<'a> Counts<'a> {
 impl Observer for Counts<'_> {
     fn passing(&self, way: Way, bytes: usize) -> Result<(), Refusal> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.public.pass(self.org, bytes)?;
+        self.public.pass(&self.org.name, bytes)?;
         match way {
             Way::In => self.bytes_in.inc_by(bytes),
             Way::Out => self.bytes_out.inc_by(bytes),

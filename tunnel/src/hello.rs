@@ -44,7 +44,9 @@ impl HelloReader {
         loop {
             match self.records.next()? {
                 Next::Incomplete => return Ok(None),
-                Next::Alert | Next::ChangeCipherSpec => return Err(Refusal::UnexpectedMessage),
+                Next::Alert(_) | Next::ChangeCipherSpec => {
+                    return Err(Refusal::UnexpectedMessage);
+                }
                 Next::Handshake => {}
             }
             if self

@@ -27,6 +27,7 @@ mod link;
 pub mod lobby;
 mod metrics;
 pub mod name;
+mod open_files;
 mod private;
 mod public;
 mod reception;

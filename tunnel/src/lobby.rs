@@ -1,17 +1,31 @@
 //! Connections of strangers, who have yet to say what they want or who they
-//! are. When there are too many, the one that has waited longest goes: whoever
-//! means to fill the place only throws out themselves.
+//! are. When there are too many, one of those goes that come from the network
+//! with the most of them, the oldest: whoever means to fill the place only
+//! throws out themselves.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-/// Who waits, the oldest first.
+/// Who waits.
 #[derive(Debug, Default)]
 pub struct Lobby {
-    waiting: BTreeMap<u64, CancellationToken>,
+    waiting: BTreeMap<u64, (Network, CancellationToken)>,
+    networks: BTreeMap<Network, BTreeSet<u64>>,
+    /// The networks by how many of each wait; of as many, the one whose oldest
+    /// has waited longest is last.
+    by_size: BTreeSet<(usize, Reverse<u64>, Network)>,
     next: u64,
+}
+
+/// An address of IPv4, or the first half of one of IPv6: what one person has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Network {
+    V4(u32),
+    V6(u64),
 }
 
 /// A lobby that connections share.
@@ -23,33 +37,77 @@ pub struct SharedLobby(Mutex<Lobby>);
 pub struct Place<'a> {
     lobby: &'a SharedLobby,
     number: u64,
+    from: IpAddr,
     evicted: CancellationToken,
+}
+
+impl From<IpAddr> for Network {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.to_bits()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                let half = [a, b, c, d].into_iter();
+                Self::V6(half.fold(0, |bits, segment| bits << 16 | u64::from(segment)))
+            }
+        }
+    }
 }
 
 impl Lobby {
     /// Lets one more in, of at most `most`; its token is cancelled when it is
     /// to go.
-    pub fn enter(&mut self, most: u32, token: CancellationToken) -> u64 {
+    pub fn enter(&mut self, most: u32, from: IpAddr, token: CancellationToken) -> u64 {
         let most = usize::try_from(most.max(1)).unwrap_or(usize::MAX);
         while self.waiting.len() >= most && self.evict() {}
         let number = self.next;
         self.next += 1;
-        self.waiting.insert(number, token);
+        let network = Network::from(from);
+        self.waiting.insert(number, (network, token));
+        self.change(network, |numbers| {
+            numbers.insert(number);
+        });
         number
     }
 
     /// It has said what it wants, or is gone.
     pub fn leave(&mut self, number: u64) {
-        self.waiting.remove(&number);
+        self.take(number);
     }
 
-    /// Sends the oldest away; `false` when there is none.
+    /// Sends the oldest of the largest network away; `false` when there is none.
     pub fn evict(&mut self) -> bool {
-        let oldest = self.waiting.pop_first();
-        if let Some((_, token)) = &oldest {
+        let oldest = self.by_size.last().map(|&(_, Reverse(oldest), _)| oldest);
+        let gone = oldest.and_then(|oldest| self.take(oldest));
+        if let Some(token) = &gone {
             token.cancel();
         }
-        oldest.is_some()
+        gone.is_some()
+    }
+
+    fn take(&mut self, number: u64) -> Option<CancellationToken> {
+        let (network, token) = self.waiting.remove(&number)?;
+        self.change(network, |numbers| {
+            numbers.remove(&number);
+        });
+        Some(token)
+    }
+
+    /// Changes who waits of a network, and its place among the others.
+    fn change(&mut self, network: Network, change: impl FnOnce(&mut BTreeSet<u64>)) {
+        let numbers = self.networks.entry(network).or_default();
+        let size = |numbers: &BTreeSet<u64>| {
+            let oldest = numbers.first()?;
+            Some((numbers.len(), Reverse(*oldest), network))
+        };
+        if let Some(before) = size(numbers) {
+            self.by_size.remove(&before);
+        }
+        change(numbers);
+        match size(numbers) {
+            Some(now) => drop(self.by_size.insert(now)),
+            None => drop(self.networks.remove(&network)),
+        }
     }
 
     /// How many wait.
@@ -64,20 +122,21 @@ impl Lobby {
 }
 
 impl SharedLobby {
-    /// Takes a place, of at most `most`.
-    pub fn enter(&self, most: u32) -> Place<'_> {
-        self.admit(most, CancellationToken::new())
+    /// Takes a place, of at most `most`, for whoever comes from there.
+    pub fn enter(&self, most: u32, from: IpAddr) -> Place<'_> {
+        self.admit(most, from, CancellationToken::new())
     }
 
-    fn admit(&self, most: u32, evicted: CancellationToken) -> Place<'_> {
+    fn admit(&self, most: u32, from: IpAddr, evicted: CancellationToken) -> Place<'_> {
         Place {
             lobby: self,
-            number: self.lobby().enter(most, evicted.clone()),
+            number: self.lobby().enter(most, from, evicted.clone()),
+            from,
             evicted,
         }
     }
 
-    /// Sends the oldest away.
+    /// Sends one away.
     pub fn evict(&self) {
         self.lobby().evict();
     }
@@ -90,7 +149,7 @@ impl SharedLobby {
 impl Place<'_> {
     /// Takes a place elsewhere, too; when either is needed, both are lost.
     pub fn also_in<'a>(&self, lobby: &'a SharedLobby, most: u32) -> Place<'a> {
-        lobby.admit(most, self.evicted.clone())
+        lobby.admit(most, self.from, self.evicted.clone())
     }
 
     /// What comes of waiting here; `None` when the place is needed before.
@@ -107,18 +166,70 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Lets some in, each from an address, and says who had to go.
+    fn gone(most: u32, from: &[&str]) -> Vec<usize> {
+        let mut lobby = Lobby::default();
+        let tokens: Vec<_> = from.iter().map(|_| CancellationToken::new()).collect();
+        for (from, token) in from.iter().zip(&tokens) {
+            lobby.enter(most, from.parse().unwrap(), token.clone());
+        }
+        let cancelled =
+            |(index, token): (usize, &CancellationToken)| token.is_cancelled().then_some(index);
+        tokens.iter().enumerate().filter_map(cancelled).collect()
+    }
 
     #[test]
     fn the_oldest_goes_when_one_too_many_comes() {
-        let mut lobby = Lobby::default();
-        let [one, two, three] = [(); 3].map(|()| CancellationToken::new());
-        let first = lobby.enter(2, one.clone());
-        lobby.enter(2, two.clone());
-        lobby.enter(2, three.clone());
-        assert!(one.is_cancelled() && !two.is_cancelled() && !three.is_cancelled());
-        lobby.leave(first);
-        assert_eq!(lobby.len(), 2);
-        assert!(lobby.evict() && two.is_cancelled());
+        assert_eq!(gone(2, &["10.0.0.1", "10.0.0.2", "10.0.0.3"]), [0]);
+        assert_eq!(gone(2, &["10.0.0.1"; 4]), [0, 1]);
+    }
+
+    #[test]
+    fn whoever_has_most_there_makes_room() {
+        assert_eq!(
+            gone(
+                3,
+                &["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.2", "10.0.0.3"]
+            ),
+            [1, 2]
+        );
+        // Of one network: half an address of IPv6, and an address of IPv4
+        // however it is written.
+        assert_eq!(
+            gone(2, &["10.0.0.1", "2001:db8::1", "2001:db8::2", "::1"]),
+            [0, 1]
+        );
+        assert_eq!(
+            gone(3, &["::1", "10.0.0.2", "::ffff:10.0.0.2", "10.0.0.2"]),
+            [1]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_it_knows_of_networks_is_who_waits(
+            steps in proptest::collection::vec((0_u8..4, any::<bool>()), 0..60),
+        ) {
+            let mut lobby = Lobby::default();
+            let mut numbers = Vec::new();
+            for (from, enters) in steps {
+                if enters {
+                    let token = CancellationToken::new();
+                    numbers.push(lobby.enter(8, IpAddr::from([10, 0, 0, from]), token));
+                } else if let Some(number) = numbers.get(usize::from(from)) {
+                    lobby.leave(*number);
+                }
+                prop_assert!(lobby.len() <= 8);
+                let counted: usize = lobby.networks.values().map(BTreeSet::len).sum();
+                prop_assert_eq!(counted, lobby.len());
+                prop_assert_eq!(lobby.by_size.len(), lobby.networks.len());
+            }
+            while lobby.evict() {}
+            prop_assert!(lobby.is_empty() && lobby.networks.is_empty());
+        }
     }
 }

@@ -23,7 +23,7 @@ use crate::metrics::DialerMetrics;
 use crate::name::HostName;
 use crate::refusal::Refusal;
 use crate::registry::{Route, route};
-use crate::splice::{Broken, Observer, Splice, Way};
+use crate::splice::{Broken, HALF_CLOSED, Observer, Splice, Way};
 
 /// How long the public end may take to say what a stream is for.
 const OPENING: Duration = Duration::from_secs(10);
@@ -82,6 +82,7 @@ impl Private {
             server_hello: None,
             observer: &Nobody,
             idle: None,
+            half_closed: HALF_CLOSED,
         };
         self.metrics.connections.inc();
         let ended = splice.run().await;
@@ -145,4 +146,94 @@ fn proxy_header(client: &str, server: &str) -> io::Result<Vec<u8>> {
     let address = |text: &str| text.parse::<SocketAddr>().map_err(io::Error::other);
     let addresses = (address(client)?, address(server)?);
     Builder::with_addresses(Version::Two | Command::Proxy, Protocol::Stream, addresses).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use ppp::v2::{Addresses, Header};
+    use sotto_service::handover::{Handover, HandoverArgs, Inherited};
+    use tokio::net::TcpListener;
+    use yamux::Mode;
+
+    use super::*;
+    use crate::link::link;
+
+    /// What is answered to a public end that asks for this.
+    async fn answer(private: Private, open: TunnelStream) -> Answer {
+        let (near, far) = tokio::io::duplex(4_096);
+        let (opener, opening) = link(near, Mode::Client);
+        let (acceptor, accepting) = link(far, Mode::Server);
+        let private = Arc::new(private);
+        tokio::spawn(opening.run(drop));
+        tokio::spawn(accepting.run(move |stream| {
+            let stream = acceptor.accept(stream).unwrap();
+            tokio::spawn(Arc::clone(&private).serve(stream, Arc::default()));
+        }));
+        let mut stream = opener.open().await.unwrap();
+        frame::send(&mut stream, &open).await.unwrap();
+        let answer: TunnelStreamAnswer = frame::receive(&mut stream).await.unwrap();
+        answer.answer()
+    }
+
+    #[tokio::test]
+    async fn only_what_was_announced_is_reached_whatever_the_public_end_asks_for() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = server.local_addr().unwrap().to_string();
+        let alone = Handover::new(Inherited::default(), HandoverArgs::default()).unwrap();
+        let private = || Private {
+            targets: vec![Target {
+                route: Route {
+                    pattern: "chat.example".parse().unwrap(),
+                    port: Some(443),
+                },
+                to: to.parse().unwrap(),
+            }],
+            proxy_protocol: false,
+            metrics: DialerMetrics::default(),
+            handover: alone.part(),
+        };
+        let open = |name: &str, port| TunnelStream {
+            name: name.to_owned(),
+            port,
+            ..TunnelStream::default()
+        };
+        for (name, port) in [
+            ("other.example", 443),
+            ("chat.example", 4222),
+            ("chat.example", 65_536 + 443),
+            ("a.chat.example", 443),
+            ("Chat.example", 443),
+            ("127.0.0.1", 443),
+            ("", 443),
+        ] {
+            let answer = answer(private(), open(name, port)).await;
+            assert_eq!(answer, Answer::NoRoute, "{name}:{port}");
+        }
+        let nobody_came = timeout(Duration::from_millis(50), server.accept()).await;
+        assert!(nobody_came.is_err());
+        let answer = answer(private(), open("chat.example", 443)).await;
+        assert_eq!(answer, Answer::Accepted);
+        timeout(CONNECTING, server.accept()).await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_header_has_both_addresses_of_either_family() {
+        let header = |client, server| proxy_header(client, server).unwrap();
+        let four = header("10.0.0.1:1", "10.0.0.2:443");
+        let Addresses::IPv4(four) = Header::try_from(four.as_slice()).unwrap().addresses else {
+            panic!("another family");
+        };
+        assert_eq!(
+            (four.source_address.to_string(), four.source_port),
+            ("10.0.0.1".into(), 1)
+        );
+        assert_eq!(four.destination_port, 443);
+        let six = header("[2001:db8::1]:1", "[2001:db8::2]:443");
+        let Addresses::IPv6(six) = Header::try_from(six.as_slice()).unwrap().addresses else {
+            panic!("another family");
+        };
+        assert_eq!(six.source_address.to_string(), "2001:db8::1");
+        assert_eq!(six.destination_address.to_string(), "2001:db8::2");
+        assert!(proxy_header("nobody", "10.0.0.2:443").is_err());
+    }
 }

@@ -24,6 +24,8 @@ pub struct Patience {
     pub hello: Duration,
     /// For anything to pass; `None`: for ever.
     pub idle: Option<Duration>,
+    /// For anything to pass once one side has ended.
+    pub half_closed: Duration,
 }
 
 /// A link, and what its dialer wants to know.
@@ -168,12 +170,16 @@ impl Public {
         })
     }
 
-    /// Counts bytes.
+    /// Counts bytes of an org against what the table in force lets it pass.
     ///
     /// # Errors
     /// [`Refusal::QuotaUsed`].
-    pub fn pass(&self, org: &Org, bytes: u64) -> Result<(), Refusal> {
-        locked(&self.budget).pass(org, bytes, now())
+    pub fn pass(&self, org: &OrgName, bytes: u64) -> Result<(), Refusal> {
+        match self.table.borrow().org(org) {
+            Some(org) => locked(&self.budget).pass(org, bytes, now()),
+            // Its connections are about to end.
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Dialers that come to a public end: who they are, and what they announce.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,9 +35,9 @@ const UNPROVED: u32 = 256;
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Serves one dialer's link until it ends; `before` is what was read of it.
-pub async fn receive(public: Arc<Public>, tcp: TcpStream, before: Vec<u8>) {
+pub async fn receive(public: Arc<Public>, tcp: TcpStream, from: SocketAddr, before: Vec<u8>) {
     let proved = async {
-        let place = public.unproved.enter(UNPROVED);
+        let place = public.unproved.enter(UNPROVED, from.ip());
         let proving = timeout(PROVING, prove(&public, tcp, before));
         let held = place.hold(proving).await;
         held.context("its place was needed")??
@@ -183,6 +184,8 @@ fn admit(
         .collect::<anyhow::Result<Vec<_>>>()?;
     let table = public.table();
     let org = table.admit(&dialer.key, routes.iter().map(|route| &route.pattern))?;
+    // Now, while it can be told.
+    public.links().has_room(&dialer.key)?;
     Ok(Proved {
         org: org.name.clone(),
         key: dialer.key.clone(),

@@ -30,8 +30,8 @@ pub(crate) enum Next {
     Incomplete,
     /// A piece of a message; [`Records::message`] may be whole now.
     Handshake,
-    /// An alert.
-    Alert,
+    /// An alert, in clear: its level and description (RFC 8446, 6).
+    Alert([u8; 2]),
     /// A change of cipher spec, which is of no meaning (RFC 8446, D.4).
     ChangeCipherSpec,
 }
@@ -52,7 +52,7 @@ impl Records {
         let next = match kind {
             None => return Ok(Next::Incomplete),
             Some(TlsRecordType::Handshake) => Next::Handshake,
-            Some(TlsRecordType::Alert) => Next::Alert,
+            Some(TlsRecordType::Alert) => Next::Alert([0; 2]),
             Some(TlsRecordType::ChangeCipherSpec) => Next::ChangeCipherSpec,
             Some(_) => return Err(Refusal::UnexpectedMessage),
         };
@@ -73,10 +73,15 @@ impl Records {
         let Some(content) = after.get(..length) else {
             return Ok(Next::Incomplete);
         };
-        if next == Next::Handshake {
-            self.message.extend_from_slice(content);
-        }
         self.read = end;
+        match next {
+            Next::Handshake => self.message.extend_from_slice(content),
+            Next::Alert(_) => {
+                let alert = content.try_into();
+                return Ok(Next::Alert(alert.map_err(|_| Refusal::Malformed)?));
+            }
+            _ => {}
+        }
         Ok(next)
     }
 
@@ -106,6 +111,11 @@ impl Records {
     /// Whether the message is, as its first byte says, of another type.
     pub(crate) fn begins_with_other(&self, kind: u8) -> bool {
         self.message.first().is_some_and(|&first| first != kind)
+    }
+
+    /// Whether no message is begun.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        self.message.is_empty()
     }
 
     /// The bytes of every record that was looked at, as they came.

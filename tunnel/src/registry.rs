@@ -1,5 +1,6 @@
 //! Which links there are, and which of them a connection goes over. Pure.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use sotto_proto::OrgName;
@@ -90,14 +91,23 @@ impl<L: Clone> Registry<L> {
     /// # Errors
     /// [`TooManyLinks`].
     pub fn add(&mut self, entry: Entry<L>) -> Result<u64, TooManyLinks> {
-        let same = self.links.values().filter(|other| other.key == entry.key);
-        if same.count() >= LINKS_MAX {
-            return Err(TooManyLinks);
-        }
+        self.has_room(&entry.key)?;
         let id = self.next;
         self.next += 1;
         self.links.insert(id, entry);
         Ok(id)
+    }
+
+    /// Whether a key may have one more.
+    ///
+    /// # Errors
+    /// [`TooManyLinks`].
+    pub fn has_room(&self, key: &str) -> Result<(), TooManyLinks> {
+        let same = self.links.values().filter(|other| other.key == key);
+        match same.count() < LINKS_MAX {
+            true => Ok(()),
+            false => Err(TooManyLinks),
+        }
     }
 
     /// Forgets a link.
@@ -110,8 +120,9 @@ impl<L: Clone> Registry<L> {
         self.links.values().map(|entry| &entry.link)
     }
 
-    /// The links that a connection to a name of this org may take, those with
-    /// the least load first, then the oldest.
+    /// The links that a connection to a name of this org may take: those that
+    /// were announced for it most closely first, of these the ones with the
+    /// least load, then the oldest.
     pub fn candidates(
         &self,
         org: &OrgName,
@@ -119,13 +130,15 @@ impl<L: Clone> Registry<L> {
         port: u16,
         load: impl Fn(&L) -> usize,
     ) -> Vec<L> {
-        let fits = |entry: &&Entry<L>| {
-            entry.org == *org && entry.routes.iter().any(|route| route.fits(name, port))
+        let fit = |entry: &Entry<L>| {
+            let routes = entry.routes.iter().filter(|route| route.fits(name, port));
+            let closeness = routes.map(Route::closeness).max()?;
+            Some((Reverse(closeness), entry.link.clone()))
         };
-        let links = self.links.values().filter(fits);
-        let mut links: Vec<L> = links.map(|entry| entry.link.clone()).collect();
-        links.sort_by_cached_key(load);
-        links
+        let of_org = self.links.values().filter(|entry| entry.org == *org);
+        let mut links: Vec<_> = of_org.filter_map(fit).collect();
+        links.sort_by_cached_key(|(closeness, link)| (*closeness, load(link)));
+        links.into_iter().map(|(_, link)| link).collect()
     }
 
     /// Takes away the links that are not admitted any more.
@@ -172,12 +185,26 @@ mod tests {
         ] {
             registry.add(entry(org, "N", &[routes], load)).unwrap();
         }
-        assert_eq!(candidates(&registry, "acme", "chat.example", 443), [1, 3]);
+        assert_eq!(candidates(&registry, "acme", "chat.example", 443), [3, 1]);
+        assert_eq!(candidates(&registry, "acme", "some.example", 443), [1]);
         assert_eq!(candidates(&registry, "acme", "chat.example", 4222), [3]);
+        let nearer = ("chat.example", Some(443));
+        let more = [("chat.example", None), nearer];
+        let fuller = registry.add(entry("acme", "N", &more, 9)).unwrap();
+        assert_eq!(
+            candidates(&registry, "acme", "chat.example", 443),
+            [9, 3, 1]
+        );
+        registry.add(entry("acme", "N", &[nearer], 5)).unwrap();
+        assert_eq!(
+            candidates(&registry, "acme", "chat.example", 443),
+            [5, 9, 3, 1]
+        );
+        registry.remove(fuller).unwrap();
         registry.remove(1).unwrap();
-        assert_eq!(candidates(&registry, "acme", "chat.example", 443), [3]);
+        assert_eq!(candidates(&registry, "acme", "chat.example", 443), [5, 3]);
         let gone = registry.take_unless(|entry| entry.org.to_string() == "emca");
-        assert_eq!(gone.len(), 2);
+        assert_eq!(gone.len(), 3);
         assert!(candidates(&registry, "acme", "chat.example", 443).is_empty());
     }
 

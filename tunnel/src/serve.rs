@@ -9,9 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
-use sotto_log::Known;
 use sotto_service::cluster::Endpoint;
 use sotto_service::handover::{Ending, Handover, Inherited, Listener};
 use sotto_service::logging::LogArgs;
@@ -27,8 +25,10 @@ use crate::endpoint::PublicEnd;
 use crate::front;
 use crate::metrics::PublicMetrics;
 use crate::name::{LINK_NAME, Pattern};
+use crate::open_files::raise_open_files;
 use crate::public::{Patience, Public};
 use crate::reception;
+use crate::splice::HALF_CLOSED;
 use crate::table::{NameTable, NamesFile, Org};
 
 /// Longest `names.toml`, in bytes.
@@ -66,6 +66,11 @@ pub struct ServeArgs {
     /// End connections over which nothing passed for so long; without it, none.
     #[arg(long, value_name = "SECONDS")]
     idle_seconds: Option<NonZeroU64>,
+
+    /// End connections of which one side has ended, when nothing passed for so
+    /// long.
+    #[arg(long, default_value_t = NonZeroU64::new(HALF_CLOSED.as_secs()).unwrap_or(NonZeroU64::MIN), value_name = "SECONDS")]
+    half_closed_seconds: NonZeroU64,
 
     #[command(flatten)]
     common: crate::CommonArgs,
@@ -120,7 +125,11 @@ pub async fn serve(args: &ServeArgs, inherited: Inherited) -> Result<()> {
     let fingerprint = prepare(&layout)?;
     let names = args.dir.join("names.toml");
     write_names(&names, args.allow.as_ref())?;
+    let mut seen = stamp(&names);
     let (sender, table) = watch::channel(Arc::new(load(&names)?));
+    if table.borrow().is_empty() {
+        sotto_log::warn!("names.toml gives nobody a name: write it, or start with --allow");
+    }
     raise_open_files();
 
     let mut config = tls::server_config(&layout)?;
@@ -130,6 +139,7 @@ pub async fn serve(args: &ServeArgs, inherited: Inherited) -> Result<()> {
         idle: args
             .idle_seconds
             .map(|idle| Duration::from_secs(idle.get())),
+        half_closed: Duration::from_secs(args.half_closed_seconds.get()),
     };
     let public = Arc::new(Public::new(
         table,
@@ -172,7 +182,7 @@ pub async fn serve(args: &ServeArgs, inherited: Inherited) -> Result<()> {
     let _announcement = handover.announce(&args.dir.join("serve.json"), url)?;
     let ending = tokio::select! {
         ending = handover.ends(&stop) => ending,
-        never = follow(&names, &sender, &public) => match never {},
+        never = follow(&names, &mut seen, &sender, &public) => match never {},
     };
     closed.cancel();
     tasks.close();
@@ -185,6 +195,7 @@ pub async fn serve(args: &ServeArgs, inherited: Inherited) -> Result<()> {
                         () = tasks.wait() => {}
                         () = stop.cancelled() => {}
                         () = reception::end_idle(&public) => {}
+                        never = follow(&names, &mut seen, &sender, &public) => match never {},
                     }
                 };
                 tokio::time::timeout(handover.drain(), drained).await
@@ -276,17 +287,17 @@ fn load(path: &Path) -> Result<NameTable> {
 /// nothing.
 async fn follow(
     path: &Path,
+    seen: &mut Option<Stamp>,
     sender: &watch::Sender<Arc<NameTable>>,
     public: &Public,
 ) -> Infallible {
-    let mut seen = stamp(path);
     loop {
         tokio::time::sleep(LOOK).await;
         let now = stamp(path);
-        if now == seen {
+        if now == *seen {
             continue;
         }
-        seen = now;
+        *seen = now;
         match load(path) {
             Ok(table) => {
                 sender.send_replace(Arc::new(table));
@@ -299,20 +310,10 @@ async fn follow(
 }
 
 /// What is another one when the file is.
-fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {
+type Stamp = (SystemTime, u64, u64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
     use std::os::unix::fs::MetadataExt;
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
-}
-
-/// Each connection is an open file: as many as the system lets this process.
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        sotto_log::warn!(error = Known(error), "the number of open files stays low");
-    }
 }

@@ -3,7 +3,8 @@
 //! through the tunnel.
 
 use tls_parser::{
-    TlsExtensionType, TlsHandshakeType, TlsVersion, parse_tls_handshake_server_hello,
+    TlsAlertSeverity, TlsExtensionType, TlsHandshakeType, TlsVersion,
+    parse_tls_handshake_server_hello,
 };
 
 use crate::records::{Next, Records, extensions};
@@ -16,11 +17,18 @@ const HELLO_RETRY_REQUEST: [u8; 32] = [
     0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
 
+/// Levels of alerts. Servers that also speak older versions warn before their
+/// ServerHello, for instance of a name that they do not know (RFC 6066, 3).
+const WARNING: u8 = TlsAlertSeverity::Warning.0;
+const FATAL: u8 = TlsAlertSeverity::Fatal.0;
+
 /// A server's first bytes.
 #[derive(Debug, Default)]
 pub struct ServerHelloReader {
     records: Records,
     retried: bool,
+    /// By a fatal alert: what comes behind it is passed on to nobody.
+    refused: bool,
     done: bool,
 }
 
@@ -30,17 +38,27 @@ impl ServerHelloReader {
     /// # Errors
     /// When the server does not speak TLS 1.3.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
-        self.records.push(bytes);
         let mut passed = Vec::new();
+        if self.refused {
+            return Ok(passed);
+        }
+        self.records.push(bytes);
         while !self.done {
+            let between = self.records.is_between_messages();
             match self.records.next().map_err(|_| Refusal::NotTls)? {
                 Next::Incomplete => return Ok(passed),
-                // It refuses, and says why.
-                Next::Alert => self.done = true,
-                Next::ChangeCipherSpec if self.retried => {
+                Next::Alert([WARNING, _]) if between => {
                     passed.extend(self.records.take_read());
                 }
-                Next::ChangeCipherSpec => return Err(Refusal::NotTls),
+                Next::Alert([FATAL, _]) if between => {
+                    self.refused = true;
+                    passed.extend(self.records.take_read());
+                    return Ok(passed);
+                }
+                Next::ChangeCipherSpec if between && self.retried => {
+                    passed.extend(self.records.take_read());
+                }
+                Next::Alert(_) | Next::ChangeCipherSpec => return Err(Refusal::NotTls),
                 Next::Handshake => {
                     if self.take_message()? {
                         passed.extend(self.records.take_read());

@@ -98,17 +98,49 @@ fn tls_12_is_refused_before_anything_is_passed_on() {
 #[test]
 fn a_server_may_refuse_and_whatever_else_it_says_is_no_tls() {
     let alert = [21, 3, 3, 0, 2, 2, 40];
-    assert_eq!(read(&[&alert]), Ok((alert.to_vec(), true)));
+    assert_eq!(read(&[&alert]), Ok((alert.to_vec(), false)));
     for other in [
         b"INFO {}\r\n".as_slice(),
         b"HTTP/1.1 400 Bad Request\r\n",
         &[20, 3, 3, 0, 1, 1],
         &[23, 3, 3, 0, 1, 1],
+        &[21, 3, 3, 0, 1, 2],
+        &[21, 3, 3, 0, 2, 3, 40],
         &[22, 3, 3, 0, 0],
         &[22, 3, 3, 0, 4, 1, 0, 0, 0],
         &[22, 3, 3, 0, 4, 2, 0, 0, 0],
     ] {
         assert_eq!(read(&[other]), Err(Refusal::NotTls), "{other:?}");
+    }
+}
+
+#[test]
+fn nothing_older_hides_behind_an_alert() {
+    let (old, _) = answers(&TLS12, false);
+    let (new, _) = answers(&TLS13, false);
+    let (retry, answer) = answers(&TLS13, true);
+    // `unrecognized_name`, and a fatal alert.
+    let (warning, fatal) = ([21, 3, 3, 0, 2, 1, 112], [21, 3, 3, 0, 2, 2, 40]);
+    assert_eq!(read(&[&warning, &old]), Err(Refusal::Version));
+    assert_eq!(
+        read(&[&[&warning, new.as_slice()].concat()]),
+        Ok(([&warning, new.as_slice()].concat(), true))
+    );
+    for later in [&old, &new] {
+        let together = [&fatal, later.as_slice()].concat();
+        assert_eq!(read(&[&together]), Ok((fatal.to_vec(), false)));
+        assert_eq!(read(&[&fatal, later]), Ok((fatal.to_vec(), false)));
+    }
+    // Nor in the middle of a message, of which the first piece would pass.
+    let change = [20, 3, 3, 0, 1, 1];
+    let (_, body) = answer.split_at(5);
+    let piece = [&[22, 3, 3, 0, 4], &body[..4]].concat();
+    for between in [change.as_slice(), &warning, &fatal] {
+        assert_eq!(
+            read(&[&retry, &piece, between]),
+            Err(Refusal::NotTls),
+            "{between:?}"
+        );
     }
 }
 

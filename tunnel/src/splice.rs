@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::closing;
@@ -64,7 +65,13 @@ pub struct Splice<'a> {
     pub observer: &'a dyn Observer,
     /// How long nothing may pass.
     pub idle: Option<Duration>,
+    /// The same once one side has ended: whoever keeps the other one open, and
+    /// says nothing, holds a place for nothing.
+    pub half_closed: Duration,
 }
+
+/// As long as a side that is still open may be silent, if nothing is said.
+pub const HALF_CLOSED: Duration = Duration::from_secs(60);
 
 impl Splice<'_> {
     /// Runs until both ways are ended. When it breaks, both ends are told by a
@@ -72,16 +79,19 @@ impl Splice<'_> {
     ///
     /// # Errors
     /// [`Broken`].
-    pub async fn run(mut self) -> Result<(), Broken> {
+    pub async fn run(self) -> Result<(), Broken> {
+        let mut tcp = ResetUnlessEnded::new(self.tcp);
         let stream = SharedStream::new(self.stream);
         let state = State {
             stream: &stream,
             observer: self.observer,
             in_done: AtomicBool::new(false),
+            out_done: AtomicBool::new(false),
+            one_done: Notify::new(),
             started: Instant::now(),
             last_ms: AtomicU64::new(0),
         };
-        let (reader, writer) = self.tcp.split();
+        let (reader, writer) = tcp.tcp.split();
         let both = async {
             tokio::try_join!(
                 state.inward(reader),
@@ -90,15 +100,34 @@ impl Splice<'_> {
         };
         let result = tokio::select! {
             both = both => both.map(|_| ()),
-            () = state.silence(self.idle) => Err(Broken::Idle),
+            () = state.silence(self.idle, self.half_closed) => Err(Broken::Idle),
         };
-        match &result {
-            Ok(()) => {}
-            Err(Broken::Refused(_)) => closing::linger(&mut self.tcp).await,
-            // Ignored: it may be closed already.
-            Err(_) => drop(self.tcp.set_zero_linger()),
+        if let Err(Broken::Refused(_)) = result {
+            closing::linger(&mut tcp.tcp).await;
         }
+        tcp.ended = matches!(result, Ok(()) | Err(Broken::Refused(_)));
         result
+    }
+}
+
+/// A connection whose end looks like a good one only if it is.
+struct ResetUnlessEnded {
+    tcp: TcpStream,
+    ended: bool,
+}
+
+impl ResetUnlessEnded {
+    fn new(tcp: TcpStream) -> Self {
+        Self { tcp, ended: false }
+    }
+}
+
+impl Drop for ResetUnlessEnded {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Ignored: it may be closed already.
+            drop(self.tcp.set_zero_linger());
+        }
     }
 }
 
@@ -106,15 +135,32 @@ struct State<'a> {
     stream: &'a SharedStream,
     observer: &'a dyn Observer,
     in_done: AtomicBool,
+    out_done: AtomicBool,
+    /// Told when either is.
+    one_done: Notify,
     started: Instant,
     last_ms: AtomicU64,
 }
 
 impl State<'_> {
     fn passing(&self, way: Way, bytes: usize) -> Result<(), Refusal> {
+        self.not_silent();
+        self.observer.passing(way, bytes)
+    }
+
+    fn not_silent(&self) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_ms.store(now, Ordering::Relaxed);
-        self.observer.passing(way, bytes)
+    }
+
+    fn ends(&self, way: Way) {
+        self.not_silent();
+        let done = match way {
+            Way::In => &self.in_done,
+            Way::Out => &self.out_done,
+        };
+        done.store(true, Ordering::Relaxed);
+        self.one_done.notify_one();
     }
 
     async fn inward(&self, reader: ReadHalf<'_>) -> Result<(), Broken> {
@@ -125,7 +171,7 @@ impl State<'_> {
                 buffer.clear();
                 match reader.try_read_buf(&mut buffer) {
                     Ok(0) => {
-                        self.in_done.store(true, Ordering::Relaxed);
+                        self.ends(Way::In);
                         return Ok(self.stream.close().await?);
                     }
                     Ok(length) => {
@@ -158,6 +204,7 @@ impl State<'_> {
         if !self.in_done.load(Ordering::Relaxed) && self.stream.is_closed() {
             return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
         }
+        self.ends(Way::Out);
         Ok(writer.shutdown().await?)
     }
 
@@ -187,16 +234,30 @@ impl State<'_> {
         }
     }
 
-    async fn silence(&self, most: Option<Duration>) {
-        let Some(most) = most else {
-            return std::future::pending().await;
-        };
+    /// Returns when nothing has passed for too long.
+    async fn silence(&self, idle: Option<Duration>, half_closed: Duration) {
         loop {
+            let one_done =
+                self.in_done.load(Ordering::Relaxed) || self.out_done.load(Ordering::Relaxed);
+            let most = match one_done {
+                true => Some(idle.unwrap_or(half_closed).min(half_closed)),
+                false => idle,
+            };
             let last = self.started + Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
-            if last.elapsed() >= most {
+            let rest = most.map(|most| most.saturating_sub(last.elapsed()));
+            if rest.is_some_and(|rest| rest.is_zero()) {
                 return;
             }
-            tokio::time::sleep_until(last + most).await;
+            let waiting = async {
+                match rest {
+                    Some(rest) => tokio::time::sleep(rest).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = waiting => {}
+                () = self.one_done.notified() => {}
+            }
         }
     }
 }

@@ -180,6 +180,16 @@ impl NameTable {
         self.orgs.get(owner?)
     }
 
+    /// Whether nobody may announce anything.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// What is said of an org.
+    pub fn org(&self, name: &OrgName) -> Option<&Org> {
+        self.orgs.get(name)
+    }
+
     /// The org of a dialer that has this key and announces these names, all
     /// of which it must be given.
     ///

@@ -1,5 +1,6 @@
 //! What is bounded, and what can be changed while it runs.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use rustls::AlertDescription;
@@ -9,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::look;
-use crate::program::{Running, resident};
+use crate::program::{Running, raise_open_files, resident};
 use crate::stage::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,6 +75,50 @@ async fn silence_ends_a_connection_only_when_asked_to() {
         .await
         .unwrap()
         .unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stays_when_the_server_has_gone_holds_no_place() {
+    let identity = Identity::new();
+    let server = tls_server(identity.server(&[&TLS13], &[]), |mut tls| async move {
+        tls.shutdown().await.unwrap();
+    })
+    .await;
+    let (end, dialer) = tunnel_with(server, "", &["--half-closed-seconds", "1"], &[]).await;
+    let mut staying = Vec::new();
+    for _ in 0..5 {
+        let mut tls = identity.connect(end.at).await.unwrap();
+        assert_eq!(tls.read(&mut [0]).await.unwrap(), 0);
+        staying.push(tls);
+    }
+    for (at, open) in [
+        (end.monitor, "sotto_tunnel_connections{"),
+        (dialer.monitor, "sotto_tunnel_dialer_connections "),
+    ] {
+        until("free places", || async { sum(at, open).await == 0.0 }).await;
+    }
+    for tls in &mut staying {
+        tls.write_all(b"anybody?").await.unwrap_err();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dialer_takes_as_many_files_as_it_may() {
+    let identity = Identity::new();
+    let server = echo_server(identity.server(&[&TLS13], &[])).await;
+    raise_open_files();
+    let key = Key::new();
+    let end = PublicEnd::start(&key.org("acme", &[NAME], ""), &[]);
+    let route = [format!("{NAME}={server}")];
+    let _dialer = Dialer::with_open_files(64, key.folder.path(), &[&end.to], &route);
+    end.linked(2).await;
+    let mut open = Vec::new();
+    for _ in 0..100 {
+        open.push(identity.connect(end.at).await.unwrap());
+    }
+    for tls in &mut open {
+        ping(tls).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,11 +225,10 @@ async fn names_change_while_it_runs() {
     ping(&mut tls).await.unwrap();
 
     end.names(&both(&["chat.example"]));
-    let mut byte = [0];
-    timeout(PATIENCE, tls.read(&mut byte))
-        .await
-        .unwrap()
-        .unwrap_err();
+    // Not an end that looks like a good one.
+    let reading = tls.get_mut().0.read_u8();
+    let reset = timeout(PATIENCE, reading).await.unwrap().unwrap_err();
+    assert_eq!(reset.kind(), ErrorKind::ConnectionReset);
     let error = identity.connect(end.at).await.unwrap_err();
     assert_eq!(alert_of(&error), AlertDescription::UnrecognisedName);
 
@@ -196,6 +240,57 @@ async fn names_change_while_it_runs() {
     end.names(&new.org("emca", &[NAME], ""));
     end.linked(1).await;
     identity.echo(end.at).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_is_in_force_for_what_runs_already() {
+    let identity = Identity::new();
+    let server = echo_server(identity.server(&[&TLS13], &[])).await;
+    let key = Key::new();
+    let end = PublicEnd::start(&key.org("acme", &[NAME], ""), &[]);
+    let route = [format!("{NAME}={server}")];
+    let _dialer = Dialer::start(key.folder.path(), &[&end.to], &route, &[]);
+    end.linked(2).await;
+    let mut tls = identity.connect(end.at).await.unwrap();
+    ping(&mut tls).await.unwrap();
+    end.names(&key.org("acme", &[NAME], "bytes_per_day = 1"));
+    until("its end", || async {
+        end.metric("sotto_tunnel_refused_total{reason=\"quota_used\"}")
+            .await
+            > 0.0
+            || identity.echo(end.at).await.is_err()
+    })
+    .await;
+    ping(&mut tls).await.unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_away_is_taken_from_a_predecessor_too() {
+    let identity = Identity::new();
+    let server = echo_server(identity.server(&[&TLS13], &[])).await;
+    let key = Key::new();
+    let end = PublicEnd::start(&key.org("acme", &[NAME], ""), &["--stand-by-seconds", "1"]);
+    let route = [format!("{NAME}={server}")];
+    let _dialer = Dialer::start(key.folder.path(), &[&end.to], &route, &[]);
+    end.linked(2).await;
+    let mut tls = identity.connect(end.at).await.unwrap();
+    ping(&mut tls).await.unwrap();
+
+    let ready = || std::fs::read(end.folder.path().join("serve.json")).ok();
+    let before = ready();
+    let process = end.running.as_ref().unwrap().pid();
+    rustix::process::kill_process(process, rustix::process::Signal::HUP).unwrap();
+    until("a successor", || async {
+        ready().is_some_and(|now| Some(now) != before)
+    })
+    .await;
+    // It stands by no longer.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    ping(&mut tls).await.unwrap();
+    end.names(&key.org("acme", &["chat.example"], ""));
+    let reading = tls.get_mut().0.read_u8();
+    let reset = timeout(PATIENCE, reading).await.unwrap().unwrap_err();
+    assert_eq!(reset.kind(), ErrorKind::ConnectionReset);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! What must pass: protocols on top of TLS 1.3, whoever speaks them.
 
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,6 +14,7 @@ use rustls::version::TLS13;
 use sotto_faults::ports;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -164,6 +165,30 @@ async fn either_side_may_end_before_the_other() {
         .unwrap()
         .unwrap();
     assert!(heard == said);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_may_end_first_and_hear_the_rest() {
+    let identity = Identity::new();
+    let (sender, heard) = oneshot::channel();
+    let sender = Arc::new(Mutex::new(Some(sender)));
+    let server = tls_server(identity.server(&[&TLS13], &[]), move |mut tls| {
+        let sender = sender.lock().unwrap().take().unwrap();
+        async move {
+            tls.shutdown().await.unwrap();
+            let mut said = Vec::new();
+            tls.read_to_end(&mut said).await.unwrap();
+            sender.send(said).unwrap();
+        }
+    })
+    .await;
+    let (end, _dialer) = tunnel(server).await;
+    let mut tls = identity.connect(end.at).await.unwrap();
+    assert_eq!(tls.read(&mut [0]).await.unwrap(), 0);
+    let said: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 253) as u8).collect();
+    tls.write_all(&said).await.unwrap();
+    tls.shutdown().await.unwrap();
+    assert!(timeout(PATIENCE, heard).await.unwrap().unwrap() == said);
 }
 
 #[tokio::test(flavor = "multi_thread")]

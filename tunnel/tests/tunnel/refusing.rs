@@ -4,7 +4,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use rustls::AlertDescription;
 use rustls::version::{TLS12, TLS13};
@@ -277,23 +276,25 @@ async fn a_dialer_gets_only_the_names_that_are_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dialer_reaches_only_what_it_announced() {
-    // A public end that gives every name to this dialer: it announced one.
+async fn a_key_with_as_many_links_as_it_may_have_is_told() {
     let identity = Identity::new();
     let server = echo_server(identity.server(&[&TLS13], &[])).await;
     let key = Key::new();
-    let end = PublicEnd::start(&key.org("acme", &[NAME, "other.example"], ""), &[]);
-    let _dialer = Dialer::start(
-        key.folder.path(),
-        &[&end.to],
-        &[format!("{NAME}={server}")],
-        &[],
-    );
-    end.linked(2).await;
-    let connecting = connect(end.at, "other.example", identity.client(&[&TLS13], &[]));
-    let error = timeout(Duration::from_secs(30), connecting)
-        .await
-        .unwrap()
-        .unwrap_err();
-    assert_eq!(alert_of(&error), AlertDescription::InternalError);
+    let end = PublicEnd::start(&key.org("acme", &[NAME], ""), &[]);
+    let route = [format!("{NAME}={server}")];
+    let dial = |links: &str| {
+        let flags = ["--links", links, "--log", "info"];
+        Dialer::start(key.folder.path(), &[&end.to], &route, &flags)
+    };
+    let _all = dial("64");
+    end.linked(64).await;
+    let one_more = dial("1");
+    until("refusal", || async {
+        end.metric("sotto_tunnel_dialers_refused_total").await >= 1.0
+    })
+    .await;
+    assert_eq!(readyz(one_more.monitor).await, 503);
+    let said = one_more.running.kill().stderr;
+    assert!(said.contains("dial with fewer"), "{said}");
+    assert!(!said.contains("a link is there"), "{said}");
 }

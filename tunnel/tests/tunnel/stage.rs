@@ -139,8 +139,26 @@ impl PublicEnd {
 
 impl Dialer {
     pub fn start(key: &Path, ends: &[&str], routes: &[String], flags: &[&str]) -> Self {
+        Self::run(program(), key, ends, routes, flags)
+    }
+
+    /// One that begins with so few open files, and may have as many as this
+    /// process.
+    pub fn with_open_files(most: u32, key: &Path, ends: &[&str], routes: &[String]) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -Sn {most} && exec \"$@\""), "sh"]);
+        command.arg(program().get_program());
+        Self::run(command, key, ends, routes, &[])
+    }
+
+    fn run(
+        mut command: Command,
+        key: &Path,
+        ends: &[&str],
+        routes: &[String],
+        flags: &[&str],
+    ) -> Self {
         let monitor = ports::free().unwrap();
-        let mut command = program();
         command
             .arg("dial")
             .arg("--dir")
