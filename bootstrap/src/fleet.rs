@@ -11,7 +11,7 @@ use futures::future;
 use serde::Deserialize;
 use sotto_proto::InviteLink;
 use sotto_service::Layout;
-use sotto_service::cluster::{ADMISSION_PORT, Endpoint, NameError};
+use sotto_service::cluster::{ADMISSION_PORT, Endpoint, NameError, NodeName};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
@@ -182,11 +182,10 @@ impl Fleet {
                 .await
             }
             Action::BecomeFirstNode => as_user(ssh, &first_node(plan, place)).await.map(drop),
-            Action::Forget { node } => {
-                let command = ["cluster", "remove", node.as_str(), "--dir", &plan.dir];
-                as_user(ssh, &relay(&command)).await.map(drop)
+            Action::Join { replaces } => {
+                let replaces = replaces.as_ref();
+                return self.join(plan, step.machine, place, replaces).await;
             }
-            Action::Join => return self.join(plan, step.machine, place).await,
             Action::SendPassphrase => return self.send_passphrase(plan, step.machine).await,
             Action::WriteUnit { role, listen } => write_unit(ssh, plan, *role, *listen).await,
             Action::Start { role } => serving::start(ssh, &plan.dir, *role, "start").await,
@@ -253,7 +252,13 @@ impl Fleet {
     }
 
     /// The token goes from one machine to the other through this process alone.
-    async fn join(&self, plan: &Plan, number: usize, place: &Place) -> Result<(), FleetError> {
+    async fn join(
+        &self,
+        plan: &Plan,
+        number: usize,
+        place: &Place,
+        replaces: Option<&NodeName>,
+    ) -> Result<(), FleetError> {
         let (keeper, keeping) = self
             .machines
             .get(plan.keeper)
@@ -262,6 +267,9 @@ impl Fleet {
         command.extend(["--dir", &plan.dir]);
         if place.gateway_listen.is_some() {
             command.push("--gateway");
+        }
+        if let Some(lost) = replaces {
+            command.extend(["--replaces", lost.as_str()]);
         }
         let made = as_user(keeping, &relay(&command)).await;
         let made = made.map_err(in_it(keeper))?;

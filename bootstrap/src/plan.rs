@@ -107,13 +107,11 @@ pub enum Action {
     Stop,
     /// Make the server the first node of a cluster.
     BecomeFirstNode,
-    /// Have the cluster forget a node that is not there any more.
-    Forget {
-        /// Which.
-        node: NodeName,
-    },
     /// Make the machine a node of the cluster.
-    Join,
+    Join {
+        /// In the place of a node that is not there any more.
+        replaces: Option<NodeName>,
+    },
     /// Copy the passphrase that opens the key store.
     SendPassphrase,
     /// Write a unit of systemd.
@@ -202,7 +200,7 @@ impl Plan {
                 true => steps.make_keeper(number, &machine.facts, place),
                 false => {
                     let lost = roles.lost(number, machines);
-                    steps.let_in(keeper, number, &machine.facts, place, lost);
+                    steps.let_in(number, &machine.facts, place, lost);
                     false
                 }
             };
@@ -320,20 +318,13 @@ impl Steps {
         runs
     }
 
-    fn let_in(
-        &mut self,
-        keeper: usize,
-        number: usize,
-        facts: &Facts,
-        place: &Place,
-        lost: Option<NodeName>,
-    ) {
-        if let Some(node) = lost {
-            let why = "it never came, or lost its disk";
-            self.add(keeper, Action::Forget { node }, why);
-        }
+    fn let_in(&mut self, number: usize, facts: &Facts, place: &Place, replaces: Option<NodeName>) {
         if facts.config.is_none() {
-            self.add(number, Action::Join, "it is no node of the cluster");
+            let why = match &replaces {
+                Some(_) => "it never came, or lost its disk",
+                None => "it is no node of the cluster",
+            };
+            self.add(number, Action::Join { replaces }, why);
         }
         if place.gateway_listen.is_some() && !facts.passphrase {
             let why = "its gateway opens the key store with it";
@@ -371,8 +362,15 @@ impl fmt::Display for Action {
             Self::MakeServer => f.write_str("make a new server"),
             Self::Stop => f.write_str("stop the gateway and the relay"),
             Self::BecomeFirstNode => f.write_str("make the server the first node of a cluster"),
-            Self::Forget { node } => write!(f, "take out the node {node}, which is not there"),
-            Self::Join => f.write_str("join the cluster, with a token for this once"),
+            Self::Join { replaces: None } => {
+                f.write_str("join the cluster, with a token for this once")
+            }
+            Self::Join {
+                replaces: Some(node),
+            } => write!(
+                f,
+                "join the cluster in the place of {node}, with a token for this once"
+            ),
             Self::SendPassphrase => f.write_str("copy the passphrase of the key store"),
             Self::WriteUnit { role, .. } => write!(f, "write the unit {}", role.unit()),
             Self::Start { role } => write!(f, "start {}, and with the machine", role.unit()),

@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use async_nats::Client;
+use futures::StreamExt;
 use rustix::process::Pid;
+use serde::Deserialize;
 use serde_json::Value;
 use sotto_faults::ports;
-use sotto_jwt_accounts::grants::{GATEWAY_INBOX, RELAY_INBOX};
+use sotto_jwt_accounts::grants::{GATEWAY_INBOX, RELAY_INBOX, SYSTEM_INBOX};
 use sotto_proto::{DIRECTORY_STREAM, GatewayAddress, INBOX_STREAM, OrgName, Shard};
 use sotto_proto::{blob_stream, mail_stream};
 use sotto_service::cluster::Members;
+use sotto_service::nats::jetstream::{self, Jsz, Stream, Streams};
 use sotto_service::nats::{self, Login};
 use sotto_service::readiness::Ready;
 use sotto_service::replicas::{self, Copies};
@@ -32,6 +35,8 @@ use crate::programs::Programs;
 
 /// How long nothing is looked at again.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long servers are listened for after the last one answered.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// Some nodes and their gateways: one, if nothing else is said. Stopped when dropped.
 #[derive(Debug)]
@@ -177,7 +182,24 @@ impl Cluster {
     /// # Errors
     /// When it is not let in or does not serve in the end.
     pub fn join(&mut self, dir: &Path, gateway: bool) -> anyhow::Result<usize> {
-        let (address, token) = self.token(gateway)?;
+        let token = self.token(gateway)?;
+        self.join_with(dir, token)
+    }
+
+    /// Has a machine join for a node that is lost, and starts it; its number.
+    ///
+    /// # Errors
+    /// When it is not let in or does not serve in the end.
+    pub fn join_for(&mut self, lost: usize, dir: &Path) -> anyhow::Result<usize> {
+        let token = self.token_for(lost)?;
+        self.join_with(dir, token)
+    }
+
+    fn join_with(
+        &mut self,
+        dir: &Path,
+        (address, token): (String, String),
+    ) -> anyhow::Result<usize> {
         let number = self.nodes.len();
         let name = format!("n{}", number + 1);
         let (program, addresses) = match &self.links {
@@ -196,13 +218,18 @@ impl Cluster {
     /// # Errors
     /// When it does not serve in the end.
     pub fn add(&mut self, dir: &Path) -> anyhow::Result<usize> {
-        let number = self.nodes.len();
+        let number = self.knows(dir);
+        self.start(number)?;
+        Ok(number)
+    }
+
+    /// Knows of a machine that has joined and does not run; its number.
+    pub fn knows(&mut self, dir: &Path) -> usize {
         self.nodes.push(Node {
             layout: Layout::new(dir),
             relay: None,
         });
-        self.start(number)?;
-        Ok(number)
+        self.nodes.len() - 1
     }
 
     /// A token for one more machine, and where it joins.
@@ -210,13 +237,23 @@ impl Cluster {
     /// # Errors
     /// When none is made.
     pub fn token(&self, gateway: bool) -> anyhow::Result<(String, String)> {
+        self.token_told(if gateway { &["--gateway"] } else { &[] })
+    }
+
+    /// A token for a machine that is to replace a node.
+    ///
+    /// # Errors
+    /// When none is made.
+    pub fn token_for(&self, lost: usize) -> anyhow::Result<(String, String)> {
+        self.token_told(&["--replaces", &format!("n{}", lost + 1)])
+    }
+
+    fn token_told(&self, told: &[&str]) -> anyhow::Result<(String, String)> {
         let mut command = Command::new(binary("sotto-relay")?);
         command
             .args(["cluster", "token", "--json", "--dir"])
-            .arg(self.first()?.layout.root());
-        if gateway {
-            command.arg("--gateway");
-        }
+            .arg(self.first()?.layout.root())
+            .args(told);
         let made = finish(command)?;
         Ok((text(&made, "address")?, text(&made, "token")?))
     }
@@ -234,16 +271,17 @@ impl Cluster {
         finish(command)?.pop().context("it says nothing")
     }
 
-    /// Takes a node out that does not run.
+    /// Takes a node out that does not run, told this besides.
     ///
     /// # Errors
     /// When the others do not agree.
-    pub fn remove(&mut self, number: usize) -> anyhow::Result<()> {
+    pub fn remove(&mut self, number: usize, told: &[&str]) -> anyhow::Result<()> {
         let name = format!("n{}", number + 1);
         let mut command = Command::new(binary("sotto-relay")?);
         command
             .args(["cluster", "remove", &name, "--dir"])
-            .arg(self.first()?.layout.root());
+            .arg(self.first()?.layout.root())
+            .args(told);
         finish(command).map(drop)
     }
 
@@ -545,6 +583,46 @@ impl Drop for Cluster {
             self.kill(number).ok();
         }
     }
+}
+
+/// Every stream, as the node says that leads it, asked through any that serves.
+///
+/// # Errors
+/// When none does, or not all that answer are heard.
+pub fn streams(layout: &Layout) -> anyhow::Result<Vec<Stream>> {
+    let login = Login {
+        name: "test",
+        credentials: &layout.system_creds(),
+        inbox_prefix: SYSTEM_INBOX,
+    };
+    let config = ServerConfig::load(layout)?;
+    Runtime::new()?.block_on(async {
+        let client = nats::connect_to_any(layout, &config, login).await?;
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await?;
+        let question = jetstream::QUESTION.into();
+        client
+            .publish_with_reply("$SYS.REQ.SERVER.PING.JSZ", inbox, question)
+            .await?;
+        let mut streams = Streams::new();
+        while let Ok(Some(answer)) = tokio::time::timeout(QUIET, answers.next()).await {
+            let Answer { server, data } = serde_json::from_slice(&answer.payload)?;
+            data.add_to(&mut streams, &server.name);
+        }
+        ensure!(!streams.is_empty(), "nobody says what streams there are");
+        Ok(streams.into_values().collect())
+    })
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    server: Answering,
+    data: Jsz,
+}
+
+#[derive(Deserialize)]
+struct Answering {
+    name: String,
 }
 
 /// Types `sotto-relay join`, with ports that are free; what came of it.

@@ -20,6 +20,7 @@ mod join;
 mod lock;
 mod membership;
 mod remove;
+mod replacement;
 mod status;
 mod streams;
 mod sync;
@@ -33,3 +34,30 @@ pub use join::{JoinArgs, join};
 pub use lock::Held;
 pub use membership::Membership;
 pub use turn::{Turn, TurnArgs};
+
+#[cfg(test)]
+mod tests {
+    use sotto_service::cluster::{Member, Members, NodeName};
+
+    pub fn name(name: &str) -> NodeName {
+        name.parse().unwrap()
+    }
+
+    /// A list of nodes that all keep the keys.
+    pub fn members(names: &[&str]) -> Members {
+        let member = |node: &&str| Member {
+            name: name(node),
+            nats_url: "tls://127.0.0.1:4222".to_owned(),
+            routes: "127.0.0.1:6222".parse().unwrap(),
+            admission: "127.0.0.1:6223".parse().unwrap(),
+            key: String::new(),
+            certificate: String::new(),
+            keeps_keys: true,
+        };
+        Members {
+            serial: 1,
+            nodes: names.iter().map(member).collect(),
+            replaced: Vec::new(),
+        }
+    }
+}

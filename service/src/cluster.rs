@@ -14,8 +14,8 @@ use crate::private_files::{self, FileError};
 use serde::{Deserialize, Serialize};
 
 pub use authority::{
-    AdmittedKey, KEEPER, NodeKey, admit, authority_fingerprint, client_config, create_authority,
-    fingerprint, issue_own, joining_config, server_config,
+    AdmittedKey, KEEPER, NODE, NodeKey, admit, authority_fingerprint, client_config,
+    create_authority, fingerprint, issue_own, joining_config, server_config,
 };
 pub use member::{Endpoint, Member, Members, NameError, NodeName};
 

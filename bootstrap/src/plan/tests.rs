@@ -127,14 +127,14 @@ fn after(machines: &mut [Machine], plan: &Plan, step: &Step) {
         Action::BecomeFirstNode => {
             assert!(!facts.unit_of(Role::Relay).active);
             let nodes = vec![member()];
-            facts.members = Some(Members { serial: 1, nodes });
+            facts.members = Some(Members {
+                serial: 1,
+                nodes,
+                replaced: Vec::new(),
+            });
             facts.node = Some(node());
         }
-        Action::Forget { node } => {
-            let members = facts.members.take().unwrap();
-            facts.members = Some(members.without(node));
-        }
-        Action::Join => {
+        Action::Join { replaces } => {
             facts.config = Some(config(place, plan));
             facts.node = Some(node());
             facts.keys = place.gateway_listen.is_some();
@@ -143,7 +143,13 @@ fn after(machines: &mut [Machine], plan: &Plan, step: &Step) {
             let members = keeper.members.take().unwrap();
             let known = members.get(place.node.as_ref().unwrap());
             assert_eq!(known, None, "a name that is taken");
-            let members = members.with(member());
+            let members = match replaces {
+                Some(lost) => {
+                    let members = members.with_in_place_of(member(), lost);
+                    members.with_forgotten(lost)
+                }
+                None => members.with(member()),
+            };
             keeper.members = Some(members.clone());
             machines[step.machine].facts.members = Some(members);
         }
@@ -269,7 +275,7 @@ fn one_machine_grows_to_three_and_is_stopped_for_it() {
 }
 
 #[test]
-fn a_machine_that_lost_its_disk_is_taken_out_and_joins_again() {
+fn a_machine_that_lost_its_disk_joins_again_in_its_own_place() {
     let mut machines = bare(5);
     let wish = wish(&["root@m1", "root@m2", "root@m3", "root@m4", "root@m5"]);
     let whole = plan(&wish, &machines);
@@ -280,14 +286,14 @@ fn a_machine_that_lost_its_disk_is_taken_out_and_joins_again() {
     let again = plan(&wish, &machines);
     assert_eq!(again.keeper, 1);
     assert_eq!(again.places[0].node, Some("n6".parse().unwrap()));
-    let forget = Action::Forget {
-        node: "n1".parse().unwrap(),
+    let join = Action::Join {
+        replaces: Some("n1".parse().unwrap()),
     };
     assert!(
         again
             .steps
             .iter()
-            .any(|step| step.machine == 1 && step.action == forget)
+            .any(|step| step.machine == 0 && step.action == join)
     );
     carried_out(&mut machines, &again, again.steps.len());
     assert_eq!(plan(&wish, &machines).steps, []);

@@ -42,17 +42,19 @@ pub(crate) fn judge(members: &[&str], group: Option<&Group>) -> Vec<Finding> {
 }
 
 fn judge_node(name: &str, group: &Group) -> Option<Finding> {
-    match group.followers.iter().find(|peer| peer.name == name) {
+    match group.follower(name) {
         None => Some(Finding::problem(
             Check::Nats,
             format!("the node {name} was let in and has not come"),
-            format!("start {name}, or take it out with `sotto-relay cluster remove {name}`"),
+            format!(
+                "start {name}; if it never will, let another machine in for it with `sotto-relay cluster token --replaces {name}`"
+            ),
         )),
         Some(peer) if peer.offline => Some(Finding::problem(
             Check::Nats,
             format!("the node {name} does not answer"),
             format!(
-                "start {name} again and see that it is reached on its port for routes; if its machine is lost, `sotto-relay cluster remove {name}` and let another one join"
+                "start {name} again and see that it is reached on its port for routes; if its machine is lost, let another one in for it with `sotto-relay cluster token --replaces {name}`"
             ),
         )),
         Some(peer) if !peer.is_whole() => Some(Finding::warning(
@@ -74,6 +76,7 @@ mod tests {
     fn peer(name: &str, current: bool, offline: bool) -> Follower {
         Follower {
             name: name.to_owned(),
+            id: String::new(),
             current,
             offline,
             lag: 4,

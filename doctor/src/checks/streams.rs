@@ -201,6 +201,7 @@ mod tests {
         let late = changed(|stream| {
             stream.followers.push(Follower {
                 name: "n2".to_owned(),
+                id: String::new(),
                 current: false,
                 offline: false,
                 lag: 4,

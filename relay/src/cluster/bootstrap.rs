@@ -116,6 +116,7 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<()> {
             certificate: own.fingerprint,
             keeps_keys: true,
         }],
+        replaced: Vec::new(),
     };
     members.save(&layout)?;
     let system = NatsAccounts::read(&layout)?.system;

@@ -48,7 +48,7 @@ impl Growth {
         let members = self.members.borrow().clone();
         let settled = match &*self.group.borrow() {
             Some(group) if group.leader == self.node.as_str() => {
-                group::unsettled(group, members.nodes.len()).is_none()
+                group::unsettled(group, &members, &[]).is_none()
             }
             _ => return Ok(()),
         };

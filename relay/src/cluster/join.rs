@@ -277,7 +277,8 @@ fn save(
     if let Some(keys) = &keys {
         keys.save(layout)?;
     }
-    let peers = members.nodes.iter().map(|node| &node.name);
+    let nodes = members.nodes.iter().map(|node| &node.name);
+    let peers = nodes.chain(&members.replaced);
     peer_state::write_first(layout, &bundle.accounts.system, peers)?;
     members.save(layout)?;
     node.save(layout)?;

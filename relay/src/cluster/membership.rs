@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::admission::{self, Admission};
 use super::group;
 use super::growth::Growth;
+use super::replacement::Forgetting;
 use super::sync;
 use crate::nats_server::Health;
 
@@ -50,12 +51,21 @@ impl Membership {
         })
     }
 
-    /// From when nats-server answers, it is known which nodes are there.
+    /// From when nats-server answers, it is known which nodes are there, and
+    /// replaced ones are forgotten.
     pub fn follow(&mut self, layout: Layout, config: ServerConfig) {
         let group = Arc::clone(&self.group);
+        let forgetting = Forgetting {
+            layout: layout.clone(),
+            node: self.node.clone(),
+            members: Arc::clone(&self.members),
+            group: group.subscribe(),
+        };
         self.tasks.spawn(async move {
             let health = Health::connect(&layout, &config, true).await?;
-            group::follow(health.client().clone(), group).await;
+            let system = health.client();
+            let following = group::follow(system.clone(), group);
+            tokio::join!(following, forgetting.run(system.clone()));
             Ok(())
         });
     }

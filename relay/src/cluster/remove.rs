@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use sotto_jwt_accounts::grants::{GATEWAY_INBOX, RELAY_INBOX};
 use sotto_service::cluster::{Cluster, Members, NodeName};
-use sotto_service::nats::jetstream::Group;
+use sotto_service::nats::jetstream::{Group, peer_id};
 use sotto_service::nats::{self, Login};
 use sotto_service::{Layout, ServerConfig, private_files, replicas};
 use tokio::time::Instant;
@@ -22,17 +22,19 @@ const AGREEMENT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Takes a node out of the cluster: what it kept is kept by others from then
-/// on, and none of them takes a route from it.
+/// on, and none of them takes a route from it. Where too few are left for as
+/// many copies as there were, `agreed` is told so first.
 ///
 /// # Errors
-/// When it still runs, another node is away or behind, or something is kept
-/// only there.
+/// When it still runs, another node is away or behind, something is kept only
+/// there, or fewer copies are not agreed to.
 pub async fn remove(
     layout: &Layout,
     config: &ServerConfig,
     cluster: &Cluster,
     system: &Client,
     name: &NodeName,
+    agreed: impl FnOnce(&str) -> Result<()>,
 ) -> Result<()> {
     ensure!(
         layout.cluster_authority_key().is_file(),
@@ -50,7 +52,7 @@ pub async fn remove(
     let group = group.context(
         "no majority of the nodes is there: nobody can be removed before they come back",
     )?;
-    may_go(&group, name)?;
+    may_go(&cluster.members, &group, name)?;
     let streams = streams::all(system).await?;
     let only_there = streams.iter().find(|stream| stream.leader.is_none());
     if let Some(stream) = only_there {
@@ -61,41 +63,44 @@ pub async fn remove(
         );
     }
     let members = Members::load(layout)?.without(name);
-    for stream in &streams {
-        if stream.copies > members.replicas() {
-            shrink(layout, config, stream, members.replicas()).await?;
-        }
+    let copies = members.replicas();
+    let too_many: Vec<&Stream> = streams.iter().filter(|is| is.copies > copies).collect();
+    if let Some(stream) = too_many.first() {
+        agreed(&fewer_copies(&members, stream.copies, name))?;
     }
-    if group
-        .followers
-        .iter()
-        .any(|node| node.name == name.as_str())
-    {
-        forget(system, name).await?;
+    for stream in too_many {
+        shrink(layout, config, stream, copies).await?;
     }
+    forget(system, name).await?;
     let _locked = private_files::lock(&layout.cluster())?;
     Members::load(layout)?.without(name).save(layout)?;
     Ok(())
 }
 
-fn may_go(group: &Group, name: &NodeName) -> Result<()> {
+fn may_go(members: &Members, group: &Group, name: &NodeName) -> Result<()> {
     ensure!(
-        group.leader != name.as_str(),
-        "{name} runs and leads the others: stop its relay first"
+        !group::answers(group, name),
+        "{name} still runs, or did some seconds ago: stop its relay first"
     );
     for node in &group.followers {
-        let is_it = node.name == name.as_str();
+        let gone =
+            node.is(name.as_str()) || members.replaced.iter().any(|name| node.is(name.as_str()));
         ensure!(
-            !is_it || node.offline,
-            "{name} still runs: stop its relay first"
-        );
-        ensure!(
-            is_it || (node.current && !node.offline),
+            gone || node.is_whole(),
             "the node {} is away or behind: wait until it has everything",
             node.name
         );
     }
     Ok(())
+}
+
+/// What becomes of the copies when nobody takes the node's place.
+fn fewer_copies(members: &Members, now: usize, name: &NodeName) -> String {
+    format!(
+        "without {name} there are {} nodes, too few for {now} copies: every stream is kept on {} of them alone until a third has come and has everything, and what that one disk has is lost with it. To keep {now} copies, let a machine in for {name} instead: `sotto-relay cluster token --replaces {name}`",
+        members.nodes.len(),
+        members.replicas(),
+    )
 }
 
 async fn shrink(
@@ -118,9 +123,20 @@ async fn shrink(
     Ok(replicas::keep_on(&client, &stream.name, copies).await?)
 }
 
-/// Has the group of servers forget it.
-async fn forget(system: &Client, name: &NodeName) -> Result<()> {
-    let request = json!({ "peer": name.as_str() }).to_string();
+/// Has the group of servers forget a node, if it has not. What that kept is
+/// given to others where there are enough.
+///
+/// # Errors
+/// When the others do not agree.
+pub async fn forget(system: &Client, name: &NodeName) -> Result<()> {
+    let group = group::ask(system).await;
+    if group.is_some_and(|group| !group.has(name.as_str())) {
+        return Ok(());
+    }
+    // By its id: a leader that has not heard of it since it started has no name
+    // for it.
+    let request = json!({ "peer": name.as_str(), "peer_id": peer_id(name.as_str()) });
+    let request = request.to_string();
     let asked = system.request("$JS.API.SERVER.REMOVE", request.into());
     let answer = tokio::time::timeout(TIMEOUT, asked).await??;
     let answer: Answer = serde_json::from_slice(&answer.payload)?;
@@ -130,13 +146,7 @@ async fn forget(system: &Client, name: &NodeName) -> Result<()> {
     let deadline = Instant::now() + AGREEMENT;
     loop {
         let group = group::ask(system).await;
-        let knows = |group: Group| {
-            group
-                .followers
-                .iter()
-                .any(|node| node.name == name.as_str())
-        };
-        if group.is_some_and(|group| !knows(group)) {
+        if group.is_some_and(|group| !group.has(name.as_str())) {
             return Ok(());
         }
         ensure!(
@@ -156,4 +166,57 @@ struct Answer {
 struct Failure {
     #[serde(default)]
     description: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use sotto_service::nats::jetstream::Follower;
+
+    use super::*;
+    use crate::cluster::tests::{members, name};
+
+    fn group(others: &[(&str, bool)]) -> Group {
+        let follower = |(name, there): &(&str, bool)| Follower {
+            name: (*name).to_owned(),
+            id: peer_id(name),
+            current: *there,
+            offline: !there,
+            lag: 0,
+        };
+        Group {
+            leader: "a".to_owned(),
+            followers: others.iter().map(follower).collect(),
+            size: others.len() + 1,
+        }
+    }
+
+    #[test]
+    fn only_a_node_that_is_away_goes_and_while_the_others_are_whole() {
+        let mut members = members(&["a", "b", "c"]);
+        members.replaced.push(name("z"));
+        let refused = |group: &Group, node: &str| {
+            let no = may_go(&members, group, &name(node)).err();
+            no.map(|no| no.to_string()).unwrap_or_default()
+        };
+        let lost = group(&[("b", true), ("c", false), ("z", false)]);
+        assert_eq!(refused(&lost, "c"), "");
+        assert!(refused(&lost, "a").contains("still runs"));
+        assert!(refused(&lost, "b").contains("still runs"));
+        let two = group(&[("b", false), ("c", false)]);
+        assert!(refused(&two, "c").contains("node b is away"));
+    }
+
+    #[test]
+    fn it_is_said_what_becomes_of_the_copies_and_what_to_do_instead() {
+        let left = members(&["a", "b"]);
+        let said = fewer_copies(&left, 3, &name("c"));
+        for part in [
+            "there are 2 nodes",
+            "too few for 3 copies",
+            "on 1 of them alone",
+            "`sotto-relay cluster token --replaces c`",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
 }

@@ -130,7 +130,7 @@ fn unsettled(members: &Members, group: Option<&Group>, streams: &[Stream]) -> Op
     let Some(group) = group else {
         return Some("no majority of the nodes is there".to_owned());
     };
-    let nodes = group::unsettled(group, members.nodes.len());
+    let nodes = group::unsettled(group, members, &[]);
     nodes.or_else(|| {
         let copies = members.replicas();
         streams.iter().find_map(|stream| stream.unsettled(copies))
@@ -144,7 +144,7 @@ fn state(group: Option<&Group>, name: &str) -> (NodeState, u64) {
     if group.leader == name {
         return (NodeState::Current, 0);
     }
-    match group.followers.iter().find(|node| node.name == name) {
+    match group.follower(name) {
         None => (NodeState::Expected, 0),
         Some(node) if node.offline => (NodeState::Away, node.lag),
         Some(node) if node.current => (NodeState::Current, node.lag),

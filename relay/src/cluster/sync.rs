@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustls_pki_types::ServerName;
-use sotto_service::cluster::{self, Cluster, KEEPER, Member, Members};
+use sotto_service::cluster::{self, Cluster, ClusterError, KEEPER, Member, Members};
 use sotto_service::{Layout, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ const INTERVAL: Duration = Duration::from_secs(3);
 /// Asks again and again; `members` changes when the nodes do, and when
 /// anything else does that nats-server must be told.
 pub async fn keep_current(layout: Layout, members: Arc<watch::Sender<Members>>) {
+    let mut told = false;
     loop {
         match Cluster::load(&layout) {
             Ok(Some(cluster)) => {
@@ -28,7 +29,13 @@ pub async fn keep_current(layout: Layout, members: Arc<watch::Sender<Members>>) 
                 if cluster.members.serial > members.borrow().serial {
                     members.send_replace(cluster.members.clone());
                 }
-                sync(&layout, &cluster, &members).await;
+                let refused = sync(&layout, &cluster, &members).await;
+                if refused && !told {
+                    // It is none because of a list that it does not get.
+                    let error = ClusterError::Removed(cluster.node.name);
+                    sotto_log::error!(error, "the other nodes keep this one out");
+                }
+                told = refused;
             }
             Ok(None) => {}
             Err(error) => sotto_log::error!(error, "the cluster's files do not read"),
@@ -38,15 +45,18 @@ pub async fn keep_current(layout: Layout, members: Arc<watch::Sender<Members>>) 
 }
 
 /// Asks each keeper in turn until one answers. One that keeps the keys itself
-/// asks the others, too: any of them may have let somebody in.
-async fn sync(layout: &Layout, cluster: &Cluster, members: &watch::Sender<Members>) {
+/// asks the others, too: any of them may have let somebody in. Whether one
+/// said that this is no node any more, and none said otherwise.
+async fn sync(layout: &Layout, cluster: &Cluster, members: &watch::Sender<Members>) -> bool {
+    let mut refused = false;
     for keeper in cluster.others().filter(|node| node.keeps_keys) {
         match ask(layout, cluster, keeper).await {
-            Ok(changed) => {
-                if changed {
+            Ok(News::Refused) => refused = true,
+            Ok(news) => {
+                if matches!(news, News::Changed) {
                     tell(layout, members);
                 }
-                return;
+                return false;
             }
             Err(error) => {
                 sotto_log::debug!(
@@ -57,6 +67,15 @@ async fn sync(layout: &Layout, cluster: &Cluster, members: &watch::Sender<Member
             }
         }
     }
+    refused
+}
+
+/// What a keeper said.
+enum News {
+    Nothing,
+    Changed,
+    /// This is no node any more.
+    Refused,
 }
 
 /// The list is what is on disk now.
@@ -67,8 +86,7 @@ fn tell(layout: &Layout, members: &watch::Sender<Members>) {
     }
 }
 
-/// Whether something was new.
-async fn ask(layout: &Layout, cluster: &Cluster, keeper: &Member) -> Result<bool> {
+async fn ask(layout: &Layout, cluster: &Cluster, keeper: &Member) -> Result<News> {
     let keeps_keys = layout.cluster_authority_key().is_file();
     let known = Bundle::read(layout)?;
     let question = Question::Sync {
@@ -77,8 +95,11 @@ async fn ask(layout: &Layout, cluster: &Cluster, keeper: &Member) -> Result<bool
     };
     let asked = tokio::time::timeout(exchange::TIMEOUT, question_to(layout, keeper, &question));
     let answer = asked.await.context("it does not answer")??;
-    let Answer::Synced { members, bundle } = answer else {
-        bail!("it refuses: {answer:?}");
+    let (members, bundle) = match answer {
+        Answer::Synced { members, bundle } => (members, bundle),
+        Answer::Refused(_) => return Ok(News::Refused),
+        Answer::Later(why) => bail!("not now: {why}"),
+        Answer::Admitted(_) => bail!("it answers something else"),
     };
     let members = members.filter(|new| new.serial > cluster.members.serial);
     if let Some(members) = &members {
@@ -91,7 +112,10 @@ async fn ask(layout: &Layout, cluster: &Cluster, keeper: &Member) -> Result<bool
         bundle.save(layout)?;
         take_orgs(layout, bundle)?;
     }
-    Ok(members.is_some() || bundle.is_some())
+    Ok(match members.is_some() || bundle.is_some() {
+        true => News::Changed,
+        false => News::Nothing,
+    })
 }
 
 fn take_orgs(layout: &Layout, bundle: &Bundle) -> Result<()> {

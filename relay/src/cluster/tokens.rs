@@ -7,6 +7,7 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sotto_service::Layout;
+use sotto_service::cluster::NodeName;
 use sotto_service::private_files::{self, FileError};
 use zeroize::Zeroizing;
 
@@ -31,10 +32,12 @@ pub struct Token {
 }
 
 /// What a token lets a machine be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permitted {
     /// A gateway, with the sealed key store.
     pub gateway: bool,
+    /// In the place of a node that was lost.
+    pub replaces: Option<NodeName>,
 }
 
 /// Why nobody joins with a token.
@@ -52,6 +55,9 @@ pub enum TokenError {
     /// It is too old.
     #[error("this token has run out: make another with `sotto-relay cluster token`")]
     Expired,
+    /// A later one is good in its place.
+    #[error("another token was made for the same lost node after this one: use that")]
+    Superseded,
     /// The file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -68,10 +74,16 @@ struct Kept {
     hash: String,
     expires_ms: i64,
     gateway: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replaces: Option<NodeName>,
     used: bool,
+    /// Another was made for the same lost node.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    superseded: bool,
 }
 
-/// Makes a token that is good until `expires_ms`.
+/// Makes a token that is good until `expires_ms`. Of those for one lost node
+/// only the last is good: one machine takes its place.
 ///
 /// # Errors
 /// When the file does not read or write.
@@ -88,17 +100,32 @@ pub fn make(
     let mut tokens = read(layout)?;
     tokens.retain(|kept| kept.expires_ms.saturating_add(REMEMBERED_MS) > now_ms);
     tokens.truncate(TOKENS_MAX - 1);
+    if permitted.replaces.is_some() {
+        for kept in &mut tokens {
+            kept.superseded |= kept.replaces == permitted.replaces;
+        }
+    }
     tokens.insert(
         0,
         Kept {
             hash: hash(&*secret),
             expires_ms,
             gateway: permitted.gateway,
+            replaces: permitted.replaces,
             used: false,
+            superseded: false,
         },
     );
     write(layout, &tokens)?;
     Ok(Token { secret, authority })
+}
+
+/// What a token permits. It is as good as it was.
+///
+/// # Errors
+/// Why it is not good.
+pub fn check(layout: &Layout, secret: &str, now_ms: i64) -> Result<Permitted, TokenError> {
+    good(&mut read(layout)?, secret, now_ms).map(|kept| kept.permitted())
 }
 
 /// Uses a token up: it is good no more when this returns, whatever happens
@@ -107,26 +134,41 @@ pub fn make(
 /// # Errors
 /// Why it is not good.
 pub fn consume(layout: &Layout, secret: &str, now_ms: i64) -> Result<Permitted, TokenError> {
+    let _locked = private_files::lock(&layout.cluster())?;
+    let mut tokens = read(layout)?;
+    let kept = good(&mut tokens, secret, now_ms)?;
+    kept.used = true;
+    let permitted = kept.permitted();
+    write(layout, &tokens)?;
+    Ok(permitted)
+}
+
+fn good<'a>(tokens: &'a mut [Kept], secret: &str, now_ms: i64) -> Result<&'a mut Kept, TokenError> {
     let secret = HEXLOWER.decode(secret.as_bytes());
     let secret = Zeroizing::new(secret.map_err(|_| TokenError::Malformed)?);
     let hash = hash(&secret);
-    let _locked = private_files::lock(&layout.cluster())?;
-    let mut tokens = read(layout)?;
     // What is compared is a hash of a random secret: time tells nothing of it.
     let kept = tokens.iter_mut().find(|kept| kept.hash == hash);
     let kept = kept.ok_or(TokenError::Unknown)?;
     if kept.used {
         return Err(TokenError::Used);
     }
+    if kept.superseded {
+        return Err(TokenError::Superseded);
+    }
     if kept.expires_ms <= now_ms {
         return Err(TokenError::Expired);
     }
-    kept.used = true;
-    let permitted = Permitted {
-        gateway: kept.gateway,
-    };
-    write(layout, &tokens)?;
-    Ok(permitted)
+    Ok(kept)
+}
+
+impl Kept {
+    fn permitted(&self) -> Permitted {
+        Permitted {
+            gateway: self.gateway,
+            replaces: self.replaces.clone(),
+        }
+    }
 }
 
 fn hash(secret: &[u8]) -> String {
@@ -191,7 +233,10 @@ mod tests {
         }
     }
 
-    const GATEWAY: Permitted = Permitted { gateway: true };
+    const GATEWAY: Permitted = Permitted {
+        gateway: true,
+        replaces: None,
+    };
 
     fn layout() -> (tempfile::TempDir, Layout) {
         let folder = tempfile::tempdir().unwrap();
@@ -207,11 +252,31 @@ mod tests {
         let token: Token = token.to_text().parse().unwrap();
         assert_eq!(token.authority, [7; 32]);
         let secret = token.secret_text();
+        assert_eq!(check(&layout, &secret, 1).unwrap(), GATEWAY);
         assert_eq!(consume(&layout, &secret, 1).unwrap(), GATEWAY);
-        assert!(matches!(
-            consume(&layout, &secret, 1),
-            Err(TokenError::Used)
-        ));
+        for again in [consume(&layout, &secret, 1), check(&layout, &secret, 1)] {
+            assert!(matches!(again, Err(TokenError::Used)), "{again:?}");
+        }
+    }
+
+    #[test]
+    fn of_tokens_for_one_lost_node_only_the_last_is_good() {
+        let (_folder, layout) = layout();
+        let make = |replaces: Option<&str>| {
+            let permitted = Permitted {
+                gateway: false,
+                replaces: replaces.map(|name| name.parse().unwrap()),
+            };
+            let token = make(&layout, [7; 32], permitted, 0, 100).unwrap();
+            token.secret_text()
+        };
+        let [plain, first, other, last] = [None, Some("n3"), Some("n2"), Some("n3")].map(make);
+        let of_first = check(&layout, &first, 1);
+        assert!(matches!(of_first, Err(TokenError::Superseded)));
+        let replaced = |secret: &str| check(&layout, secret, 1).unwrap().replaces;
+        assert_eq!(replaced(&plain), None);
+        assert_eq!(replaced(&other), Some("n2".parse().unwrap()));
+        assert_eq!(replaced(&last), Some("n3".parse().unwrap()));
     }
 
     #[test]

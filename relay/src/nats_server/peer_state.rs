@@ -9,14 +9,10 @@
 
 use std::path::PathBuf;
 
-use sha2::{Digest, Sha256};
 use sotto_service::Layout;
 use sotto_service::cluster::NodeName;
+use sotto_service::nats::jetstream::peer_id;
 use sotto_service::private_files::{self, FileError};
-
-/// Characters of a peer's id (nats-server, `getHash` in `events.go`).
-const ID: usize = 8;
-const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// Writes who the peers are, unless nats-server has run as a node before.
 ///
@@ -33,8 +29,8 @@ pub fn write_first<'a>(
         return Ok(());
     }
     private_files::create_dir(&folder)?;
-    let peers: Vec<[u8; ID]> = peers.into_iter().map(id).collect();
-    private_files::write(&path, &encode(&peers))
+    let ids: Vec<String> = peers.into_iter().map(|n| peer_id(n.as_str())).collect();
+    private_files::write(&path, &encode(&ids))
 }
 
 /// Forgets that nats-server ran as a node.
@@ -66,22 +62,12 @@ fn folder(layout: &Layout, system_account: &str) -> PathBuf {
         .join("_js_/_meta_")
 }
 
-fn id(name: &NodeName) -> [u8; ID] {
-    let hash = Sha256::digest(name.as_str());
-    let mut id = [0; ID];
-    for (place, byte) in id.iter_mut().zip(hash) {
-        let digit = DIGITS.get(usize::from(byte) % DIGITS.len());
-        *place = digit.copied().unwrap_or_default();
-    }
-    id
-}
-
 /// nats-server, `encodePeerState` in `raft.go`: size of the group, number of
 /// peers, their ids, and how the domain is extended (not determined).
-fn encode(peers: &[[u8; ID]]) -> Vec<u8> {
-    let count = u32::try_from(peers.len()).unwrap_or(u32::MAX).to_le_bytes();
+fn encode(ids: &[String]) -> Vec<u8> {
+    let count = u32::try_from(ids.len()).unwrap_or(u32::MAX).to_le_bytes();
     let mut bytes = [count, count].concat();
-    bytes.extend(peers.iter().flatten());
+    bytes.extend(ids.concat().into_bytes());
     bytes.extend(0u16.to_le_bytes());
     bytes
 }
@@ -89,13 +75,6 @@ fn encode(peers: &[[u8; ID]]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_those_that_nats_server_shows() {
-        for (name, peer) in [("n1", "fjFyEjc1"), ("n2", "44jzkV9D"), ("n3", "BXScrY9i")] {
-            assert_eq!(id(&name.parse().unwrap()), peer.as_bytes());
-        }
-    }
 
     #[test]
     fn the_file_is_written_once() {

@@ -26,7 +26,7 @@ use crate::tls::{self, PEM_MAX, TlsError};
 /// By this name a node knows one that keeps the keys, wherever it is.
 pub const KEEPER: &str = "keys.cluster.sotto.internal";
 /// And by this one any node.
-const NODE: &str = "node.cluster.sotto.internal";
+pub const NODE: &str = "node.cluster.sotto.internal";
 
 /// The key of a node that is made: it never leaves the node.
 pub struct NodeKey(KeyPair);

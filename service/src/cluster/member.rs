@@ -67,6 +67,10 @@ pub struct Members {
     pub serial: u64,
     /// By the order of their joining.
     pub nodes: Vec<Member>,
+    /// Lost nodes for which others were let in: they are none any more, and
+    /// nats-server's group of servers is still to forget them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<NodeName>,
 }
 
 impl Members {
@@ -104,6 +108,22 @@ impl Members {
     #[must_use]
     pub fn without(mut self, name: &NodeName) -> Self {
         self.nodes.retain(|node| node.name != *name);
+        self.serial = self.serial.saturating_add(1);
+        self
+    }
+
+    /// The list with one node in the place of another.
+    #[must_use]
+    pub fn with_in_place_of(self, node: Member, lost: &NodeName) -> Self {
+        let mut members = self.without(lost).with(node);
+        members.replaced.push(lost.clone());
+        members
+    }
+
+    /// The list when the group of servers has forgotten a replaced node.
+    #[must_use]
+    pub fn with_forgotten(mut self, name: &NodeName) -> Self {
+        self.replaced.retain(|replaced| replaced != name);
         self.serial = self.serial.saturating_add(1);
         self
     }
@@ -266,6 +286,7 @@ mod tests {
         let one = Members {
             serial: 1,
             nodes: vec![member("a")],
+            replaced: Vec::new(),
         };
         let two = one.clone().with(member("b"));
         assert!(two.serial > one.serial);
@@ -279,11 +300,43 @@ mod tests {
         let mut members = Members {
             serial: 0,
             nodes: Vec::new(),
+            replaced: Vec::new(),
         };
         for (name, replicas) in [("a", 1), ("b", 1), ("c", 3), ("d", 3), ("e", 3)] {
             members = members.with(member(name));
             assert_eq!(members.replicas(), replicas, "{name}");
         }
+    }
+
+    #[test]
+    fn a_lost_node_is_none_from_when_another_is_in_its_place() {
+        let [a, b] = ["a", "b"].map(|name| name.parse().unwrap());
+        let before = Members {
+            serial: 7,
+            nodes: vec![member("a"), member("b"), member("c")],
+            replaced: Vec::new(),
+        };
+        let members = before.clone().with_in_place_of(member("d"), &a);
+        assert!(members.serial > before.serial);
+        assert_eq!(members.replicas(), 3);
+        assert!(members.get(&a).is_none());
+        assert_eq!(members.replaced, std::slice::from_ref(&a));
+        let members = members.with_in_place_of(member("e"), &b);
+        let forgotten = members.clone().with_forgotten(&a);
+        assert!(forgotten.serial > members.serial);
+        assert_eq!(forgotten.replaced, [b]);
+    }
+
+    #[test]
+    fn a_list_without_replaced_nodes_reads_as_it_did_before_there_were_any() {
+        let list = Members {
+            serial: 7,
+            nodes: Vec::new(),
+            replaced: Vec::new(),
+        };
+        let json = serde_json::to_string(&list).unwrap();
+        assert_eq!(json, r#"{"serial":7,"nodes":[]}"#);
+        assert_eq!(serde_json::from_str::<Members>(&json).unwrap(), list);
     }
 
     #[test]
@@ -294,6 +347,7 @@ mod tests {
         let members = Members {
             serial: 7,
             nodes: vec![member("a"), member("b")],
+            replaced: Vec::new(),
         };
         members.save(&layout).unwrap();
         assert_eq!(Members::load(&layout).unwrap(), members);

@@ -6,12 +6,27 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Asks for all that is read here.
 pub const QUESTION: &str = r#"{"accounts":true,"streams":true,"config":true}"#;
 /// A node that has not answered the leader for so long is away: it is asked
 /// every second.
 const SILENCE: Duration = Duration::from_secs(15);
+/// Characters of a node's id (nats-server, `getHash` in `events.go`).
+const ID: usize = 8;
+const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// By what nats-servers know the one of this name in their group. It is what
+/// remains of a node when every server was started anew since it was lost.
+pub fn peer_id(name: &str) -> String {
+    let hash = Sha256::digest(name);
+    let digits = hash.iter().take(ID).map(|byte| {
+        let digit = DIGITS.get(usize::from(*byte) % DIGITS.len());
+        char::from(digit.copied().unwrap_or_default())
+    });
+    digits.collect()
+}
 
 /// One server's answer.
 #[derive(Debug, Default, Deserialize)]
@@ -38,8 +53,11 @@ pub struct Group {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Peer")]
 pub struct Follower {
-    /// Its name.
+    /// Its name; a sentence for one of which the leader has never heard: see
+    /// [`Self::is`].
     pub name: String,
+    /// Its id in the group.
+    pub id: String,
     /// Whether it has all that the leader has.
     pub current: bool,
     /// Whether it is away.
@@ -106,7 +124,24 @@ impl Jsz {
     }
 }
 
+impl Group {
+    /// Whether this node belongs to it, there or not.
+    pub fn has(&self, name: &str) -> bool {
+        self.leader == name || self.follower(name).is_some()
+    }
+
+    /// The node of this name, if it does not lead.
+    pub fn follower(&self, name: &str) -> Option<&Follower> {
+        self.followers.iter().find(|node| node.is(name))
+    }
+}
+
 impl Follower {
+    /// Whether it has this name.
+    pub fn is(&self, name: &str) -> bool {
+        self.name == name || self.id == peer_id(name)
+    }
+
     /// Whether it is there and has everything.
     pub fn is_whole(&self) -> bool {
         self.current && !self.offline
@@ -134,12 +169,14 @@ struct Raft {
 struct Peer {
     name: String,
     #[serde(default)]
+    peer: String,
+    #[serde(default)]
     current: bool,
     #[serde(default)]
     offline: bool,
-    /// How long it has not answered the leader, in ns.
+    /// How long it has not answered the leader, in ns; 0 when it never has.
     #[serde(default)]
-    active: u64,
+    active: Option<u64>,
     #[serde(default)]
     lag: u64,
 }
@@ -147,9 +184,11 @@ struct Peer {
 impl From<Peer> for Follower {
     fn from(peer: Peer) -> Self {
         // nats-server itself calls one that was killed offline after minutes.
-        let silent = Duration::from_nanos(peer.active) > SILENCE;
+        let silent = |active| active == 0 || Duration::from_nanos(active) > SILENCE;
+        let silent = peer.active.is_some_and(silent);
         Self {
             name: peer.name,
+            id: peer.peer,
             current: peer.current && !silent,
             offline: peer.offline || silent,
             lag: peer.lag,
@@ -273,5 +312,24 @@ mod tests {
         assert!(follower(1_500_000_000).is_whole());
         assert!(follower(15_000_000_001).offline);
         assert!(!follower(15_000_000_001).current);
+        // One that led until it was lost has never answered its successor.
+        assert!(follower(0).offline);
+    }
+
+    #[test]
+    fn ids_are_those_that_nats_server_shows() {
+        for (name, id) in [("n1", "fjFyEjc1"), ("n2", "44jzkV9D"), ("n3", "BXScrY9i")] {
+            assert_eq!(peer_id(name), id);
+        }
+    }
+
+    /// As the leader says when all were started anew since it was lost.
+    #[test]
+    fn who_was_lost_before_the_leader_started_is_away_and_has_its_name() {
+        let json = r#"{"name":"Server name unknown at this time (peerID: BXScrY9i)",
+            "peer":"BXScrY9i","active":0}"#;
+        let lost: Follower = serde_json::from_str(json).unwrap();
+        assert!(lost.is("n3") && !lost.is("n2"));
+        assert!(lost.offline);
     }
 }
