@@ -35,7 +35,7 @@ const REST_MAX: usize = 536 - FIXED;
 pub struct ClientAddress(pub IpAddr);
 
 /// Where proxies are. Stands below TLS, and tells requests the address.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Proxies(Arc<BTreeSet<IpAddr>>);
 
 impl Proxies {
@@ -93,8 +93,8 @@ async fn header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAd
             Err(ParseError::Partial(read, rest)) if rest <= REST_MAX => rest.saturating_sub(read),
             Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
         };
-        let read = stream.take(missing as u64).read_buf(&mut bytes).await?;
-        if read == 0 {
+        let mut rest = (&mut *stream).take(missing as u64);
+        if rest.read_buf(&mut bytes).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
