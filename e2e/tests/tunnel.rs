@@ -10,17 +10,22 @@
 )]
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
+use prost::Message;
+use reqwest::header::CONTENT_TYPE;
 use sotto_e2e::case::{PASSWORD, meet};
 use sotto_e2e::conversation::{difference, history};
 use sotto_e2e::network::Network;
 use sotto_e2e::person::Person;
 use sotto_e2e::process::{Running, binary};
 use sotto_e2e::server::Server;
-use sotto_service::ServerConfig;
+use sotto_proto::api::{self, Call};
+use sotto_proto::wire::{ApiError, ApiErrorCode, LoginStart};
+use sotto_service::{Layout, ServerConfig, tls};
+use tokio::runtime::Runtime;
 
 /// The server's name, which resolves everywhere. What people find there leads
 /// to the tunnel and not to the server.
@@ -28,11 +33,11 @@ const NAME: &str = "localhost";
 const TUNNEL: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const SERVER: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// A tunnel from some ports of its address to the same of the server's.
+/// A public end, and what its private ends need to know.
 struct Tunnel {
     _public: Running,
-    dialer: Running,
-    dial: Vec<String>,
+    dir: String,
+    to: String,
 }
 
 fn sotto_tunnel(arguments: &[String]) -> Command {
@@ -46,36 +51,37 @@ fn words(words: &[&str]) -> Vec<String> {
 }
 
 impl Tunnel {
-    fn start(dir: &Path, ports: [u16; 2]) -> Self {
-        let dir = dir.to_str().unwrap();
-        let key = sotto_tunnel(&words(&["key", "--dir", dir])).output();
+    /// One that listens on these ports.
+    fn start(dir: &Path, ports: &[u16]) -> Self {
+        let dir = dir.to_str().unwrap().to_owned();
+        let key = sotto_tunnel(&words(&["key", "--dir", &dir])).output();
         let key = String::from_utf8(key.unwrap().stdout).unwrap();
         let allow = format!("{}={NAME}", key.trim());
-        let mut serve = words(&["serve", "--dir", dir, "--allow", &allow, "--json"]);
+        let mut serve = words(&["serve", "--dir", &dir, "--allow", &allow, "--json"]);
         serve.extend(words(&["--public-host", "127.0.0.2", "--exit-with-parent"]));
-        let mut dial = words(&["dial", "--dir", dir, "--exit-with-parent"]);
-        for port in ports {
-            let (at, to) = (
-                SocketAddr::from((TUNNEL, port)),
-                SocketAddr::from((SERVER, port)),
-            );
+        for &port in ports {
+            let at = SocketAddr::from((TUNNEL, port));
             serve.extend(["--listen".to_owned(), at.to_string()]);
-            dial.extend(["--route".to_owned(), format!("{NAME}:{port}={to}")]);
         }
         let mut public = Running::start(sotto_tunnel(&serve), None).unwrap();
         let to = public.wait_for("address", |line| Some(line["to"].as_str()?.to_owned()));
-        dial.extend(["--to".to_owned(), to.unwrap()]);
         Self {
             _public: public,
-            dialer: Running::start(sotto_tunnel(&dial), None).unwrap(),
-            dial,
+            dir,
+            to: to.unwrap(),
         }
     }
 
-    /// SIGKILL for its private end.
-    fn lose_private_end(self) -> (Running, Vec<String>) {
-        self.dialer.kill().unwrap();
-        (self._public, self.dial)
+    /// A private end that leads from these ports to the same of the server's.
+    fn dial(&self, ports: &[u16], options: &[&str]) -> Running {
+        let mut dial = words(&["dial", "--dir", &self.dir, "--to", &self.to]);
+        dial.extend(words(&["--exit-with-parent"]));
+        dial.extend(words(options));
+        for &port in ports {
+            let to = SocketAddr::from((SERVER, port));
+            dial.extend(["--route".to_owned(), format!("{NAME}:{port}={to}")]);
+        }
+        Running::start(sotto_tunnel(&dial), None).unwrap()
     }
 }
 
@@ -87,7 +93,8 @@ fn people_who_know_only_the_tunnel_have_all_of_sotto() {
     let config = ServerConfig::load(server.layout()).unwrap();
     let (gateway, nats) = (config.gateway.listen, config.nats.listen);
     let ports = [gateway.port(), nats.port()];
-    let tunnel = Tunnel::start(&folder.path().join("tunnel"), ports);
+    let tunnel = Tunnel::start(&folder.path().join("tunnel"), &ports);
+    let dialer = tunnel.dial(&ports, &[]);
 
     // Nothing else is there where the people are.
     let network = Network::by_way_of(TUNNEL.into(), gateway, nats, 1).unwrap();
@@ -125,10 +132,10 @@ fn people_who_know_only_the_tunnel_have_all_of_sotto() {
     assert!(fs::read(got).unwrap() == map, "another file");
 
     // What is said while the tunnel is gone waits, and arrives.
-    let (_public, dial) = tunnel.lose_private_end();
+    dialer.kill().unwrap();
     bob.does(&["--wait", "1", "send", "barn", "bob says 000"])
         .unwrap();
-    let _dialer = Running::start(sotto_tunnel(&dial), None).unwrap();
+    let _dialer = tunnel.dial(&ports, &[]);
     bob.does(&["sync"]).unwrap();
     alice.does(&["sync"]).unwrap();
     let seen = history(&alice, "barn").unwrap();
@@ -139,4 +146,71 @@ fn people_who_know_only_the_tunnel_have_all_of_sotto() {
     assert!(to_gateway.up > 0 && to_gateway.down > 0, "{to_gateway:?}");
     let file = map.len() as u64;
     assert!(to_nats.up > file && to_nats.down > file, "{to_nats:?}");
+}
+
+/// Logins that one address may begin at once.
+const LOGINS: usize = 60;
+
+/// Somebody who knows the server's authority, at an address of their own.
+fn client(server: &Layout, own: Ipv4Addr, port: u16) -> reqwest::Client {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls::client_config(server).unwrap())
+        .no_proxy()
+        .local_address(IpAddr::from(own))
+        .resolve(NAME, (TUNNEL, port).into())
+        .build()
+        .unwrap()
+}
+
+/// Begins a login with nothing in it.
+async fn begins_login(client: &reqwest::Client, port: u16) -> ApiErrorCode {
+    let request = client
+        .post(format!("https://{NAME}:{port}{}", LoginStart::PATH))
+        .header(CONTENT_TYPE, api::CONTENT_TYPE)
+        .body(LoginStart::default().encode_to_vec());
+    let answer = request.send().await.unwrap().bytes().await.unwrap();
+    ApiError::decode(answer).unwrap().code()
+}
+
+#[test]
+fn a_flood_from_one_address_shuts_out_nobody_else_who_comes_through_the_tunnel() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("server");
+    let mut server = Server::create_at(NAME, &dir, "acme", "field").unwrap();
+    server.stop().unwrap();
+    let mut config = ServerConfig::load(server.layout()).unwrap();
+    config.gateway.proxy_protocol_from = [SERVER.into()].into();
+    config.save(server.layout()).unwrap();
+    server.start().unwrap();
+
+    let (gateway, nats) = (config.gateway.listen, config.nats.listen);
+    let port = gateway.port();
+    let tunnel = Tunnel::start(&folder.path().join("tunnel"), &[port, nats.port()]);
+    let _to_gateway = tunnel.dial(&[port], &["--proxy-protocol"]);
+    let _to_nats = tunnel.dial(&[nats.port()], &[]);
+
+    let at = |own: [u8; 4]| client(server.layout(), own.into(), port);
+    let (stranger, other) = (at([127, 0, 0, 3]), at([127, 0, 0, 4]));
+    Runtime::new().unwrap().block_on(async {
+        let mut allowed = 0;
+        while begins_login(&stranger, port).await == ApiErrorCode::Malformed {
+            allowed += 1;
+            assert!(allowed < 100 * LOGINS, "nobody is refused");
+        }
+        // As many as nobody has who shares a limit with the stranger.
+        for _ in 0..LOGINS {
+            let said = begins_login(&other, port).await;
+            assert_eq!(said, ApiErrorCode::Malformed);
+        }
+    });
+
+    let network = Network::by_way_of(TUNNEL.into(), gateway, nats, 1).unwrap();
+    let alice = Person::new(folder.path().join("alice"), PASSWORD).unwrap();
+    let alice = alice.behind(&network);
+    let invite = server.first_invite("acme").unwrap();
+    alice.does(&["signup", &invite, "alice"]).unwrap();
+    alice
+        .does(&["room", "create", "barn", "--project", "field"])
+        .unwrap();
+    alice.does(&["send", "barn", "hello"]).unwrap();
 }

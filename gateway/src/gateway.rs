@@ -9,6 +9,7 @@ use ed25519_dalek::SigningKey;
 use sotto_proto::OrgName;
 use tokio::sync::{Semaphore, watch};
 
+use crate::client_address::Proxies;
 use crate::clock::Clock;
 use crate::limiter::{Limiter, Rate};
 use crate::org::Org;
@@ -40,6 +41,8 @@ pub struct Server {
     pub shards: NonZeroU8,
     /// The folder of releases that is handed out.
     pub releases: Option<PathBuf>,
+    /// Who may say whom a connection counts for.
+    pub proxies: Proxies,
 }
 
 /// One gateway: its keys, its orgs, its limits.

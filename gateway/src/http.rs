@@ -3,18 +3,17 @@
 //! type, its [`Caller`], so that a call cannot run without knowing who asks.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, HttpBody};
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use prost::Message;
@@ -25,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::caller::Caller;
 use crate::calls;
+use crate::client_address::ClientAddress;
 use crate::gateway::Gateway;
 use crate::refusal::Refusal;
 use crate::server::Watched;
@@ -91,10 +91,10 @@ pub fn route<C: Serve>(router: Router<Arc<Gateway>>) -> Router<Arc<Gateway>> {
 
 async fn handle<C: Serve>(
     State(gateway): State<Arc<Gateway>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(client): Extension<ClientAddress>,
     request: Request,
 ) -> Response {
-    match answer::<C>(&gateway, peer, request).await {
+    match answer::<C>(&gateway, client, request).await {
         Ok(answer) => protobuf(StatusCode::OK, &answer),
         Err(refusal) => {
             sotto_log::debug!(
@@ -110,11 +110,11 @@ async fn handle<C: Serve>(
 /// Who asks comes first: nothing of the body is read for somebody who may not.
 async fn answer<C: Serve>(
     gateway: &Gateway,
-    peer: SocketAddr,
+    ClientAddress(address): ClientAddress,
     request: Request,
 ) -> Result<C::Answer, Refusal> {
     let (head, body) = request.into_parts();
-    let caller = C::Caller::identify(gateway, &head.headers, peer.ip(), C::COST).await?;
+    let caller = C::Caller::identify(gateway, &head.headers, address, C::COST).await?;
     check_content_type(&head.headers)?;
     let (body, _memory) = read(body, C::BODY, gateway.body_memory()).await?;
     let call = C::decode(body).map_err(Refusal::malformed)?;

@@ -12,6 +12,7 @@ pub mod accounts_cli;
 pub mod break_glass;
 mod caller;
 mod calls;
+mod client_address;
 pub mod clock;
 mod factors;
 mod first_start;

@@ -1,5 +1,6 @@
 //! Making the data directory of a new server, and adding an org to one.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
@@ -116,6 +117,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
             origin: None,
             releases: None,
             metrics: None,
+            proxy_protocol_from: BTreeSet::new(),
         },
         keys: KeysConfig::default(),
         nats: NatsConfig {

@@ -22,6 +22,7 @@ use sotto_service::{
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::client_address::Proxies;
 use crate::clock::{Clock, SystemClock};
 use crate::first_start::{self, FirstInvite};
 use crate::gateway::{Gateway, Server};
@@ -174,6 +175,7 @@ pub async fn open(
         nats_urls: nats_urls.subscribe(),
         shards: config.shards,
         releases: config.gateway.releases.clone(),
+        proxies: Proxies::new(&config.gateway.proxy_protocol_from),
     };
     tasks.spawn(nodes::follow(layout.clone(), config.clone(), nats_urls));
     let provable = Provable {

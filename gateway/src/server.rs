@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use axum_server::{AddrListener, Address, Handle, Server};
 use hyper_util::rt::TokioTimer;
@@ -104,7 +103,9 @@ pub async fn serve(
 ) -> io::Result<()> {
     let handle = Handle::new();
     let tls = RustlsConfig::from_config(Arc::new(tls));
-    let acceptor = RustlsAcceptor::new(tls).handshake_timeout(POOR_LINK);
+    let acceptor = RustlsAcceptor::new(tls)
+        .handshake_timeout(POOR_LINK)
+        .acceptor(gateway.server().proxies.clone());
     let mut server = Server::<Client>::from_listener(Accepting(listener))
         .acceptor(acceptor)
         .handle(handle.clone());
@@ -123,7 +124,7 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS);
     let closing = CancellationToken::new();
     let router = http::router(gateway, &watched, &closing);
-    let serving = server.serve(router.into_make_service_with_connect_info::<SocketAddr>());
+    let serving = server.serve(router.into_make_service());
     let ending = async {
         let drain = match handover.ends(&stop).await {
             Ending::Stopped => DRAIN,
@@ -166,11 +167,5 @@ impl AddrListener<TcpStream, Client> for Accepting {
 
     fn get_local_addr(&self) -> io::Result<Client> {
         self.0.local_addr().map(Client)
-    }
-}
-
-impl Connected<Client> for SocketAddr {
-    fn connect_info(Client(client): Client) -> Self {
-        client
     }
 }

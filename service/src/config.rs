@@ -8,7 +8,7 @@ pub mod command;
 mod nearest;
 pub mod sources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
@@ -107,6 +107,11 @@ pub struct GatewayConfig {
     /// Without it nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Loopback>,
+    /// Addresses of proxies and of tunnels' private ends: each connection from
+    /// there begins with a PROXY header (version 2), or is closed, and counts
+    /// in the limits for the address that the header names.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub proxy_protocol_from: BTreeSet<IpAddr>,
 }
 
 /// nats-server's part of `server.toml`.
@@ -282,6 +287,12 @@ impl ServerConfig {
             .is_some_and(Path::is_relative)
         {
             return Err("`[gateway] releases` must be an absolute path".to_owned());
+        }
+        let proxies = &self.gateway.proxy_protocol_from;
+        if proxies.iter().any(IpAddr::is_unspecified) {
+            return Err(
+                "`[gateway] proxy_protocol_from` must name the address of each proxy".to_owned(),
+            );
         }
         if let Some(sms) = &self.sms {
             let holds = |what: &str| sms.fields.values().any(|value| value.contains(what));

@@ -34,6 +34,17 @@ pub(crate) async fn check(server: Arc<Server>) -> Vec<Finding> {
         return Vec::new();
     };
     let listen = settings.gateway.listen;
+    // What comes to an address of this machine from there comes from the same.
+    let own = config::from_here(listen).ip();
+    if settings.gateway.proxy_protocol_from.contains(&own) {
+        return vec![Finding::not_checked(
+            Check::Tls,
+            format!(
+                "the gateway on {listen} takes who comes from {own} for a proxy (`[gateway] proxy_protocol_from`)"
+            ),
+            "ask it through the proxy, by the name that people use: `/readyz` says 200",
+        )];
+    }
     let answer = ask(&server.layout, listen).await;
     let expected = certificates::first(&server.layout.server_certificate()).ok();
     vec![judge(listen, answer, expected.as_deref())]

@@ -2,23 +2,23 @@
 //! script and one style sheet, all from here, with a content security policy
 //! that allows nothing else. The ticket never stands in a path or a log.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use data_encoding::BASE64URL_NOPAD;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ceremonies::{self, Ceremony};
+use crate::client_address::ClientAddress;
 use crate::gateway::Gateway;
 use crate::http;
 use crate::refusal::Refusal;
@@ -87,11 +87,11 @@ struct Trouble {
 
 async fn options(
     State(gateway): State<Arc<Gateway>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(client): Extension<ClientAddress>,
     request: Request,
 ) -> Response {
     let asked = async {
-        let Ask { ticket } = read(&gateway, peer, request).await?;
+        let Ask { ticket } = read(&gateway, client, request).await?;
         let ceremony = find(&gateway, &ticket).await?;
         let party = gateway.provable().relying_party()?;
         let options = ceremony.ask(party).await?;
@@ -108,11 +108,11 @@ async fn options(
 
 async fn finish(
     State(gateway): State<Arc<Gateway>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(client): Extension<ClientAddress>,
     request: Request,
 ) -> Response {
     let answered = async {
-        let Answer { ticket, credential } = read(&gateway, peer, request).await?;
+        let Answer { ticket, credential } = read(&gateway, client, request).await?;
         let ceremony = find(&gateway, &ticket).await?;
         let credential = credential.to_string();
         let proven_ms = ceremonies::finish(&gateway, &ceremony, credential.as_bytes()).await?;
@@ -129,10 +129,10 @@ async fn find(gateway: &Gateway, ticket: &str) -> Result<Ceremony, Refusal> {
 
 async fn read<T: DeserializeOwned>(
     gateway: &Gateway,
-    peer: SocketAddr,
+    ClientAddress(address): ClientAddress,
     request: Request,
 ) -> Result<T, Refusal> {
-    if !gateway.allow(peer.ip(), COST) {
+    if !gateway.allow(address, COST) {
         let advice = "too many calls from this network: wait a minute and try again";
         return Err(Refusal::TooMany(advice.to_owned()));
     }

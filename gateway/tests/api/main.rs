@@ -29,6 +29,7 @@ mod open_rooms;
 mod orders;
 mod person;
 mod program;
+mod proxies;
 mod releases;
 mod revocation;
 mod rooms;

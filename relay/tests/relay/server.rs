@@ -1,5 +1,6 @@
 //! A server's data directory, and relays that serve it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::num::NonZeroU8;
 use std::os::unix::fs::PermissionsExt;
@@ -60,6 +61,7 @@ impl Server {
                 origin: None,
                 releases: None,
                 metrics: None,
+                proxy_protocol_from: BTreeSet::new(),
             },
             keys: KeysConfig::default(),
             nats: NatsConfig {

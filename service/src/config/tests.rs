@@ -14,6 +14,7 @@ pub(crate) fn config() -> ServerConfig {
             origin: None,
             releases: None,
             metrics: Some("[::1]:9466".parse().unwrap()),
+            proxy_protocol_from: ["127.0.0.1".parse().unwrap()].into(),
         },
         keys: KeysConfig::default(),
         nats: NatsConfig {
@@ -91,9 +92,13 @@ fn a_program_is_watched_on_loopback_only_and_need_not_be() {
 
 #[test]
 fn what_would_break_later_is_refused_now() {
-    let broken: [fn(&mut ServerConfig); 3] = [
+    let broken: [fn(&mut ServerConfig); 4] = [
         |config| config.server_name = "a\"b".to_owned(),
         |config| config.public_host = "two words".to_owned(),
+        |config| {
+            let anybody = "0.0.0.0".parse().unwrap();
+            config.gateway.proxy_protocol_from.insert(anybody);
+        },
         |config| config.orgs.push(config.orgs[0].clone()),
     ];
     for breaks in broken {
