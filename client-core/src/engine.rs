@@ -121,8 +121,8 @@ struct Link {
     look_again: BTreeSet<RoomId>,
     /// What beacons have said.
     beacon: beacon::Said,
-    /// Rooms whose frames the server did not take, and until when they wait.
-    held: BTreeMap<RoomId, outbox::Hold>,
+    /// What of rooms the server did not take, and until when it waits.
+    held: BTreeMap<(RoomId, outbox::Sort), outbox::Hold>,
     /// Rooms whose commit lost a race: the stream must be read before another try.
     lost_race: BTreeSet<RoomId>,
     /// Rooms whose commit is stored and on its way back as a live message: at

@@ -24,7 +24,7 @@ use crate::person::Person;
 use checker::Outsider;
 use crowd::{Member, Said};
 use machines::Machines;
-use plan::Fault;
+use plan::Trouble;
 
 pub use checker::Verdict;
 
@@ -91,7 +91,11 @@ pub fn play(seed: u64, nodes: usize, duration: Duration) -> anyhow::Result<Verdi
     let quiet = Instant::now();
     let final_words = crowd::last_words(&members)?;
     said.extend(final_words);
-    let findings = checker::check(&members, &room, &said, (&outsider, &stranger), PATIENCE)?;
+    let (mut findings, late) =
+        checker::check(&members, &room, &said, (&outsider, &stranger), PATIENCE)?;
+    if !done.iter().any(|trouble| trouble.may_make_late()) {
+        findings.extend(late);
+    }
     Ok(Verdict {
         seed,
         nodes,
@@ -111,7 +115,7 @@ fn storm(
     members: &[Member],
     duration: Duration,
     rng: &mut ChaCha8Rng,
-    done: &mut Vec<Fault>,
+    done: &mut Vec<Trouble>,
 ) -> anyhow::Result<Vec<Said>> {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -126,9 +130,10 @@ fn storm(
         let began = Instant::now();
         let faults = (|| {
             while began.elapsed() < duration {
-                let fault = Fault::draw(rng, members.len(), machines.count());
-                fault.happen(machines, members)?;
-                done.push(fault);
+                let trouble = Trouble::draw(rng, members.len(), machines.count());
+                done.push(trouble);
+                let happened = trouble.happen(machines, members);
+                happened.with_context(|| format!("{trouble:?}"))?;
             }
             anyhow::Ok(())
         })();

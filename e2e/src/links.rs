@@ -137,7 +137,14 @@ impl Links {
 
     /// Everything goes on: what was in flight arrives after all.
     pub fn heal(&self) {
-        self.links.iter().for_each(|(_, _, link)| link.heal());
+        self.healing()();
+    }
+
+    /// What heals them, wherever and whenever it is called.
+    pub fn healing(&self) -> impl FnOnce() + Send + use<> {
+        let links = self.links.iter().map(|(_, _, link)| link.clone());
+        let links: Vec<Link> = links.collect();
+        move || links.iter().for_each(Link::heal)
     }
 
     /// Where a node is to listen.

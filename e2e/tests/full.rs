@@ -15,6 +15,7 @@ use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use sotto_e2e::case::{Case, two_people};
 use sotto_e2e::conversation::{difference, history};
@@ -25,6 +26,9 @@ use sotto_e2e::server::Server;
 use sotto_service::ServerConfig;
 use sotto_service::config::LimitsConfig;
 use tempfile::TempDir;
+
+/// How long a server may take to notice that there is space again.
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// `[limits]` of server.toml, from now on.
 fn limit(server: &mut Server, limits: LimitsConfig) {
@@ -62,7 +66,8 @@ fn is_kept(outcome: &Outcome, why: &str) {
 /// Whoever asks for it to be sent is told why it is not, and it goes on waiting.
 #[track_caller]
 fn still_waits(person: &Person, count: usize, why: &str) {
-    let outcome = person.run(&["--wait", "2", "sync"]).unwrap();
+    // Nothing is waited for that does not come by waiting.
+    let outcome = person.run(&["--wait", "3600", "sync"]).unwrap();
     assert_eq!(outcome.status.code(), Some(5), "{outcome:?}");
     assert!(outcome.stderr.contains(why), "{outcome:?}");
     assert_eq!(waiting(person), count);
@@ -210,7 +215,10 @@ fn a_disk_of_the_server_that_others_fill_keeps_what_is_said_until_there_is_space
     assert_eq!(difference(&read, "said", &said[..3]), None);
 
     fs::remove_file(others).unwrap();
-    alice.does(&["--wait", "100", "sync"]).unwrap();
+    let began = Instant::now();
+    while !alice.run(&["sync"]).unwrap().status.success() {
+        assert!(began.elapsed() < PATIENCE, "the server does not go on");
+    }
     assert_eq!(waiting(&alice), 0);
     bob.does(&["sync"]).unwrap();
     for person in [&bob, &alice] {

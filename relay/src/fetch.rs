@@ -9,6 +9,7 @@
 //! | `direct_get` | reads one literal subject of a stream | NATS |
 //! | `stored` | which chunks of a file a stream keeps | NATS |
 //! | `exchange` | one request: reads what is planned, sends the frames | NATS |
+//! | `turns` | whose request is next | none |
 //! | `service` | which requests are answered, and how many at a time | NATS |
 //!
 //! The device is the one in the request's subject, which its JWT binds it to.
@@ -22,6 +23,7 @@ mod merge;
 mod plan;
 mod service;
 mod stored;
+mod turns;
 
 pub use answer::PAYLOAD_MAX;
 pub use direct_get::Reader;

@@ -70,9 +70,12 @@ pub struct World {
     pub holding_calls: Option<&'static str>,
     /// Acknowledgements overtake the live messages of what they are about.
     pub acks_first: bool,
-    /// What the server says to everything that is published, in place of
-    /// storing it.
+    /// What the server says to what is published, in place of storing it.
     pub refusing: Option<Refusal>,
+    /// What it says that to.
+    pub refuses: fn(&Subject) -> bool,
+    /// How often it has.
+    pub refused: usize,
     /// By how much the servers' clock is ahead of the devices', in ms.
     pub servers_ahead_ms: i64,
     /// Catch-up requests so far, and the messages in their answers.
@@ -112,6 +115,8 @@ impl World {
             holding_calls: None,
             acks_first: false,
             refusing: None,
+            refuses: |_| true,
+            refused: 0,
             servers_ahead_ms: 0,
             asked: 0,
             answered: 0,
@@ -571,7 +576,10 @@ impl World {
                 }],
             );
         }
-        if let Some(refusal) = self.refusing.clone() {
+        if let Some(refusal) = self.refusing.clone()
+            && (self.refuses)(&publish.subject)
+        {
+            self.refused += 1;
             let failure = PublishFailure::Refused(refusal);
             return self.later(machine, vec![Input::PublishFailed { id, failure }]);
         }

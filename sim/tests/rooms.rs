@@ -9,7 +9,8 @@
 
 use sotto_client_core::history::Content;
 use sotto_client_core::io::{Command, Event};
-use sotto_proto::{RoomId, limits, wire};
+use sotto_proto::refusals::{Measure, Refusal};
+use sotto_proto::{RoomId, Subject, limits, wire};
 use sotto_sim::World;
 
 fn invite(world: &mut World, machine: usize, room: RoomId, user: &str) {
@@ -580,4 +581,43 @@ fn an_own_commit_that_is_not_told_of_is_looked_for() {
     assert_eq!(world.done(alice, ticket), None);
     world.tick(2);
     assert_eq!(world.done(alice, ticket), Some(room));
+}
+
+/// Carol is invited while the server has no place for something.
+fn invited_into_a_full_org(refuses: fn(&Subject) -> bool) {
+    let (mut world, alice, _, room) = alice_and_bob();
+    let carol = world.sign_up("carol");
+    world.settle();
+    let full = Refusal::OrgFull(Measure::Bytes);
+    world.refusing = Some(full.clone());
+    world.refuses = refuses;
+    let ticket = world.invite(alice, room, "carol");
+    world.tick(60);
+    assert_eq!(world.failure(alice, ticket), Some(&*full.to_string()));
+    let engine = world.machines[alice].engine();
+    assert_eq!(engine.held_for_space(), Some(&full));
+    // There is nothing to wait for but somebody who makes room.
+    assert!(engine.is_settled());
+    // Two minutes: pauses of 4, 8, 16, 32 and 64 s.
+    assert!(world.refused <= 6, "{} times", world.refused);
+    let is_told = |event: &&Event| matches!(event, Event::Held { refusal, .. } if *refusal == full);
+    let events = world.machines[alice].events.iter();
+    assert_eq!(events.filter(is_told).count(), world.refused);
+
+    world.refusing = None;
+    world.tick(100);
+    assert_eq!(world.machines[alice].engine().held_for_space(), None);
+    world.say(alice, room, "for three");
+    world.settle();
+    assert_eq!(world.texts(carol, room), ["for three"]);
+}
+
+#[test]
+fn a_commit_that_is_refused_is_held_and_told() {
+    invited_into_a_full_org(|subject| matches!(subject, Subject::Handshakes(_)));
+}
+
+#[test]
+fn a_welcome_that_is_refused_is_held_and_told() {
+    invited_into_a_full_org(|subject| matches!(subject, Subject::Inbox(_)));
 }

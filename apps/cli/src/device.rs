@@ -147,7 +147,9 @@ impl Device {
         }
     }
 
-    /// Waits until everything new is here and everything queued is sent.
+    /// Waits until everything new is here and everything queued is sent. What
+    /// the server refuses until somebody makes room is not waited for: then
+    /// this fails when all else is done.
     pub async fn settle(&mut self, what: &str) -> anyhow::Result<()> {
         let Self {
             session,
@@ -159,7 +161,14 @@ impl Device {
         let deadline = Instant::now() + *wait;
         let settled = reports.until(deadline, session.settled());
         match output.patiently(what, settled).await? {
-            Some(settled) => Ok(settled?),
+            Some(settled) => {
+                settled?;
+                let refused = session.look(|engine, _| engine.held_for_space().cloned());
+                match refused.await? {
+                    Some(refusal) => Err(CommandError::Held(refusal).into()),
+                    None => Ok(()),
+                }
+            }
             None => Err(match reports.held.take() {
                 Some(refusal) => CommandError::Held(refusal).into(),
                 None => reports.away("what is queued stays queued"),

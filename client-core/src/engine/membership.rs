@@ -8,7 +8,7 @@ use sotto_proto::wire::{self, JoinRule};
 use sotto_proto::{DeviceId, FileId, RoomAddress, RoomId, Subject, UserName, limits, signed};
 
 use super::calls::Calling;
-use super::outbox::Publishing;
+use super::outbox::{Publishing, Sort};
 use super::{Engine, Goal};
 use crate::group::Group;
 use crate::io::{Event, Timestamp};
@@ -56,7 +56,9 @@ impl Engine {
         let (Some(commit), Some(address)) = (&room.commit, room.address()) else {
             return;
         };
-        let waits = self.link.lost_race.contains(&room.id) || self.link.landing.contains(&room.id);
+        let waits = self.link.lost_race.contains(&room.id)
+            || self.link.landing.contains(&room.id)
+            || self.is_held(room.id, Sort::Commit, self.now);
         if self.may_publish(room.id) && !waits {
             let publishing = Publishing::Commit(room.id);
             self.publish(

@@ -56,13 +56,31 @@ pub(super) struct Landed {
     pub(super) entries: Vec<(wire::Entry, Reading)>,
 }
 
-/// A server that does not take a room's frames is left alone for a while.
-#[derive(Debug, Clone, Copy)]
+/// What the server takes or does not take by itself: a room that is full of
+/// messages takes commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Sort {
+    Frames,
+    Commit,
+    Posts,
+}
+
+/// A server that does not take something of a room is left alone with it for a
+/// while.
+#[derive(Debug, Clone)]
 pub(super) struct Hold {
     since: Timestamp,
     until: Timestamp,
     /// The next one, in ms.
     pause_ms: i64,
+    refusal: Refusal,
+}
+
+impl Hold {
+    /// Whether it is not over by itself: somebody must make room first.
+    fn lasts(&self) -> bool {
+        !matches!(self.refusal, Refusal::TooFast { .. } | Refusal::Busy)
+    }
 }
 
 /// The first pause after a refusal, in ms; doubled up to [`HOLD_MAX_MS`].
@@ -96,7 +114,7 @@ impl Engine {
         if may_encrypt && room.flight.frames.iter().all(|frame| frame.stored) {
             self.encrypt_frame(room, rng);
         }
-        if self.is_held(room.id, now) {
+        if self.is_held(room.id, Sort::Frames, now) {
             return;
         }
         for frame in room.flight.frames.iter().filter(|frame| !frame.stored) {
@@ -294,9 +312,10 @@ impl Engine {
                 self.provider.records().delete(key);
                 continue;
             };
-            if matches!(subject, Subject::Inbox(_))
-                || post.room.is_none_or(|room| self.may_publish(room))
-            {
+            let held = |room| self.is_held(room, Sort::Posts, self.now);
+            let may = matches!(subject, Subject::Inbox(_))
+                || post.room.is_none_or(|room| self.may_publish(room));
+            if may && !post.room.is_some_and(held) {
                 self.publish(Publishing::Post(number), subject, None, &post.payload);
             }
         }
@@ -342,7 +361,7 @@ impl Engine {
         match self.link.publishes.remove(&id) {
             Some(published @ Publishing::Frame { room, .. }) => {
                 self.touched.insert(room);
-                self.link.held.remove(&room);
+                self.link.held.remove(&(room, Sort::Frames));
                 let Some(mut room) = self.rooms.remove(&room) else {
                     return;
                 };
@@ -358,13 +377,15 @@ impl Engine {
             }
             // It takes effect when it is seen in the stream, in order.
             Some(Publishing::Commit(room)) => {
+                self.link.held.remove(&(room, Sort::Commit));
                 self.link.landing.insert(room);
             }
             Some(Publishing::Post(number)) => {
-                let records = self.provider.records();
-                let post = records.get::<Post>(&Key::Post(number)).ok().flatten();
-                self.touched.extend(post.and_then(|post| post.room));
-                records.delete(Key::Post(number));
+                if let Some(room) = self.room_of_post(number) {
+                    self.link.held.remove(&(room, Sort::Posts));
+                    self.touched.insert(room);
+                }
+                self.provider.records().delete(Key::Post(number));
             }
             None => {}
         }
@@ -386,8 +407,13 @@ impl Engine {
             }
             PublishFailure::Denied => self.refresh_grants(),
             PublishFailure::Refused(refusal) => {
-                if let Publishing::Frame { room, .. } = publishing {
-                    self.hold(room, refusal);
+                let (room, sort) = match publishing {
+                    Publishing::Frame { room, .. } => (Some(room), Sort::Frames),
+                    Publishing::Commit(room) => (Some(room), Sort::Commit),
+                    Publishing::Post(number) => (self.room_of_post(number), Sort::Posts),
+                };
+                if let Some(room) = room {
+                    self.hold(room, sort, refusal);
                 }
             }
             // The next tick publishes it again under the same message id.
@@ -395,10 +421,14 @@ impl Engine {
         }
     }
 
-    /// Leaves a room's frames alone for as long as the server says, or ever
-    /// longer.
-    fn hold(&mut self, room: RoomId, refusal: Refusal) {
-        let before = self.link.held.get(&room);
+    fn room_of_post(&self, number: u64) -> Option<RoomId> {
+        let post = self.provider.records().get::<Post>(&Key::Post(number));
+        post.ok().flatten()?.room
+    }
+
+    /// Leaves it alone for as long as the server says, or ever longer.
+    fn hold(&mut self, room: RoomId, sort: Sort, refusal: Refusal) {
+        let before = self.link.held.get(&(room, sort));
         let pause_ms = before.map_or(HOLD_MS, |hold| hold.pause_ms);
         let wait_ms = match &refusal {
             Refusal::TooFast { retry_after } => {
@@ -410,21 +440,38 @@ impl Engine {
             since: self.now,
             until: Timestamp(self.now.0.saturating_add(wait_ms)),
             pause_ms: (2 * pause_ms).min(HOLD_MAX_MS),
+            refusal: refusal.clone(),
         };
-        self.link.held.insert(room, hold);
-        let passing = matches!(refusal, Refusal::TooFast { .. } | Refusal::Busy);
-        if !passing {
+        if hold.lasts() {
             let reason = refusal.to_string();
-            let sending = |goal: &Goal| matches!(goal, Goal::Sent(_));
-            self.end_waiting(room, &reason, None, Some(&refusal), sending);
+            let waits_for_it = |goal: &Goal| match sort {
+                Sort::Frames => matches!(goal, Goal::Sent(_)),
+                Sort::Commit => matches!(goal, Goal::Invited(_) | Goal::Member),
+                Sort::Posts => matches!(goal, Goal::Invited(_)),
+            };
+            self.end_waiting(room, &reason, None, Some(&refusal), waits_for_it);
         }
+        self.link.held.insert((room, sort), hold);
         self.event(Event::Held { room, refusal });
     }
 
     /// A clock that was set back ends a pause: it must not become as long as
     /// the clock was wrong.
-    fn is_held(&self, room: RoomId, now: Timestamp) -> bool {
-        let hold = self.link.held.get(&room);
+    pub(super) fn is_held(&self, room: RoomId, sort: Sort, now: Timestamp) -> bool {
+        let hold = self.link.held.get(&(room, sort));
         hold.is_some_and(|hold| (hold.since..hold.until).contains(&now))
+    }
+
+    /// Whether the server refuses it until somebody makes room.
+    pub(super) fn is_refused(&self, room: RoomId, sort: Sort) -> bool {
+        let hold = self.link.held.get(&(room, sort));
+        hold.is_some_and(Hold::lasts)
+    }
+
+    /// Why the server does not take something, if somebody must make room
+    /// before it does.
+    pub fn held_for_space(&self) -> Option<&Refusal> {
+        let mut holds = self.link.held.values().filter(|hold| hold.lasts());
+        holds.next().map(|hold| &hold.refusal)
     }
 }

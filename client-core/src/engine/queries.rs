@@ -8,6 +8,7 @@ use sotto_proto::wire::{self, JoinRule};
 use sotto_proto::{DeviceId, RoomAddress, RoomId, UserName};
 
 use super::Engine;
+use super::outbox::Sort;
 use crate::account::{Account, safety_number};
 use crate::history::{HistoryRecord, Place, Said, StoredRecord};
 use crate::io::{Recall, Recalled};
@@ -225,16 +226,19 @@ impl Engine {
 
     /// Whether everything that this device wants of the server is done: all
     /// is sent, every wanted device is added, nothing is being asked. Rooms
-    /// that are closed until factors are proven wait for a person.
+    /// that are closed until factors are proven wait for a person, and so does
+    /// what [`Engine::held_for_space`] is about.
     pub fn is_settled(&self) -> bool {
         let settled = |room: &Room| {
-            self.has_sent_all(room)
-                && room.record.phase != Phase::Creating
-                && room.record.phase != Phase::Joining
+            let refused = |sort| self.is_refused(room.id, sort);
+            let removes = room.record.has_removals();
+            let is_in = room.record.phase != Phase::Joining;
+            let changed = is_in && !removes && !room.record.group_info_due;
+            let told = self.has_added_all(room) || refused(Sort::Posts);
+            room.record.phase != Phase::Creating
                 && room.record.invites.is_empty()
-                && !room.record.group_info_due
-                && !room.record.has_removals()
-                && self.has_added_all(room)
+                && (self.has_sent_all(room) || refused(Sort::Frames) || removes)
+                && (changed && told || refused(Sort::Commit))
         };
         let withheld = |room: &Room| self.link.withheld.contains_key(&room.id);
         let mut rooms = self.rooms.values();

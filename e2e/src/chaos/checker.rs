@@ -172,42 +172,46 @@ fn disagreements(members: &[Member], room: &str) -> anyhow::Result<Vec<String>> 
 }
 
 /// Waits until every device has everything, at most for `patience`; what is
-/// wrong then.
+/// wrong then, and what was said again because the server had lost it.
 pub(super) fn check(
     members: &[Member],
     room: &str,
     said: &[Said],
     (outsider, stranger): (&Outsider, &Stranger),
     patience: Duration,
-) -> anyhow::Result<Vec<String>> {
+) -> anyhow::Result<(Vec<String>, Vec<String>)> {
     let began = Instant::now();
     loop {
         let mut findings = Vec::new();
+        let mut late = Vec::new();
         for member in members {
             // What it has not got yet, it lacks below.
             member.person.run(&["--wait", "20", "sync"])?;
             let seen = history(&member.person, room)?;
-            let texts: Vec<&str> = seen
+            let texts: Vec<(&str, bool)> = seen
                 .iter()
-                .filter_map(|said| said.text.as_deref())
+                .filter_map(|said| Some((said.text.as_deref()?, said.late)))
                 .collect();
             findings.extend(differences(member.name, &texts, said));
+            let came_late = texts.iter().filter(|(_, late)| *late);
+            late.extend(came_late.map(|(text, _)| format!("{} has `{text}` late", member.name)));
         }
         findings.extend(disagreements(members, room)?);
         if findings.is_empty() || began.elapsed() > patience {
             findings.extend(outsider.findings(room)?);
             findings.extend(stranger.findings(room)?);
-            return Ok(findings);
+            return Ok((findings, late));
         }
         thread::sleep(Duration::from_millis(500));
     }
 }
 
-/// How what one device shows differs from what was said.
-fn differences(who: &str, seen: &[&str], said: &[Said]) -> Vec<String> {
+/// How what one device shows, with what of it came late, differs from what was
+/// said.
+fn differences(who: &str, seen: &[(&str, bool)], said: &[Said]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut times: BTreeMap<&str, usize> = BTreeMap::new();
-    for text in seen {
+    for (text, _) in seen {
         *times.entry(text).or_default() += 1;
     }
     for said in said {
@@ -225,7 +229,8 @@ fn differences(who: &str, seen: &[&str], said: &[Said]) -> Vec<String> {
     let senders: BTreeSet<&str> = said.iter().map(|said| said.by).collect();
     for sender in senders {
         let prefix = format!("{sender} says ");
-        let numbers = seen.iter().filter(|text| text.starts_with(&prefix));
+        let in_time = seen.iter().filter(|(_, late)| !late);
+        let numbers = in_time.filter(|(text, _)| text.starts_with(&prefix));
         if !numbers.is_sorted() {
             wrong.push(format!("{who} has what {sender} said in another order"));
         }
@@ -253,7 +258,10 @@ mod tests {
             said("bob says 2", true),
             said("bob says 3", false),
         ];
-        let wrong = |seen: &[&str]| differences("alice", seen, &said);
+        let wrong = |seen: &[&str]| {
+            let seen: Vec<_> = seen.iter().map(|text| (*text, false)).collect();
+            differences("alice", &seen, &said)
+        };
         assert!(wrong(&["bob says 1", "bob says 2"]).is_empty());
         assert!(wrong(&["bob says 1", "bob says 2", "bob says 3"]).is_empty());
         assert_eq!(wrong(&["bob says 2"]), ["alice lacks `bob says 1`, ticked"]);

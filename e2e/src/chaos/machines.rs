@@ -4,8 +4,6 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use anyhow::Context;
 use rand::{Rng, SeedableRng};
@@ -37,6 +35,9 @@ enum Servers {
     Several(Cluster),
 }
 
+/// Undoes something.
+pub(super) type End<'a> = Box<dyn FnOnce() + Send + 'a>;
+
 /// How nodes do not hear each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Apart {
@@ -46,6 +47,14 @@ pub(super) enum Apart {
     Two(usize, usize),
     /// The first does not hear the second, which hears it.
     Deaf(usize, usize),
+}
+
+/// What happens to the other nodes when one has come back with a damage, and
+/// before it is whole.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Others {
+    Stay,
+    AreKilled,
 }
 
 /// What a power cut leaves of what was not synced: nothing, or half of the
@@ -215,10 +224,11 @@ impl Machines {
         }
     }
 
-    /// Nodes of several do not hear each other for so long.
-    pub(super) fn part(&self, apart: Apart, time: Duration) -> anyhow::Result<()> {
+    /// Nodes of several do not hear each other until what this returns is
+    /// called.
+    pub(super) fn part(&self, apart: Apart) -> anyhow::Result<Option<End<'static>>> {
         let Servers::Several(cluster) = &self.servers else {
-            return Ok(());
+            return Ok(None);
         };
         let links = cluster.links()?;
         match apart {
@@ -226,20 +236,20 @@ impl Machines {
             Apart::Two(one, other) => links.cut(one, other),
             Apart::Deaf(deaf, other) => links.deafen(deaf, other),
         }
-        thread::sleep(time);
-        links.heal();
-        Ok(())
+        Ok(Some(Box::new(links.healing())))
     }
 
-    /// SIGSTOP for a program of a node, and SIGCONT after `time`.
-    pub(super) fn pause(&self, part: Part, node: usize, time: Duration) -> anyhow::Result<()> {
-        if let Some(pid) = self.find(part, node)? {
-            // Errors: it has just ended.
-            let _ = kill_process(pid, Signal::STOP);
-            thread::sleep(time);
+    /// SIGSTOP for a program of a node, and SIGCONT when what this returns is
+    /// called.
+    pub(super) fn pause(&self, part: Part, node: usize) -> anyhow::Result<Option<End<'static>>> {
+        let Some(pid) = self.find(part, node)? else {
+            return Ok(None);
+        };
+        // Errors: it has just ended.
+        let _ = kill_process(pid, Signal::STOP);
+        Ok(Some(Box::new(move || {
             let _ = kill_process(pid, Signal::CONT);
-        }
-        Ok(())
+        })))
     }
 
     /// Everything goes on that was paused, and everything is where it should
@@ -263,11 +273,12 @@ impl Machines {
 
     /// A node loses its streams: they are deleted while it is down.
     pub(super) fn lose_disk(&mut self, node: usize) -> anyhow::Result<()> {
-        self.while_down(node, |layout| {
+        let lose = |layout: &Layout| {
             let streams = layout.jetstream();
             fs::remove_dir_all(&streams).context("deleting the streams")?;
             fs::create_dir(&streams).context("making their folder")
-        })
+        };
+        self.while_down(node, lose, Others::Stay)
     }
 
     /// One bit of a node's newest file of messages is flipped while it is
@@ -276,8 +287,9 @@ impl Machines {
         &mut self,
         node: usize,
         draw: impl FnOnce(usize) -> usize,
+        others: Others,
     ) -> anyhow::Result<()> {
-        self.while_down(node, |layout| {
+        let flip = |layout: &Layout| {
             let Some(path) = largest_block(&layout.jetstream())? else {
                 return Ok(());
             };
@@ -287,13 +299,15 @@ impl Machines {
                 *byte ^= 1 << (place % 8);
             }
             fs::write(&path, content).context("damaging a file")
-        })
+        };
+        self.while_down(node, flip, others)
     }
 
     fn while_down(
         &mut self,
         node: usize,
         act: impl FnOnce(&Layout) -> anyhow::Result<()>,
+        others: Others,
     ) -> anyhow::Result<()> {
         let layout = self.layout(node)?.clone();
         match &mut self.servers {
@@ -304,6 +318,13 @@ impl Machines {
                 cluster.kill(node)?;
                 act(&layout)?;
                 cluster.start(node)?;
+                if others == Others::AreKilled {
+                    let nodes = cluster.nodes().len();
+                    let others = || (0..nodes).filter(|other| *other != node);
+                    others().try_for_each(|other| cluster.kill(other))?;
+                    others().try_for_each(|other| cluster.launch(other))?;
+                    others().try_for_each(|other| cluster.serves(other))?;
+                }
                 settle(cluster)
             }
         }

@@ -1,7 +1,6 @@
 //! Requests in, frames out. At most [`ACTIVE`] requests are read for at a time
 //! and each holds a few pages, so memory is bounded however many devices ask.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_nats::{Client, Message};
@@ -9,7 +8,6 @@ use bytes::Bytes;
 use sotto_jwt_accounts::directory::{DirectoryLog, LogError};
 use sotto_proto::DeviceId;
 use sotto_proto::wire::FetchRefusal;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +15,7 @@ use super::answer::Answer;
 use super::direct_get::Reader;
 use super::exchange::{self, Exchange};
 use super::plan::{self, Origin, Plan};
+use super::turns::Turns;
 use crate::clock::now_ms;
 use crate::intake::{ConnectionClosed, Intake};
 use crate::metrics::Metrics;
@@ -25,10 +24,6 @@ use crate::metrics::Metrics;
 const SUBJECTS: [&str; 2] = ["fetch.*", "fetch.*.*"];
 /// Requests that are being read for.
 const ACTIVE: usize = 16;
-/// Requests that are being read for or wait for it.
-const WAITING: usize = 256;
-/// The same of one device.
-const WAITING_PER_DEVICE: usize = 8;
 
 /// Answers the catch-up requests of one org's devices.
 pub struct FetchService {
@@ -41,7 +36,6 @@ struct Answerer {
     devices: Client,
     reader: Reader,
     directory: Arc<DirectoryLog>,
-    active: Semaphore,
     metrics: Arc<Metrics>,
 }
 
@@ -63,7 +57,6 @@ impl FetchService {
             devices,
             reader: Reader::new(org),
             directory,
-            active: Semaphore::new(ACTIVE),
             metrics,
         });
         Ok(Self { requests, answerer })
@@ -76,34 +69,35 @@ impl FetchService {
     /// When the connection is closed.
     pub async fn run(mut self, retire: CancellationToken) -> Result<(), ConnectionClosed> {
         let mut running: JoinSet<DeviceId> = JoinSet::new();
-        let mut per_device: BTreeMap<DeviceId, usize> = BTreeMap::new();
+        let mut turns = Turns::new();
         while !self.requests.has_ended() || !running.is_empty() {
             tokio::select! {
                 Some(done) = running.join_next() => {
                     // A panic names no device: forget them all rather than count wrong.
                     match done {
-                        Ok(device) => release(&mut per_device, device),
-                        Err(_) => per_device.clear(),
+                        Ok(device) => turns.done(device),
+                        Err(_) => turns.forget_readings(),
                     }
                 }
                 request = self.requests.next(&retire), if !self.requests.has_ended() => {
                     let Some(request) = request? else { continue };
                     let Some((origin, reply)) = address(&request) else { continue };
-                    let device = origin.device;
-                    let answerer = Arc::clone(&self.answerer);
-                    let waiting = per_device.get(&device).copied().unwrap_or_default();
-                    if running.len() >= WAITING || waiting >= WAITING_PER_DEVICE {
+                    let asked = (origin, reply, request.payload);
+                    if let Err((_, reply, _)) = turns.wait(origin.device, asked) {
                         let refusal = Answer::refusal(FetchRefusal::Unavailable);
                         // What cannot be sent is asked for again.
-                        let _ = exchange::send(&answerer.devices, &reply, &refusal).await;
-                        continue;
+                        let _ = exchange::send(&self.answerer.devices, &reply, &refusal).await;
                     }
-                    per_device.insert(device, waiting + 1);
-                    running.spawn(async move {
-                        answerer.answer(origin, &reply, &request.payload).await;
-                        device
-                    });
                 }
+            }
+            while running.len() < ACTIVE
+                && let Some((device, (origin, reply, request))) = turns.next()
+            {
+                let answerer = Arc::clone(&self.answerer);
+                running.spawn(async move {
+                    answerer.answer(origin, &reply, &request).await;
+                    device
+                });
             }
         }
         let devices = &self.answerer.devices;
@@ -119,22 +113,9 @@ fn address(request: &Message) -> Option<(Origin, String)> {
     plan::is_own_reply(origin.device, reply).then(|| (origin, reply.to_string()))
 }
 
-fn release(per_device: &mut BTreeMap<DeviceId, usize>, device: DeviceId) {
-    if let Some(waiting) = per_device.get_mut(&device) {
-        *waiting = waiting.saturating_sub(1);
-        if *waiting == 0 {
-            per_device.remove(&device);
-        }
-    }
-}
-
 impl Answerer {
     async fn answer(&self, origin: Origin, reply: &str, request: &Bytes) {
         let device = origin.device;
-        // The semaphore is never closed.
-        let Ok(_active) = self.active.acquire().await else {
-            return;
-        };
         let answered = match self.plan(origin, request).await {
             Ok(plan) => {
                 let exchange = Exchange::new(&self.devices, &self.reader, device, reply, &plan);

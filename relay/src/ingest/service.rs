@@ -236,13 +236,13 @@ impl IngestService {
             return Ok(());
         };
         self.metrics.arrived();
-        match PublishAnswer::from_json(&answer.payload) {
+        let bytes = outstanding.bytes as u64;
+        let said = PublishAnswer::from_json(&answer.payload);
+        let is_new = matches!(said, Some(PublishAnswer::Stored { duplicate, .. }) if !duplicate);
+        self.ledger.arrived(&outstanding.subject, bytes, is_new);
+        match said {
             Some(stored @ PublishAnswer::Stored { duplicate, .. }) => {
-                let bytes = outstanding.bytes as u64;
                 self.metrics.stored(bytes, duplicate);
-                if !duplicate {
-                    self.ledger.stored(&outstanding.subject, bytes);
-                }
                 self.reply(outstanding.reply, stored, answer.payload).await
             }
             Some(PublishAnswer::Refused(Refusal::WrongLastSequence))
@@ -285,6 +285,8 @@ impl IngestService {
         let mut count = 0;
         while let Some(overdue) = self.flight.overdue(now) {
             self.metrics.arrived();
+            let bytes = overdue.bytes as u64;
+            self.ledger.arrived(&overdue.subject, bytes, false);
             // nats-server says nothing when it cannot write.
             let refusal = match disk::is_full(&self.store) {
                 true => Refusal::DiskFull,

@@ -8,7 +8,7 @@ use sotto_service::config::Limits;
 use tokio::time::Instant;
 
 use super::bucket::{Bucket, Buckets};
-use super::usage::{Count, Counted, Usage};
+use super::usage::{Count, Counted, Usage, room_of};
 
 /// What a device's daily quota fills in.
 const DAY: Duration = Duration::from_secs(24 * 3_600);
@@ -23,6 +23,11 @@ const RESERVE_MESSAGES: u64 = 1_024;
 /// See [`RESERVE_PART`]. Commits to large rooms have some 100 KiB.
 const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
 
+/// What one device may put into inboxes in a day, whatever else is limited:
+/// they are of no room, everybody may post to everybody's, and whoever owns one
+/// reads all of it. Inviting 1,000 devices takes some 100 MiB.
+const INBOXES_BYTES: u64 = 256 * 1024 * 1024;
+
 /// The limits of one org, and what is used of them.
 #[derive(Debug)]
 pub struct Ledger {
@@ -30,6 +35,7 @@ pub struct Ledger {
     rate: Buckets,
     day_messages: Option<Buckets>,
     day_bytes: Option<Buckets>,
+    inboxes: Buckets,
     usage: Usage,
 }
 
@@ -42,12 +48,14 @@ impl Ledger {
             rate: Buckets::new(Bucket::new(limits.burst, fills_in)),
             day_messages: limits.device_messages_per_day.map(day),
             day_bytes: limits.device_bytes_per_day.map(day),
+            inboxes: day(INBOXES_BYTES),
             usage: Usage::default(),
             limits,
         }
     }
 
-    /// Takes a message in, which then counts as sent.
+    /// Takes a message in, which then counts as sent, and as stored until it is
+    /// known what came of it.
     ///
     /// # Errors
     /// Which limit is in the way.
@@ -68,7 +76,9 @@ impl Ledger {
         if waits(&self.day_messages, 1) {
             return Err(Refusal::DeviceFull(Measure::Messages));
         }
-        if waits(&self.day_bytes, bytes) {
+        let is_for_inbox = matches!(subject, Subject::Inbox(_));
+        let inbox_waits = is_for_inbox && self.inboxes.wait(device, bytes, now).is_some();
+        if waits(&self.day_bytes, bytes) || inbox_waits {
             return Err(Refusal::DeviceFull(Measure::Bytes));
         }
         let Limits {
@@ -99,6 +109,10 @@ impl Ledger {
                 buckets.draw(device, amount, now);
             }
         }
+        if is_for_inbox {
+            self.inboxes.draw(device, bytes, now);
+        }
+        self.usage.departed(subject, bytes);
         Ok(())
     }
 
@@ -109,9 +123,12 @@ impl Ledger {
         self.usage.touch(address.room, now).then_some(address)
     }
 
-    /// Notes that a message was stored.
-    pub fn stored(&mut self, subject: &Subject, bytes: u64) {
-        self.usage.stored(subject, bytes);
+    /// Notes what came of a message that was taken in.
+    pub fn arrived(&mut self, subject: &Subject, bytes: u64, stored: bool) {
+        self.usage.arrived(subject, bytes);
+        if stored {
+            self.usage.stored(subject, bytes);
+        }
     }
 
     /// Takes in what streams say that they keep.
@@ -122,6 +139,7 @@ impl Ledger {
     /// Forgets what needs no remembering.
     pub fn sweep(&mut self, now: Instant) {
         self.rate.sweep(now);
+        self.inboxes.sweep(now);
         let days = [&mut self.day_messages, &mut self.day_bytes];
         for buckets in days.into_iter().flatten() {
             buckets.sweep(now);
@@ -150,18 +168,9 @@ fn fits(
     Ok(())
 }
 
-fn room_of(subject: &Subject) -> Option<&RoomAddress> {
-    match subject {
-        Subject::Messages(address)
-        | Subject::Handshakes(address)
-        | Subject::Blob { address, .. } => Some(address),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use sotto_proto::{RoomId, Shard};
+    use sotto_proto::{RoomId, Shard, limits};
 
     use super::*;
 
@@ -190,7 +199,7 @@ mod tests {
                 assert_eq!(commit.is_ok(), full, "{refusal:?}");
                 return (stored, refusal);
             }
-            ledger.stored(&subject, 100);
+            ledger.arrived(&subject, 100, true);
         }
         panic!("everything was taken in");
     }
@@ -274,7 +283,7 @@ mod tests {
         let refusal = loop {
             ledger.count_due(&subject, now);
             match ledger.admit(device(), &subject, 100, now) {
-                Ok(()) => ledger.stored(&subject, 100),
+                Ok(()) => ledger.arrived(&subject, 100, true),
                 Err(refusal) => break refusal,
             }
             stored += 1;
@@ -302,5 +311,56 @@ mod tests {
         };
         assert_eq!(admit(10), Err(Refusal::OrgFull(Measure::Messages)));
         assert_eq!(admit(9), Ok(()));
+    }
+
+    #[test]
+    fn what_is_on_its_way_counts() {
+        let limits = Limits {
+            org_messages: Some(15),
+            room_bytes: Some(1_000),
+            ..Limits::default()
+        };
+        let mut ledger = Ledger::new(limits);
+        let now = Instant::now();
+        let subject = room().messages();
+        ledger.count_due(&subject, now);
+        for _ in 0..10 {
+            ledger.admit(device(), &subject, 100, now).unwrap();
+        }
+        let full = Err(Refusal::RoomFull(Measure::Bytes));
+        assert_eq!(ledger.admit(device(), &subject, 100, now), full);
+        ledger.arrived(&subject, 100, false);
+        ledger.admit(device(), &subject, 100, now).unwrap();
+        ledger.arrived(&subject, 100, true);
+        assert_eq!(ledger.admit(device(), &subject, 100, now), full);
+
+        let elsewhere = Subject::Inbox(device());
+        for _ in 0..5 {
+            ledger.admit(device(), &elsewhere, 1, now).unwrap();
+        }
+        let full = Err(Refusal::OrgFull(Measure::Messages));
+        assert_eq!(ledger.admit(device(), &elsewhere, 1, now), full);
+    }
+
+    #[test]
+    fn one_device_does_not_fill_everybodys_inbox() {
+        let mut ledger = Ledger::new(Limits::default());
+        let now = Instant::now();
+        let inbox = |number: u64| {
+            let to = [u8::try_from(number % 7).unwrap(); 16];
+            Subject::Inbox(DeviceId::try_from(&to[..]).unwrap())
+        };
+        let most = limits::PAYLOAD as u64;
+        for number in 0..INBOXES_BYTES / most {
+            ledger.admit(device(), &inbox(number), most, now).unwrap();
+        }
+        let full = Err(Refusal::DeviceFull(Measure::Bytes));
+        assert_eq!(ledger.admit(device(), &inbox(0), most, now), full);
+        // Others may, and it may say what it likes in rooms.
+        let other = DeviceId::try_from(&[2; 16][..]).unwrap();
+        ledger.admit(other, &inbox(0), most, now).unwrap();
+        let text = room().messages();
+        ledger.admit(device(), &text, most, now).unwrap();
+        ledger.admit(device(), &inbox(0), most, now + DAY).unwrap();
     }
 }

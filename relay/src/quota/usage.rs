@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sotto_proto::{RoomId, Subject};
+use sotto_proto::{RoomAddress, RoomId, Subject};
 use tokio::time::Instant;
 
 /// After this long a room is counted again.
@@ -57,6 +57,8 @@ pub struct Tally {
 #[derive(Debug, Default)]
 pub struct Usage {
     org: Count,
+    /// What was taken in and is not stored yet.
+    flying: Count,
     rooms: BTreeMap<RoomId, RoomUsage>,
 }
 
@@ -64,6 +66,8 @@ pub struct Usage {
 struct RoomUsage {
     mail: Count,
     blobs: Count,
+    /// See [`Usage`].
+    flying: Count,
     /// When it was asked for last.
     asked: Option<Instant>,
     used: Instant,
@@ -73,6 +77,11 @@ impl Count {
     fn add(&mut self, bytes: u64) {
         self.messages = self.messages.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn take(&mut self, bytes: u64) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 
     fn and(self, other: Self) -> Self {
@@ -98,15 +107,37 @@ impl Count {
 }
 
 impl Usage {
-    /// What the org has stored.
+    /// What the org has stored or is about to.
     pub fn org(&self) -> Count {
-        self.org
+        self.org.and(self.flying)
     }
 
-    /// What a room has stored, as far as it is known.
+    /// What a room has stored or is about to, as far as it is known.
     pub fn room(&self, room: RoomId) -> Count {
         let usage = self.rooms.get(&room);
-        usage.map_or(Count::default(), |usage| usage.mail.and(usage.blobs))
+        usage.map_or(Count::default(), |usage| {
+            usage.mail.and(usage.blobs).and(usage.flying)
+        })
+    }
+
+    /// Adds what is about to be stored.
+    pub fn departed(&mut self, subject: &Subject, bytes: u64) {
+        self.flying.add(bytes);
+        if let Some(usage) = self.of_room(subject) {
+            usage.flying.add(bytes);
+        }
+    }
+
+    /// Takes that back: it was stored, or was not.
+    pub fn arrived(&mut self, subject: &Subject, bytes: u64) {
+        self.flying.take(bytes);
+        if let Some(usage) = self.of_room(subject) {
+            usage.flying.take(bytes);
+        }
+    }
+
+    fn of_room(&mut self, subject: &Subject) -> Option<&mut RoomUsage> {
+        self.rooms.get_mut(&room_of(subject)?.room)
     }
 
     /// Notes that a room is used; whether it is to be counted now.
@@ -117,6 +148,7 @@ impl Usage {
         let usage = self.rooms.entry(room).or_insert_with(|| RoomUsage {
             mail: Count::default(),
             blobs: Count::default(),
+            flying: Count::default(),
             asked: None,
             used: now,
         });
@@ -131,15 +163,11 @@ impl Usage {
     /// Adds what was stored.
     pub fn stored(&mut self, subject: &Subject, bytes: u64) {
         self.org.add(bytes);
-        let (address, of): (_, fn(&mut RoomUsage) -> &mut Count) = match subject {
-            Subject::Messages(address) | Subject::Handshakes(address) => {
-                (address, |usage| &mut usage.mail)
+        if let Some(usage) = self.of_room(subject) {
+            match subject {
+                Subject::Blob { .. } => usage.blobs.add(bytes),
+                _ => usage.mail.add(bytes),
             }
-            Subject::Blob { address, .. } => (address, |usage| &mut usage.blobs),
-            _ => return,
-        };
-        if let Some(usage) = self.rooms.get_mut(&address.room) {
-            of(usage).add(bytes);
         }
     }
 
@@ -162,10 +190,20 @@ impl Usage {
     }
 }
 
+/// The room that it is stored for.
+pub fn room_of(subject: &Subject) -> Option<&RoomAddress> {
+    match subject {
+        Subject::Messages(address)
+        | Subject::Handshakes(address)
+        | Subject::Blob { address, .. } => Some(address),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use sotto_proto::{RoomAddress, Shard};
+    use sotto_proto::Shard;
 
     use super::*;
 

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use serde_json::json;
 use sotto_client_native::files::Upload;
+use sotto_client_native::session::CommandError;
 use sotto_proto::FileId;
 use tokio::time::{Instant, sleep_until};
 
@@ -12,7 +13,15 @@ use crate::device::{Context, Device};
 pub async fn run(context: &Context) -> anyhow::Result<()> {
     let mut device = context.open()?;
     let before = totals(&device).await?;
-    device.settle("Getting what is new").await?;
+    let settled = device.settle("Getting what is new").await;
+    // It does not keep files from being sent elsewhere.
+    let held = match settled {
+        Err(error) if matches!(error.downcast_ref(), Some(CommandError::Held(_))) => Some(error),
+        settled => {
+            settled?;
+            None
+        }
+    };
     let uploads = device.session.look(|engine, _| {
         let uploads = engine.uploads().map(|upload| upload.file);
         uploads.collect::<Vec<_>>()
@@ -53,7 +62,7 @@ pub async fn run(context: &Context) -> anyhow::Result<()> {
         news.join(" "),
     )?;
     device.session.stop().await;
-    Ok(())
+    held.map_or(Ok(()), Err)
 }
 
 /// Sends a file, or what is missing of it; the id that it has in the room, or
