@@ -1,7 +1,6 @@
 //! The listener: HTTPS with TLS 1.3, and what a connection may take.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +105,7 @@ pub async fn serve(
     let acceptor = RustlsAcceptor::new(tls)
         .handshake_timeout(POOR_LINK)
         .acceptor(gateway.server().proxies.clone());
-    let mut server = Server::<Client>::from_listener(Accepting(listener))
+    let mut server = Server::<Anybody>::from_listener(Accepting(listener))
         .acceptor(acceptor)
         .handle(handle.clone());
     let builder = server.http_builder();
@@ -146,26 +145,26 @@ pub async fn serve(
 /// Where connections come from.
 struct Accepting(Listener);
 
-/// Who has connected.
+/// Who has connected is asked elsewhere: `client_address`.
 #[derive(Debug, Clone)]
-struct Client(SocketAddr);
+struct Anybody;
 
-impl Address for Client {
+impl Address for Anybody {
     type Stream = TcpStream;
     type Listener = Accepting;
 }
 
-impl AddrListener<TcpStream, Client> for Accepting {
-    async fn bind_to(_: Client) -> io::Result<Self> {
+impl AddrListener<TcpStream, Anybody> for Accepting {
+    async fn bind_to(_: Anybody) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    async fn accept_stream(&self) -> io::Result<(TcpStream, Client)> {
-        let (stream, client) = self.0.accept().await?;
-        Ok((stream, Client(client)))
+    async fn accept_stream(&self) -> io::Result<(TcpStream, Anybody)> {
+        let (stream, _) = self.0.accept().await?;
+        Ok((stream, Anybody))
     }
 
-    fn get_local_addr(&self) -> io::Result<Client> {
-        self.0.local_addr().map(Client)
+    fn get_local_addr(&self) -> io::Result<Anybody> {
+        Ok(Anybody)
     }
 }
