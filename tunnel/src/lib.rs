@@ -11,10 +11,11 @@
 //! | `records`, `hello`, `server_hello`, `refusal` | what a client wants, what a server answers, and what is said to those who are refused | none |
 //! | `name`, `table`, `registry`, `budget`, `lobby` | who may announce what, over which link a connection goes, how much may pass | none |
 //! | `auth`, `endpoint` | how the two ends know each other | none |
-//! | `frame`, `link`, `splice`, `closing` | bytes on a link | streams |
+//! | `frame`, `ahead`, `link`, `splice`, `closing` | bytes on a link | streams |
 //! | `public`, `front`, `reception`, `serve` | the public end | sockets |
 //! | `dial`, `private` | the private end | sockets |
 
+mod ahead;
 pub mod auth;
 pub mod budget;
 mod closing;

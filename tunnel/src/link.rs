@@ -18,6 +18,8 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 use tokio_util::sync::CancellationToken;
 use yamux::{Config, Connection, ConnectionError, Mode, Packet};
 
+use crate::ahead::ReadAhead;
+
 /// Most streams on one link.
 pub const STREAMS_MAX: usize = 4_096;
 /// What yamux lets the other end send on every stream before it is read, in
@@ -85,6 +87,7 @@ pub fn link<T: AsyncRead + AsyncWrite + Unpin>(
         .set_max_connection_receive_window(Some(streams * WINDOW + WINDOWS_MORE))
         .set_split_send_size(FRAME);
     let buffered = BufWriter::with_capacity(FRAME + 64, connection);
+    let connection = ReadAhead::new(buffered);
     let (sender, requests) = mpsc::channel(1);
     let ended = CancellationToken::new();
     let opener = Opener {
@@ -93,7 +96,7 @@ pub fn link<T: AsyncRead + AsyncWrite + Unpin>(
         ended: ended.clone(),
     };
     let link = Link {
-        connection: Connection::new(buffered.compat(), config, mode),
+        connection: Connection::new(connection.compat(), config, mode),
         requests,
         ended,
     };
@@ -344,7 +347,7 @@ fn probe(tcp: &TcpStream, after: Duration, every: Duration) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::timeout;
 
     use super::*;
@@ -374,5 +377,46 @@ mod tests {
             .await
             .unwrap()
             .unwrap();
+    }
+
+    /// A frame as yamux has it, of a kind and with a length that say what it is.
+    fn header(kind: u8, flags: u16, stream: u32, length: usize) -> [u8; 12] {
+        let mut header = [0; 12];
+        header[1] = kind;
+        header[2..4].copy_from_slice(&flags.to_be_bytes());
+        header[4..8].copy_from_slice(&stream.to_be_bytes());
+        header[8..].copy_from_slice(&u32::try_from(length).unwrap().to_be_bytes());
+        header
+    }
+
+    #[tokio::test]
+    async fn an_end_that_owes_an_answer_reads_while_it_cannot_write() {
+        const DATA: u8 = 0;
+        const PING: u8 = 2;
+        const SYN: u16 = 1;
+        let (near, far) = tokio::io::duplex(READ);
+        let (opener, opening) = link(near, Mode::Client);
+        tokio::spawn(opening.run(drop));
+        let (mut reader, mut writer) = tokio::io::split(opener.open().await.unwrap());
+        // More than the connection holds.
+        tokio::spawn(async move { writer.write_all(&[7; WINDOW]).await.unwrap() });
+        let (mut far_reader, mut far_writer) = tokio::io::split(far);
+        far_reader.read_u8().await.unwrap();
+        let sent = [9; 3 * READ];
+        let answering = async {
+            far_writer.write_all(&header(PING, SYN, 0, 1)).await?;
+            far_writer
+                .write_all(&header(DATA, 0, 1, sent.len()))
+                .await?;
+            far_writer.write_all(&sent).await
+        };
+        let answered = timeout(Duration::from_secs(30), answering).await;
+        answered.expect("it does not read").unwrap();
+        let (mut received, mut sink) = ([0; 3 * READ], tokio::io::sink());
+        tokio::select! {
+            read = reader.read_exact(&mut received) => read.unwrap(),
+            _ = tokio::io::copy(&mut far_reader, &mut sink) => panic!("it has ended"),
+        };
+        assert_eq!(received, sent);
     }
 }
