@@ -1,7 +1,6 @@
 //! The listener: HTTPS with TLS 1.3, and what a connection may take.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +105,7 @@ pub async fn serve(
     let acceptor = RustlsAcceptor::new(tls)
         .handshake_timeout(POOR_LINK)
         .acceptor(gateway.server().proxies.clone());
-    let mut server = Server::<Client>::from_listener(Accepting(listener))
+    let mut server = Server::<Here>::from_listener(Accepting(listener))
         .acceptor(acceptor)
         .handle(handle.clone());
     let builder = server.http_builder();
@@ -146,26 +145,27 @@ pub async fn serve(
 /// Where connections come from.
 struct Accepting(Listener);
 
-/// Who has connected.
-#[derive(Debug, Clone)]
-struct Client(SocketAddr);
+/// In the place of addresses: which one a connection counts for is found out
+/// below TLS.
+#[derive(Clone)]
+struct Here;
 
-impl Address for Client {
+impl Address for Here {
     type Stream = TcpStream;
     type Listener = Accepting;
 }
 
-impl AddrListener<TcpStream, Client> for Accepting {
-    async fn bind_to(_: Client) -> io::Result<Self> {
+impl AddrListener<TcpStream, Here> for Accepting {
+    async fn bind_to(_: Here) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    async fn accept_stream(&self) -> io::Result<(TcpStream, Client)> {
-        let (stream, client) = self.0.accept().await?;
-        Ok((stream, Client(client)))
+    async fn accept_stream(&self) -> io::Result<(TcpStream, Here)> {
+        let (stream, _) = self.0.accept().await?;
+        Ok((stream, Here))
     }
 
-    fn get_local_addr(&self) -> io::Result<Client> {
-        self.0.local_addr().map(Client)
+    fn get_local_addr(&self) -> io::Result<Here> {
+        Ok(Here)
     }
 }
