@@ -105,7 +105,7 @@ pub async fn serve(
     let acceptor = RustlsAcceptor::new(tls)
         .handshake_timeout(POOR_LINK)
         .acceptor(gateway.server().proxies.clone());
-    let mut server = Server::<Anybody>::from_listener(Accepting(listener))
+    let mut server = Server::<Here>::from_listener(Accepting(listener))
         .acceptor(acceptor)
         .handle(handle.clone());
     let builder = server.http_builder();
@@ -145,26 +145,27 @@ pub async fn serve(
 /// Where connections come from.
 struct Accepting(Listener);
 
-/// Who has connected is asked elsewhere: `client_address`.
-#[derive(Debug, Clone)]
-struct Anybody;
+/// In the place of addresses: which one a connection counts for is found out
+/// below TLS.
+#[derive(Clone)]
+struct Here;
 
-impl Address for Anybody {
+impl Address for Here {
     type Stream = TcpStream;
     type Listener = Accepting;
 }
 
-impl AddrListener<TcpStream, Anybody> for Accepting {
-    async fn bind_to(_: Anybody) -> io::Result<Self> {
+impl AddrListener<TcpStream, Here> for Accepting {
+    async fn bind_to(_: Here) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    async fn accept_stream(&self) -> io::Result<(TcpStream, Anybody)> {
+    async fn accept_stream(&self) -> io::Result<(TcpStream, Here)> {
         let (stream, _) = self.0.accept().await?;
-        Ok((stream, Anybody))
+        Ok((stream, Here))
     }
 
-    fn get_local_addr(&self) -> io::Result<Anybody> {
-        Ok(Anybody)
+    fn get_local_addr(&self) -> io::Result<Here> {
+        Ok(Here)
     }
 }
