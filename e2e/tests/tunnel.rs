@@ -185,9 +185,10 @@ fn a_flood_from_one_address_shuts_out_nobody_else_who_comes_through_the_tunnel()
 
     let (gateway, nats) = (config.gateway.listen, config.nats.listen);
     let port = gateway.port();
-    let tunnel = Tunnel::start(&folder.path().join("tunnel"), &[port, nats.port()]);
-    let _to_gateway = tunnel.dial(&[port], &["--proxy-protocol"]);
-    let _to_nats = tunnel.dial(&[nats.port()], &[]);
+    let ports = [port, nats.port()];
+    let tunnel = Tunnel::start(&folder.path().join("tunnel"), &ports);
+    let told = SocketAddr::from((SERVER, port)).to_string();
+    let _dialer = tunnel.dial(&ports, &["--proxy-protocol", &told]);
 
     let at = |own: [u8; 4]| client(server.layout(), own.into(), port);
     let (stranger, other) = (at([127, 0, 0, 3]), at([127, 0, 0, 4]));

@@ -38,6 +38,7 @@ pub use turn::{Turn, TurnArgs};
 #[cfg(test)]
 mod tests {
     use sotto_service::cluster::{Member, Members, NodeName};
+    use sotto_service::nats::jetstream::{Follower, Group, peer_id};
 
     pub fn name(name: &str) -> NodeName {
         name.parse().unwrap()
@@ -58,6 +59,22 @@ mod tests {
             serial: 1,
             nodes: names.iter().map(member).collect(),
             replaced: Vec::new(),
+        }
+    }
+
+    /// Led by `a`, with these others and whether each is there.
+    pub fn group(others: &[(&str, bool)]) -> Group {
+        let follower = |(name, there): &(&str, bool)| Follower {
+            name: (*name).to_owned(),
+            id: peer_id(name),
+            current: *there,
+            offline: !there,
+            lag: 0,
+        };
+        Group {
+            leader: "a".to_owned(),
+            followers: others.iter().map(follower).collect(),
+            size: others.len() + 1,
         }
     }
 }

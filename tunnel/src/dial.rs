@@ -82,10 +82,11 @@ pub struct DialArgs {
           value_parser = clap::value_parser!(u8).range(1..=LINKS_MAX as i64))]
     links: u8,
 
-    /// Tell servers the addresses of clients, by a PROXY protocol header
-    /// (version 2) before each connection. They must expect it.
-    #[arg(long)]
-    proxy_protocol: bool,
+    /// Tell this server of a route the addresses of clients, by a PROXY protocol
+    /// header (version 2) before each connection, which it must expect; may be
+    /// said several times.
+    #[arg(long, value_name = "HOST:PORT")]
+    proxy_protocol: Vec<Endpoint>,
 
     #[command(flatten)]
     common: crate::CommonArgs,
@@ -190,13 +191,8 @@ pub async fn dial(args: DialArgs, inherited: Inherited) -> Result<()> {
     let ends: Vec<Arc<AtomicUsize>> = args.to.iter().map(|_| Arc::default()).collect();
     let named = args.to.iter().map(|to| to.at.to_string());
     readiness.serves(without_links(named.zip(ends.clone()).collect()));
-    let targets = args.route.into_iter().map(|route| Target {
-        route: route.route,
-        to: route.to,
-    });
     let private = Arc::new(Private {
-        targets: targets.collect(),
-        proxy_protocol: args.proxy_protocol,
+        targets: targets(args.route, &args.proxy_protocol)?,
         metrics,
         handover: handover.part(),
     });
@@ -233,6 +229,22 @@ pub async fn dial(args: DialArgs, inherited: Inherited) -> Result<()> {
         let _ = stop.run_until_cancelled(drained).await;
     }
     Ok(())
+}
+
+/// The servers, and which of them are told addresses.
+fn targets(routes: Vec<RouteTo>, told: &[Endpoint]) -> Result<Vec<Target>> {
+    if let Some(nowhere) = told
+        .iter()
+        .find(|told| routes.iter().all(|route| route.to != **told))
+    {
+        bail!("--proxy-protocol {nowhere}: no --route leads there");
+    }
+    let target = |route: RouteTo| Target {
+        proxy_protocol: told.contains(&route.to),
+        route: route.route,
+        to: route.to,
+    };
+    Ok(routes.into_iter().map(target).collect())
 }
 
 /// Says in `dial.json` that this end serves, from its first links on until
@@ -363,7 +375,7 @@ impl Dialer {
             key: self.key.public(),
             proof: self.key.prove(&binding)?.into(),
             routes: routes.collect(),
-            wants_addresses: self.private.proxy_protocol,
+            wants_addresses: self.private.tells_addresses(),
         };
         frame::send(&mut tls, &dialer).await?;
         let welcome: TunnelWelcome = frame::receive(&mut tls).await?;
@@ -392,6 +404,18 @@ fn problem_of(error: &io::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_servers_of_routes_are_told_addresses() {
+        let routes = || ["a.example:443=[::1]:8443", "a.example:4222=[::1]:4222"];
+        let routes = || routes().map(|route| route.parse().unwrap()).into();
+        let told = |told: &str| targets(routes(), &[told.parse().unwrap()]);
+        let told_of = told("[::1]:8443").unwrap().into_iter();
+        let told_of: Vec<bool> = told_of.map(|target| target.proxy_protocol).collect();
+        assert_eq!(told_of, [true, false]);
+        let error = told("[::1]:443").unwrap_err().to_string();
+        assert!(error.contains("[::1]:443"), "{error}");
+    }
 
     #[test]
     fn a_route_is_a_name_with_or_without_a_port_and_a_server() {

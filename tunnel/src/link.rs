@@ -402,7 +402,7 @@ mod tests {
         tokio::spawn(async move { writer.write_all(&[7; WINDOW]).await.unwrap() });
         let (mut far_reader, mut far_writer) = tokio::io::split(far);
         far_reader.read_u8().await.unwrap();
-        let sent = [9; 3 * READ];
+        let sent = vec![9; 3 * READ];
         let answering = async {
             far_writer.write_all(&header(PING, SYN, 0, 1)).await?;
             far_writer
@@ -412,7 +412,7 @@ mod tests {
         };
         let answered = timeout(Duration::from_secs(30), answering).await;
         answered.expect("it does not read").unwrap();
-        let (mut received, mut sink) = ([0; 3 * READ], tokio::io::sink());
+        let (mut received, mut sink) = (vec![0; sent.len()], tokio::io::sink());
         tokio::select! {
             read = reader.read_exact(&mut received) => read.unwrap(),
             _ = tokio::io::copy(&mut far_reader, &mut sink) => panic!("it has ended"),

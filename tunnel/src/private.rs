@@ -37,6 +37,8 @@ pub struct Target {
     pub route: Route,
     /// The server.
     pub to: Endpoint,
+    /// It is told the addresses of clients.
+    pub proxy_protocol: bool,
 }
 
 /// The private side.
@@ -44,8 +46,6 @@ pub struct Target {
 pub struct Private {
     /// The servers.
     pub targets: Vec<Target>,
-    /// They are told the addresses of clients.
-    pub proxy_protocol: bool,
     /// What is counted.
     pub metrics: DialerMetrics,
     /// Once a successor serves, connections are its own.
@@ -62,6 +62,11 @@ impl Observer for Nobody {
 }
 
 impl Private {
+    /// Whether any server is told the addresses of clients.
+    pub fn tells_addresses(&self) -> bool {
+        self.targets.iter().any(|target| target.proxy_protocol)
+    }
+
     /// Serves one stream of a link; `retired` is told when the public end takes
     /// no new connections over it.
     pub async fn serve(self: Arc<Self>, mut stream: LinkStream, retired: Arc<Notify>) {
@@ -126,14 +131,11 @@ impl Private {
         };
         let name: HostName = open.name.parse().map_err(|_| unknown())?;
         let port = u16::try_from(open.port).map_err(|_| unknown())?;
-        let targets = self
-            .targets
-            .iter()
-            .map(|target| (&target.route, &target.to));
-        let to = route(targets, &name, port).ok_or_else(unknown)?;
-        let mut tcp = timeout(CONNECTING, TcpStream::connect(to.to_string())).await??;
+        let targets = self.targets.iter().map(|target| (&target.route, target));
+        let target = route(targets, &name, port).ok_or_else(unknown)?;
+        let mut tcp = timeout(CONNECTING, TcpStream::connect(target.to.to_string())).await??;
         tend(&tcp)?;
-        if self.proxy_protocol {
+        if target.proxy_protocol {
             tcp.write_all(&proxy_header(&open.client, &open.server)?)
                 .await?;
         }
@@ -187,8 +189,8 @@ mod tests {
                     port: Some(443),
                 },
                 to: to.parse().unwrap(),
+                proxy_protocol: false,
             }],
-            proxy_protocol: false,
             metrics: DialerMetrics::default(),
             handover: alone.part(),
         };

@@ -289,10 +289,8 @@ fn now_ms() -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use sotto_service::nats::jetstream::{Follower, peer_id};
-
     use super::*;
-    use crate::cluster::tests::{members, name};
+    use crate::cluster::tests::{group, members, name};
 
     fn join(node: &str) -> Join {
         Join {
@@ -304,22 +302,6 @@ mod tests {
             hosts: Vec::new(),
             node_key: String::new(),
             server_key: String::new(),
-        }
-    }
-
-    /// Led by `a`, with these others and whether each is there.
-    fn group(others: &[(&str, bool)]) -> Group {
-        let follower = |(name, there): &(&str, bool)| Follower {
-            name: (*name).to_owned(),
-            id: peer_id(name),
-            current: *there,
-            offline: !there,
-            lag: 0,
-        };
-        Group {
-            leader: "a".to_owned(),
-            followers: others.iter().map(follower).collect(),
-            size: others.len() + 1,
         }
     }
 

@@ -170,25 +170,8 @@ struct Failure {
 
 #[cfg(test)]
 mod tests {
-    use sotto_service::nats::jetstream::Follower;
-
     use super::*;
-    use crate::cluster::tests::{members, name};
-
-    fn group(others: &[(&str, bool)]) -> Group {
-        let follower = |(name, there): &(&str, bool)| Follower {
-            name: (*name).to_owned(),
-            id: peer_id(name),
-            current: *there,
-            offline: !there,
-            lag: 0,
-        };
-        Group {
-            leader: "a".to_owned(),
-            followers: others.iter().map(follower).collect(),
-            size: others.len() + 1,
-        }
-    }
+    use crate::cluster::tests::{group, members, name};
 
     #[test]
     fn only_a_node_that_is_away_goes_and_while_the_others_are_whole() {

@@ -155,26 +155,8 @@ fn to_forget(node: &NodeName, members: &Members, group: &Group) -> Option<NodeNa
 
 #[cfg(test)]
 mod tests {
-    use sotto_service::nats::jetstream::{Follower, peer_id};
-
     use super::*;
-    use crate::cluster::tests::{members, name};
-
-    /// Led by `a`, with these others and whether each is there.
-    fn group(others: &[(&str, bool)]) -> Group {
-        let follower = |(name, there): &(&str, bool)| Follower {
-            name: (*name).to_owned(),
-            id: peer_id(name),
-            current: *there,
-            offline: !there,
-            lag: 0,
-        };
-        Group {
-            leader: "a".to_owned(),
-            followers: others.iter().map(follower).collect(),
-            size: others.len() + 1,
-        }
-    }
+    use crate::cluster::tests::{group, members, name};
 
     #[test]
     fn a_replaced_node_is_forgotten_when_every_other_is_there_and_by_one_of_them() {

@@ -211,7 +211,8 @@ async fn servers_are_told_addresses_when_asked() {
         }
     })
     .await;
-    let (end, _dialer) = tunnel_with(server, "", &[], &["--proxy-protocol"]).await;
+    let told = ["--proxy-protocol", &server.to_string()];
+    let (end, _dialer) = tunnel_with(server, "", &[], &told).await;
     let mut tls = identity.connect(end.at).await.unwrap();
     let mut told = String::new();
     tls.read_to_string(&mut told).await.unwrap();
