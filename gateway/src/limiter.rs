@@ -5,9 +5,11 @@
 //! not grow with the number of addresses.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+
+use sotto_service::network::network;
 
 /// Addresses that share a bucket are rarer than one in this many.
 const BUCKETS: usize = 1 << 16;
@@ -55,14 +57,6 @@ impl Limiter {
             *empty_at = filled;
         }
         allowed
-    }
-}
-
-/// Whoever has an IPv6 address has the whole /64 around it.
-pub fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 => v4,
     }
 }
 

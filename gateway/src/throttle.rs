@@ -13,9 +13,9 @@ use ed25519_dalek::SigningKey;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use sotto_proto::{DeviceId, UserName};
+use sotto_service::network::network;
 use zeroize::Zeroizing;
 
-use crate::limiter::network;
 use crate::org::Org;
 use crate::records::{ThrottleRecord, VERSION};
 use crate::refusal::Refusal;

@@ -16,6 +16,7 @@ mod limits;
 pub mod listeners;
 pub mod logging;
 pub mod nats;
+pub mod network;
 pub mod private_files;
 pub mod readiness;
 pub mod replicas;

@@ -8,24 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sotto_service::network::network;
 use tokio_util::sync::CancellationToken;
 
 /// Who waits.
 #[derive(Debug, Default)]
 pub struct Lobby {
-    waiting: BTreeMap<u64, (Network, CancellationToken)>,
-    networks: BTreeMap<Network, BTreeSet<u64>>,
+    waiting: BTreeMap<u64, (IpAddr, CancellationToken)>,
+    networks: BTreeMap<IpAddr, BTreeSet<u64>>,
     /// The networks by how many of each wait; of as many, the one whose oldest
     /// has waited longest is last.
-    by_size: BTreeSet<(usize, Reverse<u64>, Network)>,
+    by_size: BTreeSet<(usize, Reverse<u64>, IpAddr)>,
     next: u64,
-}
-
-/// An address of IPv4, or the first half of one of IPv6: what one person has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Network {
-    V4(u32),
-    V6(u64),
 }
 
 /// A lobby that connections share.
@@ -41,19 +35,6 @@ pub struct Place<'a> {
     evicted: CancellationToken,
 }
 
-impl From<IpAddr> for Network {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.to_bits()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                let half = [a, b, c, d].into_iter();
-                Self::V6(half.fold(0, |bits, segment| bits << 16 | u64::from(segment)))
-            }
-        }
-    }
-}
-
 impl Lobby {
     /// Lets one more in, of at most `most`; its token is cancelled when it is
     /// to go.
@@ -62,7 +43,7 @@ impl Lobby {
         while self.waiting.len() >= most && self.evict() {}
         let number = self.next;
         self.next += 1;
-        let network = Network::from(from);
+        let network = network(from);
         self.waiting.insert(number, (network, token));
         self.change(network, |numbers| {
             numbers.insert(number);
@@ -94,7 +75,7 @@ impl Lobby {
     }
 
     /// Changes who waits of a network, and its place among the others.
-    fn change(&mut self, network: Network, change: impl FnOnce(&mut BTreeSet<u64>)) {
+    fn change(&mut self, network: IpAddr, change: impl FnOnce(&mut BTreeSet<u64>)) {
         let numbers = self.networks.entry(network).or_default();
         let size = |numbers: &BTreeSet<u64>| {
             let oldest = numbers.first()?;

@@ -1,12 +1,18 @@
 //! What nodes say to one that keeps the keys: one question and one answer per
 //! TLS connection, JSON behind a length of four bytes, big-endian.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls_pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sotto_service::cluster::{Endpoint, Members, NodeName};
+use sotto_service::Layout;
+use sotto_service::cluster::{self, Endpoint, Member, Members, NodeName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use zeroize::Zeroizing;
 
 use super::bundle::{Bundle, KeeperFiles};
@@ -108,6 +114,21 @@ pub enum ExchangeError {
 }
 
 sotto_log::log_safe!(ExchangeError);
+
+/// A connection to a node of the cluster, which the node shows to be called
+/// `name`: any node, or one that keeps the keys.
+///
+/// # Errors
+/// When it is not there, or is another machine.
+pub async fn reach(
+    layout: &Layout,
+    node: &Member,
+    name: &'static str,
+) -> anyhow::Result<TlsStream<TcpStream>> {
+    let tls = TlsConnector::from(Arc::new(cluster::client_config(layout)?));
+    let tcp = TcpStream::connect(node.admission.to_string()).await?;
+    Ok(tls.connect(ServerName::try_from(name)?, tcp).await?)
+}
 
 /// Writes one message.
 ///

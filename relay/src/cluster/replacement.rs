@@ -16,15 +16,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_nats::Client;
-use rustls_pki_types::ServerName;
 use sotto_service::cluster::{self, Cluster, Member, Members, NODE, NodeName};
 use sotto_service::nats::jetstream::Group;
 use sotto_service::{Layout, private_files};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_rustls::TlsConnector;
 
-use super::{group, remove};
+use super::{exchange, group, remove};
 
 /// How often it is looked whether a node can be forgotten.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -89,9 +86,7 @@ pub async fn is_silent(layout: &Layout, node: &Member) -> Result<()> {
 
 async fn relay_answers(layout: &Layout, node: &Member) -> bool {
     let asked = async {
-        let tcp = TcpStream::connect(node.admission.to_string()).await?;
-        let tls = TlsConnector::from(Arc::new(cluster::client_config(layout)?));
-        let stream = tls.connect(ServerName::try_from(NODE)?, tcp).await?;
+        let stream = exchange::reach(layout, node, NODE).await?;
         let shown = stream.get_ref().1.peer_certificates();
         let shown = shown.and_then(<[_]>::first);
         anyhow::Ok(shown.is_some_and(|shown| cluster::fingerprint(shown) == node.certificate))

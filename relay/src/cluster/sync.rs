@@ -5,12 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustls_pki_types::ServerName;
-use sotto_service::cluster::{self, Cluster, ClusterError, KEEPER, Member, Members};
+use sotto_service::cluster::{Cluster, ClusterError, KEEPER, Member, Members};
 use sotto_service::{Layout, ServerConfig};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_rustls::TlsConnector;
 
 use super::bundle::Bundle;
 use super::exchange::{self, Answer, Question};
@@ -130,9 +127,7 @@ fn take_orgs(layout: &Layout, bundle: &Bundle) -> Result<()> {
 }
 
 async fn question_to(layout: &Layout, keeper: &Member, question: &Question) -> Result<Answer> {
-    let tls = TlsConnector::from(Arc::new(cluster::client_config(layout)?));
-    let tcp = TcpStream::connect(keeper.admission.to_string()).await?;
-    let mut stream = tls.connect(ServerName::try_from(KEEPER)?, tcp).await?;
+    let mut stream = exchange::reach(layout, keeper, KEEPER).await?;
     exchange::send(&mut stream, question).await?;
     Ok(exchange::receive(&mut stream, exchange::ANSWER_MAX).await?)
 }

@@ -247,10 +247,7 @@ async fn a_quota_is_in_force_for_what_runs_already() {
     let identity = Identity::new();
     let server = echo_server(identity.server(&[&TLS13], &[])).await;
     let key = Key::new();
-    let end = PublicEnd::start(&key.org("acme", &[NAME], ""), &[]);
-    let route = [format!("{NAME}={server}")];
-    let _dialer = Dialer::start(key.folder.path(), &[&end.to], &route, &[]);
-    end.linked(2).await;
+    let (end, _dialer) = tunnel_of(&key, server, "", &[], &[]).await;
     let mut tls = identity.connect(end.at).await.unwrap();
     ping(&mut tls).await.unwrap();
     end.names(&key.org("acme", &[NAME], "bytes_per_day = 1"));
@@ -269,10 +266,8 @@ async fn what_is_taken_away_is_taken_from_a_predecessor_too() {
     let identity = Identity::new();
     let server = echo_server(identity.server(&[&TLS13], &[])).await;
     let key = Key::new();
-    let end = PublicEnd::start(&key.org("acme", &[NAME], ""), &["--stand-by-seconds", "1"]);
-    let route = [format!("{NAME}={server}")];
-    let _dialer = Dialer::start(key.folder.path(), &[&end.to], &route, &[]);
-    end.linked(2).await;
+    let soon = ["--stand-by-seconds", "1"];
+    let (end, _dialer) = tunnel_of(&key, server, "", &soon, &[]).await;
     let mut tls = identity.connect(end.at).await.unwrap();
     ping(&mut tls).await.unwrap();
 

@@ -189,11 +189,21 @@ pub async fn tunnel_with(
     serve: &[&str],
     dial: &[&str],
 ) -> (PublicEnd, Dialer) {
-    let key = Key::new();
+    // The key stays as long as it is read: now.
+    tunnel_of(&Key::new(), server, org, serve, dial).await
+}
+
+/// The same with a key that is used on.
+pub async fn tunnel_of(
+    key: &Key,
+    server: SocketAddr,
+    org: &str,
+    serve: &[&str],
+    dial: &[&str],
+) -> (PublicEnd, Dialer) {
     let end = PublicEnd::start(&key.org("acme", &[NAME], org), serve);
     let route = format!("{NAME}={server}");
     let dialer = Dialer::start(key.folder.path(), &[&end.to], &[route], dial);
-    // The key stays as long as it is read: now.
     end.linked(1).await;
     (end, dialer)
 }
